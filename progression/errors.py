@@ -1,0 +1,39 @@
+"""Errors a user can act on: each message is one line saying what was expected, what came, and what to do."""
+
+
+class ProgressionError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    Attributes
+    ----------
+    exit_code : int
+        Exit status of the command line: 1 for a failure, 2 for wrong use.
+    """
+
+    exit_code: int = 1
+
+
+class UsageError(ProgressionError):
+    """An argument is wrong: side, horizon, option."""
+
+    exit_code = 2
+
+
+class ImageError(ProgressionError):
+    """A picture cannot be read, or cannot be a knee radiograph."""
+
+
+class TableError(ProgressionError):
+    """A table cannot be read, or a row or column in it is wrong."""
+
+
+class WeightsError(ProgressionError):
+    """Weights are missing, damaged, or do not fit together."""
+
+
+class OutputError(ProgressionError):
+    """A result cannot be written."""
+
+
+class DependencyError(ProgressionError):
+    """An optional package is not installed."""

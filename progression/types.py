@@ -1,0 +1,126 @@
+"""What goes in and what comes out: frozen dataclasses with units in their names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from progression.errors import UsageError
+
+Pixels = npt.NDArray[np.float32]
+"""A picture in display order: (H, W) float32 in [0, 1]."""
+
+KL_GRADES = 5
+MAX_HORIZON_MONTHS = 96
+
+
+class Side(StrEnum):
+    """Which knee of the patient."""
+
+    LEFT = "left"
+    RIGHT = "right"
+
+    @classmethod
+    def parse(cls, text: object) -> "Side":
+        """Read a side from left, right, L or R in any case.
+
+        Raises
+        ------
+        UsageError
+            For anything else; a side is never guessed.
+        """
+        known = {"left": cls.LEFT, "l": cls.LEFT, "right": cls.RIGHT, "r": cls.RIGHT}
+        side = known.get(str(text).strip().lower())
+        if side is None:
+            raise UsageError(f"unknown side {str(text)!r}: expected left or right (--side left or --side right)")
+        return side
+
+
+def check_horizon_months(value: object) -> int:
+    """A horizon as a whole number of months from 1 to 96, or UsageError."""
+    months = -1
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        months = int(value)
+    elif isinstance(value, float | np.floating) and float(value).is_integer():
+        months = int(value)
+    if not 1 <= months <= MAX_HORIZON_MONTHS:
+        raise UsageError(f"horizon {value!r}: expected whole months from 1 to {MAX_HORIZON_MONTHS} (--months 48)")
+    return months
+
+
+def check_grade(value: object) -> int:
+    """A Kellgren-Lawrence grade from 0 to 4, or UsageError."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value < KL_GRADES:
+        return int(value)
+    raise UsageError(f"grade {value!r}: expected a Kellgren-Lawrence grade from 0 to 4 (--grade 2)")
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """One knee's picture.
+
+    Attributes
+    ----------
+    pixels : (H, W) float32 in [0, 1], in the orientation in which it was read (left knees not mirrored)
+    side : which knee
+    name : short name without path, for outputs
+    """
+
+    pixels: Pixels
+    side: Side
+    name: str
+
+
+@dataclass(frozen=True)
+class HorizonPrediction:
+    """A knee's predicted state at one horizon.
+
+    Attributes
+    ----------
+    horizon_months : months after the radiograph, 1 to 96
+    image : (R, R) float32 in [0, 1], oriented and exposed as the baseline; None if not rendered
+    risk_fast, risk_any : probability that the KL grade rises by at least 2, at least 1, by the horizon
+    risk_fast_product, risk_any_product : the same by the product of the two gradings (Han et al. 2022)
+    kl_future : probability of each KL grade at the horizon, sums to 1
+    """
+
+    horizon_months: int
+    image: Pixels | None
+    risk_fast: float
+    risk_any: float
+    risk_fast_product: float
+    risk_any_product: float
+    kl_future: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Everything said about one knee.
+
+    Attributes
+    ----------
+    name, side : of the radiograph
+    horizons : one entry a horizon asked for, in ascending order
+    baseline : (R, R) float32 in [0, 1], the radiograph as the model saw it, in its original orientation
+    reconstruction : (R, R) float32 in [0, 1], what the generator makes of the radiograph's code
+    kl_now : probability of each KL grade now, sums to 1
+    typicality : 0 (nothing like a knee) to 1 (as knee-like as the training radiographs)
+    neighbour_distances : distances to the bank's knees whose change was borrowed, ascending
+    warnings : one line each
+    provenance : versions, weights' hashes, seed and arguments; JSON-serialisable
+    """
+
+    name: str
+    side: Side
+    horizons: tuple[HorizonPrediction, ...]
+    baseline: Pixels
+    reconstruction: Pixels
+    kl_now: tuple[float, ...]
+    typicality: float
+    neighbour_distances: tuple[float, ...]
+    warnings: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
