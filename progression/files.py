@@ -16,7 +16,7 @@ _CHUNK_BYTES = 1 << 20
 def output_error(path: str | Path, error: OSError) -> OutputError:
     """One line for a failed write: what, why (disk full, no permission ...), and what to do."""
     reason = error.strerror or str(error) or type(error).__name__
-    return OutputError(f"cannot write {path}: {reason}; free some space or choose another place for the output")
+    return OutputError(f"cannot write {path}: {reason}; free some space or choose another place")
 
 
 @contextmanager

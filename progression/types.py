@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any
 
@@ -36,27 +37,26 @@ class Side(StrEnum):
         known = {"left": cls.LEFT, "l": cls.LEFT, "right": cls.RIGHT, "r": cls.RIGHT}
         side = known.get(str(text).strip().lower())
         if side is None:
-            raise UsageError(f"unknown side {str(text)!r}: expected left or right (--side left or --side right)")
+            raise UsageError(
+                f"unknown side {str(text)!r}: expected left or right (--side left, --side right)"
+            )
         return side
 
 
 def check_horizon_months(value: object) -> int:
     """A horizon as a whole number of months from 1 to 96, or UsageError."""
-    months = -1
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+    if isinstance(value, Real) and not isinstance(value, bool) and 1 <= value <= MAX_HORIZON_MONTHS:
         months = int(value)
-    elif isinstance(value, float | np.floating) and float(value).is_integer():
-        months = int(value)
-    if not 1 <= months <= MAX_HORIZON_MONTHS:
-        raise UsageError(f"horizon {value!r}: expected whole months from 1 to {MAX_HORIZON_MONTHS} (--months 48)")
-    return months
+        if months == value:
+            return months
+    raise UsageError(f"horizon {value!s}: expected whole months from 1 to {MAX_HORIZON_MONTHS} (--months 48)")
 
 
 def check_grade(value: object) -> int:
     """A Kellgren-Lawrence grade from 0 to 4, or UsageError."""
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value < KL_GRADES:
+    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= value < KL_GRADES:
         return int(value)
-    raise UsageError(f"grade {value!r}: expected a Kellgren-Lawrence grade from 0 to 4 (--grade 2)")
+    raise UsageError(f"grade {value!s}: expected a Kellgren-Lawrence grade from 0 to 4 (--grade 2)")
 
 
 @dataclass(frozen=True)
