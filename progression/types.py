@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any
 
@@ -45,16 +44,16 @@ class Side(StrEnum):
 
 def check_horizon_months(value: object) -> int:
     """A horizon as a whole number of months from 1 to 96, or UsageError."""
-    if isinstance(value, Real) and not isinstance(value, bool) and 1 <= value <= MAX_HORIZON_MONTHS:
-        months = int(value)
-        if months == value:
-            return months
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        number = float(value)
+        if 1 <= number <= MAX_HORIZON_MONTHS and number.is_integer():
+            return int(number)
     raise UsageError(f"horizon {value!s}: expected whole months from 1 to {MAX_HORIZON_MONTHS} (--months 48)")
 
 
 def check_grade(value: object) -> int:
     """A Kellgren-Lawrence grade from 0 to 4, or UsageError."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= value < KL_GRADES:
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value < KL_GRADES:
         return int(value)
     raise UsageError(f"grade {value!s}: expected a Kellgren-Lawrence grade from 0 to 4 (--grade 2)")
 

@@ -1,0 +1,301 @@
+"""Pixels: from files and arrays to the model's pictures, and back. The one place where pixels are touched.
+
+| stage | layout | range |
+|---|---|---|
+| `read_image` | (H, W) float32, orientation as stored | [0, 1], as exposed |
+| `to_model` | (1, R, R) float32, every knee looks like a right one | [-1, 1], exposure normalised |
+| `from_model` | (R, R) float32, orientation as stored | [0, 1] |
+
+Exposure: the 1st and 99th percentile of the picture's central square go to -0.9 and +0.9, the rest is clipped
+to [-1, 1]; on knee radiographs that clips about 0.3 % of the pixels, in background and dense cortex, not in
+trabecular bone. Films stored with inverted grey (bone dark; about 1 in 80 of a public cohort) are known by
+an edge brighter than the centre, which no knee has otherwise, and turned: their `Exposure` has low > high.
+"""
+
+import os
+import warnings
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path, PurePath
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from progression.errors import ImageError
+from progression.types import Pixels, Side
+
+MIN_SIDE_PIXELS = 64
+MAX_PIXELS = 40_000_000
+MAX_ASPECT = 2.0
+MIN_CONTRAST = 0.02
+"""Least difference between the 99th and the 1st percentile; real radiographs have 0.12 and more."""
+MAX_COLOURFULNESS = 0.1
+"""Largest mean difference between the strongest and the weakest colour channel."""
+PERCENTILES = (1.0, 99.0)
+SPAN = 0.9
+"""Where the percentiles go: to -SPAN and +SPAN."""
+_INVERTED_BELOW = -0.1
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+_MAX_MEMBER_BYTES = 16 * MAX_PIXELS
+_ACCEPTED = "a PNG, JPEG, WebP or TIFF picture or a .npy array"
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Grey values that the model sees as its dark and bright reference; low > high if inverted."""
+
+    low: float
+    high: float
+
+
+def read_image(source: str | Path | npt.NDArray[np.generic]) -> Pixels:
+    """Read one radiograph.
+
+    Parameters
+    ----------
+    source
+        Path of a PNG, JPEG, WebP, TIFF or `.npy` file; or `archive.zip::member`; or an array (H, W),
+        (H, W, 1), (H, W, 3) or (H, W, 4), unsigned integers or floats in [0, 1].
+
+    Returns
+    -------
+    (H, W) float32 in [0, 1]
+        8-bit values over 255; wider integers over the largest value of their used bits (a 12-bit film in
+        16-bit storage over 4095). Colour becomes luminance, transparency is laid over black, CMYK and palette
+        are converted, an orientation tag is applied.
+
+    Raises
+    ------
+    ImageError
+        Not a picture, damaged, animated, under 64 pixels a side, over 40 megapixels (checked before
+        decoding), longer than twice its width, in colour, constant, or with values that are NaN or out of
+        range. DICOM is not read here.
+    """
+    if isinstance(source, np.ndarray):
+        return _finish(source, "array")
+    label = PurePath(str(source).rpartition("::")[2]).name
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow on odd metadata; what matters is checked below
+            values = _load(str(source), label)
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{label}: damaged or truncated ({reason}); export the picture again") from error
+    return _finish(values, label)
+
+
+def exposure(pixels: Pixels) -> Exposure:
+    """Dark and bright reference of a picture: percentiles of its central square, swapped if inverted."""
+    return _exposure(_central_square(pixels))
+
+
+def to_model(pixels: Pixels, *, side: Side, resolution: int) -> Tensor:
+    """The model's view of a radiograph.
+
+    Parameters
+    ----------
+    pixels
+        (H, W) float32 in [0, 1]; the central square is used.
+    side
+        Left knees are mirrored, so that the fibula is at the left edge of every picture.
+    resolution
+        R, pixels a side; the resize (bicubic) is antialiased.
+
+    Returns
+    -------
+    (1, R, R) float32 in [-1, 1]
+    """
+    square = _central_square(pixels)
+    reference = _exposure(square)
+    if side is Side.LEFT:
+        square = square[:, ::-1]
+    x = torch.from_numpy(np.ascontiguousarray(square, dtype=np.float32))[None, None]
+    if x.shape[-1] != resolution:
+        x = torch.nn.functional.interpolate(
+            x, size=(resolution, resolution), mode="bicubic", align_corners=False, antialias=True
+        )
+    unit = (x[0] - reference.low) / (reference.high - reference.low)
+    return (SPAN * (2 * unit - 1)).clamp(-1, 1)
+
+
+def from_model(x: Tensor, *, side: Side, exposure: Exposure | None = None) -> Pixels:
+    """Inverse of `to_model`, up to crop, resize and clipping.
+
+    Parameters
+    ----------
+    x
+        (1, R, R) or (R, R) in [-1, 1].
+    side
+        Left knees are mirrored back.
+    exposure
+        That of the original gives its grey values; without it -1 becomes black and +1 white.
+
+    Returns
+    -------
+    (R, R) float32 in [0, 1]
+    """
+    values = x.detach().to("cpu", torch.float32).reshape(x.shape[-2:]).numpy()
+    if side is Side.LEFT:
+        values = values[:, ::-1]
+    if exposure is None:
+        grey = (values + 1) / 2
+    else:
+        grey = exposure.low + (values / SPAN + 1) / 2 * (exposure.high - exposure.low)
+    return np.clip(grey, 0, 1).astype(np.float32)
+
+
+def _exposure(square: Pixels) -> Exposure:
+    low, high = (float(value) for value in np.percentile(square, PERCENTILES))
+    high = max(high, low + 1e-6)
+    width = square.shape[1]
+    border = max(1, width // 20)
+    centre = float(square[:, width // 4 : width - width // 4].mean())
+    edges = (float(square[:, :border].mean()) + float(square[:, -border:].mean())) / 2
+    inverted = (centre - edges) / (high - low) < _INVERTED_BELOW
+    return Exposure(high, low) if inverted else Exposure(low, high)
+
+
+def _central_square(pixels: Pixels) -> Pixels:
+    height, width = pixels.shape
+    size = min(height, width)
+    top, left = (height - size) // 2, (width - size) // 2
+    return pixels[top : top + size, left : left + size]
+
+
+def _load(source: str, label: str) -> npt.NDArray[np.generic]:
+    """Decode a file or an archive's member to (H, W) or (H, W, 3 or 4), limits checked before decoding."""
+    archive, separator, member = source.rpartition("::")
+    if separator:
+        content = _member(archive, member)
+        start, stream = content[:256], BytesIO(content)
+    else:
+        path = Path(source)
+        if not path.exists():
+            raise ImageError(f"{label}: no such file; check the path")
+        if not path.is_file():
+            raise ImageError(f"{label}: not a file; expected {_ACCEPTED}")
+        with path.open("rb") as opened:
+            start = opened.read(256)
+        stream = None
+    if not start:
+        raise ImageError(f"{label}: the file is empty; export the picture again")
+    if start[:6] == b"\x93NUMPY":
+        array = np.load(stream or source, mmap_mode=None if stream else "r", allow_pickle=False)
+        _check_size(array.shape[0] if array.ndim else 0, array.shape[1] if array.ndim > 1 else 0, label)
+        return np.array(array)
+    if start[128:132] == b"DICM":
+        raise ImageError(f"{label}: DICOM; expected {_ACCEPTED}; export one knee as 16-bit PNG or TIFF")
+    try:
+        picture = Image.open(stream or source, formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(_too_large(label)) from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(f"{label}: not a picture; expected {_ACCEPTED}") from error
+    with picture:
+        return _decode(picture, label)
+
+
+def _decode(picture: Image.Image, label: str) -> npt.NDArray[np.generic]:
+    _check_size(picture.height, picture.width, label)
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1:
+        raise ImageError(f"{label}: holds {frames} pictures; save the one radiograph to its own file")
+    picture.load()
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in ("L", "F", "I") or upright.mode.startswith("I;16"):
+        return np.asarray(upright)
+    if upright.mode == "1":
+        return np.asarray(upright.convert("L"))
+    return np.asarray(upright.convert("RGBA" if upright.has_transparency_data else "RGB"))
+
+
+def _member(archive: str, member: str) -> bytes:
+    if not Path(archive).is_file():
+        raise ImageError(f"{PurePath(archive).name}: no such archive; check the path before '::'")
+    opened = _archive(archive, os.stat(archive).st_mtime_ns, os.getpid())
+    try:
+        info = opened.getinfo(member)
+    except KeyError as error:
+        raise ImageError(f"{member}: not in {PurePath(archive).name}; check the name after '::'") from error
+    if info.file_size > _MAX_MEMBER_BYTES:
+        raise ImageError(_too_large(member))
+    return opened.read(info)
+
+
+@lru_cache(maxsize=4)
+def _archive(path: str, mtime_ns: int, process: int) -> zipfile.ZipFile:
+    """An open archive; a changed file or a forked process (they share the read position) opens it anew."""
+    return zipfile.ZipFile(path)
+
+
+def _finish(values: npt.NDArray[np.generic], label: str) -> Pixels:
+    """Shape, range and content checks; to (H, W) float32 in [0, 1]."""
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    if values.ndim != 2 and not (values.ndim == 3 and values.shape[2] in (3, 4)):
+        raise ImageError(
+            f"{label}: shape {values.shape}; expected (height, width) or (height, width, 3 or 4)"
+        )
+    _check_size(values.shape[0], values.shape[1], label)
+    unit = _unit_range(values, label)
+    if unit.ndim == 3:
+        unit = _grey(unit, label)
+    low, high = np.percentile(_central_square(unit), PERCENTILES)
+    if high - low < MIN_CONTRAST:
+        what = "all black" if high < MIN_CONTRAST else "of one grey, without contrast"
+        raise ImageError(f"{label}: {what}; expected a knee radiograph; check the export")
+    return unit
+
+
+def _unit_range(values: npt.NDArray[np.generic], label: str) -> Pixels:
+    if values.dtype == np.bool_ or values.dtype.kind not in "uif":
+        raise ImageError(
+            f"{label}: values of type {values.dtype}; expected unsigned integers or floats in [0, 1]"
+        )
+    lowest, highest = float(values.min()), float(values.max())
+    if not np.isfinite([lowest, highest]).all():
+        raise ImageError(f"{label}: NaN or infinite values; replace them before predicting")
+    if values.dtype.kind == "f":
+        if lowest < 0 or highest > 1:
+            raise ImageError(f"{label}: floats from {lowest:g} to {highest:g}; rescale them to [0, 1]")
+        return values.astype(np.float32)
+    if lowest < 0:
+        raise ImageError(
+            f"{label}: negative values (from {lowest:g}); shift and rescale them to [0, 1] floats"
+        )
+    bits = 8 if values.dtype.itemsize == 1 else max(8, int(highest).bit_length())
+    return values.astype(np.float32) / np.float32(2**bits - 1)
+
+
+def _grey(colour: Pixels, label: str) -> Pixels:
+    """(H, W, 3 or 4) in [0, 1] -> (H, W): luminance (ITU-R BT.601), over black where transparent."""
+    rgb = colour[:, :, :3]
+    if float((rgb.max(axis=2) - rgb.min(axis=2)).mean()) > MAX_COLOURFULNESS:
+        raise ImageError(
+            f"{label}: a colour picture; expected a grey radiograph; convert it to grey if it is one"
+        )
+    grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return np.clip(grey * colour[:, :, 3] if colour.shape[2] == 4 else grey, 0, 1)
+
+
+def _check_size(height: int, width: int, label: str) -> None:
+    if height * width > MAX_PIXELS:
+        raise ImageError(_too_large(label, f"{width} x {height} pixels"))
+    if min(height, width) < MIN_SIDE_PIXELS:
+        raise ImageError(
+            f"{label}: {width} x {height} pixels; expected at least {MIN_SIDE_PIXELS} a side; "
+            "export it at full resolution"
+        )
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ImageError(f"{label}: {width} x {height} pixels; expected one knee, about square; crop it")
+
+
+def _too_large(label: str, size: str = "too many pixels") -> str:
+    return f"{label}: {size}; expected at most {MAX_PIXELS // 1_000_000} megapixels; crop it to one knee"

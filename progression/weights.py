@@ -1,0 +1,299 @@
+"""Models on disk: a folder with `manifest.json` and one safetensors file a part.
+
+Nothing here executes what it loads: JSON is checked against a schema and tensors come from safetensors. The
+bytes that are used are the bytes whose SHA-256 was checked, so a file that changes in between is not read.
+
+| part | what it holds |
+|---|---|
+| generator | the exponential-moving-average generator |
+| encoder | image -> latent |
+| grader | Kellgren-Lawrence classifier |
+| risk | outcome models |
+| bank | latents and displacements to extrapolate from |
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from progression.errors import WeightsError
+from progression.files import atomic_write
+
+MANIFEST = "manifest.json"
+ENVIRONMENT = "PROGRESSION_WEIGHTS"
+_DTYPES = {"float16": torch.float16, "float32": torch.float32}
+_REMEDY = "install the package again, restore the folder, or pass another --model"
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    dtype: Literal["float16", "float32"]
+    config: dict[str, Any]
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1]
+    name: str
+    resolution: int = Field(gt=0)
+    parts: dict[str, _Part]
+    card: str = Field(default="card.md", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model folder whose manifest was read; tensors are read and checked when asked for."""
+
+    folder: Path
+    manifest: _Manifest
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def resolution(self) -> int:
+        """Side of the model's square pictures, pixels."""
+        return self.manifest.resolution
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts that this model has."""
+        return tuple(self.manifest.parts)
+
+    @property
+    def card(self) -> Path:
+        """Where the model card is, if it was written."""
+        return self.folder / self.manifest.card
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 a part, as the manifest states them."""
+        return {part: entry.sha256 for part, entry in self.manifest.parts.items()}
+
+    def config(self, part: str) -> dict[str, Any]:
+        """What a part needs besides its tensors, such as constructor arguments.
+
+        Raises
+        ------
+        WeightsError
+            If the model has no such part.
+        """
+        return dict(self._entry(part).config)
+
+    def size_bytes(self, part: str) -> int:
+        """Size of a part's file, 0 if it is missing."""
+        path = self.folder / self._entry(part).file
+        return path.stat().st_size if path.is_file() else 0
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """A part's tensors, on the CPU; floating ones as float32 whatever their type on disk.
+
+        Raises
+        ------
+        WeightsError
+            If the part or its file is missing, or its bytes are not the ones in the manifest.
+        """
+        entry = self._entry(part)
+        path = self.folder / entry.file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise WeightsError(f"cannot read weights {path}: {error.strerror}; {_REMEDY}") from error
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise WeightsError(
+                f"weights {path} are not the ones its {MANIFEST} describes (SHA-256 differs: "
+                f"truncated or changed); {_REMEDY}"
+            )
+        try:
+            loaded = load(content)
+        except SafetensorError as error:
+            raise WeightsError(f"weights {path} are not a safetensors file: {error}; {_REMEDY}") from error
+        return {key: value.float() if value.is_floating_point() else value for key, value in loaded.items()}
+
+    def verify(self) -> tuple[str, ...]:
+        """Read and check every part; returns their names.
+
+        Raises
+        ------
+        WeightsError
+            For the first part that is missing, changed or truncated.
+        """
+        for part in self.parts:
+            self.tensors(part)
+        return self.parts
+
+    def _entry(self, part: str) -> _Part:
+        entry = self.manifest.parts.get(part)
+        if entry is None:
+            have = ", ".join(self.parts) or "none"
+            raise WeightsError(f"model {self.folder} has no part {part!r} (it has: {have}); {_REMEDY}")
+        return entry
+
+
+def locations() -> tuple[Path, ...]:
+    """Folders in which models are looked up by name, in order.
+
+    `$PROGRESSION_WEIGHTS` if set, `progression/_weights` of an installed wheel, `weights` of a checkout.
+    """
+    package = Path(__file__).resolve().parent
+    chosen = os.environ.get(ENVIRONMENT)
+    return (*((Path(chosen),) if chosen else ()), package / "_weights", package.parent / "weights")
+
+
+def list_models() -> list[tuple[str, Path]]:
+    """(name, folder) of every model that can be asked for by name; the first location wins a name."""
+    found: dict[str, Path] = {}
+    for location in locations():
+        for manifest in sorted(location.glob(f"*/{MANIFEST}")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return list(found.items())
+
+
+def resolve(name_or_dir: str | Path) -> Path:
+    """Folder of a model, by name (looked up in `locations`) or by path.
+
+    Raises
+    ------
+    WeightsError
+        If there is none; the message lists the names there are.
+    """
+    text = str(name_or_dir)
+    if _FILE_NAME.fullmatch(text):
+        for location in locations():
+            if (location / text / MANIFEST).is_file():
+                return location / text
+    if (Path(text) / MANIFEST).is_file():
+        return Path(text)
+    known = ", ".join(name for name, _ in list_models()) or "none"
+    raise WeightsError(
+        f"no model {text!r}: expected a folder with {MANIFEST} or one of the installed names ({known}); "
+        f"{_REMEDY}"
+    )
+
+
+def load_model(name_or_dir: str | Path = "default") -> ModelFiles:
+    """Read a model's manifest.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such model or its manifest is damaged.
+    """
+    folder = resolve(name_or_dir)
+    return ModelFiles(folder=folder, manifest=_read_manifest(folder))
+
+
+def save_part(
+    folder: str | Path,
+    part: str,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    dtype: Literal["float16", "float32"] = "float16",
+    name: str | None = None,
+    resolution: int | None = None,
+) -> Path:
+    """Add or replace one part of a model.
+
+    The tensors go to a file named after their hash, then the manifest that points to it takes the old one's
+    place, then the old file goes: killed at any moment, manifest and files still fit together.
+
+    Parameters
+    ----------
+    folder
+        The model's folder; made if missing.
+    part
+        For example "generator".
+    tensors
+        Floating tensors are stored as `dtype`, others as they are.
+    config
+        JSON-serialisable.
+    dtype
+        Storage type of floating tensors.
+    name, resolution
+        Of the model; needed for a new folder unless the folder's name and `config["img_resolution"]` or
+        `config["resolution"]` say them.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    WeightsError
+        If values do not fit `dtype`, or the resolution is unknown.
+    OutputError
+        If it cannot be written.
+    """
+    folder = Path(folder)
+    stored = {key: _for_disk(f"{part}.{key}", value, dtype) for key, value in tensors.items()}
+    content = save(stored)
+    digest = hashlib.sha256(content).hexdigest()
+    entry = _Part(file=f"{part}-{digest[:8]}.safetensors", sha256=digest, dtype=dtype, config=dict(config))
+    old = _read_manifest(folder) if (folder / MANIFEST).is_file() else None
+    if old is not None:
+        resolution = resolution or old.resolution
+        name = name or old.name
+    resolution = resolution or config.get("img_resolution") or config.get("resolution")
+    if resolution is None:
+        raise WeightsError(f"new model {folder}: its resolution is unknown; pass resolution=")
+    manifest = _Manifest(
+        format=1,
+        name=name or folder.resolve().name,
+        resolution=resolution,
+        parts={**(old.parts if old else {}), part: entry},
+        card=old.card if old else "card.md",
+    )
+    text = json.dumps(manifest.model_dump(), indent=2) + "\n"
+    with atomic_write(folder / entry.file) as temporary:
+        temporary.write_bytes(content)
+    with atomic_write(folder / MANIFEST) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    replaced = old.parts.get(part) if old else None
+    if replaced is not None and replaced.file != entry.file:
+        (folder / replaced.file).unlink(missing_ok=True)
+    return folder / entry.file
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    path = folder / MANIFEST
+    try:
+        return _Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}; {_REMEDY}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise WeightsError(
+            f"{path} is damaged at {where or 'its start'}: {first['msg']}; {_REMEDY}"
+        ) from error
+
+
+def _for_disk(key: str, value: Tensor, dtype: Literal["float16", "float32"]) -> Tensor:
+    """Contiguous CPU copy in the type for disk; values that overflow it are an error."""
+    value = value.detach().cpu()
+    if value.is_floating_point():
+        if not value.isfinite().all():
+            raise WeightsError(f"{key} holds NaN or infinity; the training diverged, go back to a checkpoint")
+        value = value.to(_DTYPES[dtype])
+        if not value.isfinite().all():
+            raise WeightsError(f"{key} does not fit {dtype}; save the part with dtype='float32'")
+    return value.clone().contiguous()
