@@ -1,0 +1,1 @@
+"""Evaluations behind ``progression evaluate``: each returns a dict, writes JSON and prints one table."""

@@ -1,0 +1,1 @@
+"""Figures of merit: discrimination, calibration, agreement of grades, pictures and distributions."""

@@ -1,0 +1,132 @@
+"""Area under the ROC curve, its DeLong interval, and the paired test of two scores on the same knees.
+
+============ ===================================================================================
+symbol       meaning
+============ ===================================================================================
+y            (N,) 0 or 1, the event
+score        (N,) any real number, higher means the event is more likely
+m, n         number of events and of non-events
+V10, V01     structural components: of each event, the share of non-events below it (ties half);
+             of each non-event, the share of events above it
+θ            AUC = mean V10 = mean V01
+============ ===================================================================================
+
+DeLong, DeLong & Clarke-Pearson 1988 (Biometrics 44:837); mid-rank form in O(N log N) of Sun & Xu 2014
+(IEEE SPL 21:1389).  DeLong's variance takes the knees as independent; two knees of one person are not,
+so report `progression.metrics.bootstrap.cluster_bootstrap` beside it.
+"""
+
+from __future__ import annotations
+
+from math import erfc, exp, log, sqrt
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from progression.errors import UsageError
+
+Floats = NDArray[np.float64]
+
+
+def auc(y: ArrayLike, score: ArrayLike) -> float:
+    """Probability that an event scores higher than a non-event, ties counting half.
+
+    Raises
+    ------
+    UsageError
+        `y` is not 0/1, holds only one class, differs in length from `score`, or a score is not finite.
+    """
+    events, (values,) = _checked(y, [score])
+    positives, negatives = int(events.sum()), int((~events).sum())
+    ranks = rankdata(values)
+    return float((ranks[events].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def auc_delong(
+    y: ArrayLike, score: ArrayLike, *, confidence: float = 0.95
+) -> tuple[float, tuple[float, float]]:
+    """AUC and its confidence interval.
+
+    The interval is formed on the logit scale, logit θ ± q·SE/(θ(1 − θ)), which keeps it inside (0, 1)
+    and covers better near the ends.  Where θ is 0 or 1 the variance estimate is zero and tells nothing:
+    the other end is then (1 − confidence)^(1 / min(m, n)) or 1 less that, as if each member of the
+    smaller class were one trial that came out right (the "rule of three", about 3 / min(m, n) away).
+    """
+    theta, covariance = delong_covariance(y, [score])
+    area = float(theta[0])
+    if not 0 < area < 1:
+        events = np.asarray(y).astype(bool)
+        bound = (1 - confidence) ** (1 / min(int(events.sum()), int((~events).sum())))
+        return area, ((bound, 1.0) if area == 1 else (0.0, 1 - bound))
+    quantile = NormalDist().inv_cdf(0.5 + confidence / 2)
+    half = quantile * sqrt(covariance[0, 0]) / (area * (1 - area))
+    centre = log(area / (1 - area))
+    return area, (_sigmoid(centre - half), _sigmoid(centre + half))
+
+
+def delong_test(y: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
+    """Paired test of AUC(a) = AUC(b) on the same knees: (z, two-sided p); z > 0 where `a` is better.
+
+    Scores that rank every pair alike have no variance between them: z = 0, p = 1.
+    """
+    theta, covariance = delong_covariance(y, [a, b])
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    difference = float(theta[0] - theta[1])
+    if variance <= 1e-15:
+        return (0.0, 1.0) if abs(difference) < 1e-12 else (float(np.copysign(np.inf, difference)), 0.0)
+    z = difference / sqrt(variance)
+    return z, erfc(abs(z) / sqrt(2))
+
+
+# DeLong 1988, eq. (5) and (6): S = cov(V10) / m + cov(V01) / n
+def delong_covariance(y: ArrayLike, scores: list[ArrayLike]) -> tuple[Floats, Floats]:
+    """AUCs (K,) of K scores on the same knees, and the (K, K) covariance of these estimates."""
+    events, values = _checked(y, scores)
+    v10, v01 = structural_components(events, values)
+    # the mean of one value has no sample variance: with a single event its share is taken as 0
+    parts = [np.cov(v) / v.shape[1] if v.shape[1] > 1 else np.zeros((len(v), len(v))) for v in (v10, v01)]
+    return v10.mean(axis=1), np.atleast_2d(parts[0]) + np.atleast_2d(parts[1])
+
+
+def structural_components(events: NDArray[np.bool_], values: Floats) -> tuple[Floats, Floats]:
+    """V10 (K, m) and V01 (K, n) of `values` (K, N), from mid-ranks among all and within each class."""
+    positives, negatives = values[:, events], values[:, ~events]
+    m, n = positives.shape[1], negatives.shape[1]
+    overall = rankdata(values, axis=1)
+    v10 = (overall[:, events] - rankdata(positives, axis=1)) / n
+    v01 = 1 - (overall[:, ~events] - rankdata(negatives, axis=1)) / m
+    return v10, v01
+
+
+def average_precision(y: ArrayLike, score: ArrayLike) -> float:
+    """Area under the precision-recall curve as a sum of steps; a random score gives the event rate."""
+    from sklearn.metrics import average_precision_score
+
+    events, (values,) = _checked(y, [score])
+    return float(average_precision_score(events, values))
+
+
+def _checked(y: ArrayLike, scores: list[ArrayLike]) -> tuple[NDArray[np.bool_], Floats]:
+    outcome = np.asarray(y)
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1:] != outcome.shape:
+        raise UsageError(
+            f"expected one score a knee, received {values.shape[1:]} scores for {outcome.shape} outcomes"
+        )
+    if not np.isin(outcome, (0, 1)).all():
+        raise UsageError("expected outcomes 0 or 1: drop the knees whose outcome is not known")
+    if not np.isfinite(values).all():
+        raise UsageError("expected finite scores, received NaN or infinity: drop the knees without a score")
+    events = outcome.astype(bool)
+    if events.all() or not events.any():
+        raise UsageError(
+            f"an AUC needs both events and non-events, received {int(events.sum())} events "
+            f"among {len(events)}"
+        )
+    return events, values
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x))
