@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from progression.errors import OutputError, ProgressionError
@@ -41,8 +41,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary: Path | None = None
+    made: list[Path] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made = _make_folders(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -56,6 +57,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        _remove_empty(made)
 
 
 @contextmanager
@@ -72,8 +74,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary: Path | None = None
+    made: list[Path] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made = _make_folders(path.parent)
         if path.exists() and not path.is_dir():
             raise OutputError(f"cannot write folder {path}: a file of that name exists; choose another place")
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -85,6 +88,27 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+        _remove_empty(made)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Try to write in a folder, or make it, so that a long run does not fail at its end; nothing is left.
+
+    Raises
+    ------
+    OutputError
+        If that fails.
+    """
+    made: list[Path] = []
+    try:
+        made = _make_folders(Path(folder))
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(bytes(4096))
+            stream.flush()
+    except OSError as error:
+        raise output_error(folder, error) from error
+    finally:
+        _remove_empty(made)
 
 
 def sha256(path: str | Path) -> str:
@@ -103,6 +127,20 @@ def sha256(path: str | Path) -> str:
     except OSError as error:
         raise ProgressionError(f"cannot read {path}: {error.strerror}; check the path") from error
     return digest.hexdigest()
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder with its parents; returns those that were missing, innermost first."""
+    missing = [step for step in (folder, *folder.parents) if not step.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders made for nothing; those with something in them stay."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _replace_folder(new: Path, path: Path) -> None:

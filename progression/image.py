@@ -39,6 +39,9 @@ MAX_COLOURFULNESS = 0.1
 PERCENTILES = (1.0, 99.0)
 SPAN = 0.9
 """Where the percentiles go: to -SPAN and +SPAN."""
+LATERALITY = "Laterality"
+"""PNG text key for the side, named as in DICOM."""
+_LATERALITY = {"L": Side.LEFT, "R": Side.RIGHT}
 _INVERTED_BELOW = -0.1
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 _MAX_MEMBER_BYTES = 16 * MAX_PIXELS
@@ -89,6 +92,20 @@ def read_image(source: str | Path | npt.NDArray[np.generic]) -> Pixels:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{label}: damaged or truncated ({reason}); export the picture again") from error
     return _finish(values, label)
+
+
+def stated_side(source: str | Path) -> Side | None:
+    """The side that a picture's own text metadata states (PNG text key `Laterality`: L or R), or None.
+
+    File names are not looked at. A file that cannot be read states nothing; `read_image` says why.
+    """
+    if "::" in str(source):
+        return None
+    try:
+        with Image.open(source, formats=("PNG",)) as picture:
+            return _LATERALITY.get(str(picture.info.get(LATERALITY)))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def exposure(pixels: Pixels) -> Exposure:

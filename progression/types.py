@@ -16,6 +16,7 @@ Pixels = npt.NDArray[np.float32]
 
 KL_GRADES = 5
 MAX_HORIZON_MONTHS = 96
+INVERSIONS = ("encoder", "projection")
 
 
 class Side(StrEnum):
@@ -56,6 +57,47 @@ def check_grade(value: object) -> int:
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value < KL_GRADES:
         return int(value)
     raise UsageError(f"grade {value!s}: expected a Kellgren-Lawrence grade from 0 to 4 (--grade 2)")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked about a knee or a cohort; the defaults of the API and of the command line.
+
+    Attributes
+    ----------
+    horizon_months : whole months from 1 to 96; kept ascending, each once
+    refine_steps : optimisation steps on the encoder's code; None for the model's own number
+    inversion : "encoder", or "projection" (1,000 optimisation steps from the mean latent)
+    method : "paper", the closed form of Han et al. 2022
+    seed : of every random draw
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range.
+    """
+
+    horizon_months: tuple[int, ...] = (48,)
+    refine_steps: int | None = None
+    inversion: str = "encoder"
+    method: str = "paper"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.horizon_months:
+            raise UsageError("no horizon: expected at least one, from 1 to 96 months (--months 48)")
+        months = {check_horizon_months(value) for value in self.horizon_months}
+        object.__setattr__(self, "horizon_months", tuple(sorted(months)))
+        if self.refine_steps is not None and self.refine_steps < 0:
+            raise UsageError(f"refine steps {self.refine_steps}: expected 0 or more (--refine-steps 20)")
+        if self.inversion not in INVERSIONS:
+            raise UsageError(f"inversion {self.inversion!r}: expected {' or '.join(INVERSIONS)}")
+        if self.method == "joint":
+            raise UsageError("method 'joint' is not in this version yet; use --method paper")
+        if self.method != "paper":
+            raise UsageError(f"method {self.method!r}: expected paper or joint")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed {self.seed}: expected 0 to 2^63 - 1")
 
 
 @dataclass(frozen=True)

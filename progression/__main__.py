@@ -1,0 +1,5 @@
+"""`python -m progression`."""
+
+from progression.cli import main
+
+main()

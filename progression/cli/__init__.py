@@ -1,0 +1,98 @@
+"""The command line: parses and calls, and turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 failure, 2 wrong use, 130 stopped by Ctrl-C.
+"""
+
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+import typer
+
+from progression import __version__
+from progression.cli import predict as _predict
+from progression.errors import ProgressionError
+
+GROUPS = ("weights", "bank", "data", "phantom", "train", "evaluate")
+"""Sub-commands, each in its own module as `app`; these import what is heavy inside their functions."""
+
+EXIT_STOPPED = 130
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"progression {__version__}")
+        raise typer.Exit
+
+
+def build_app() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        name="progression",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="Predict how a knee radiograph will look in the future, and the risk of progression.",
+        epilog="Research use, not a medical device. With --debug, errors show their traceback.",
+    )
+
+    @app.callback()
+    def _options(
+        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print it."),
+    ) -> None:
+        pass
+
+    app.command("demo")(_predict.demo)
+    app.command("predict")(_predict.predict)
+    app.command("cohort")(_predict.cohort)
+    for group in GROUPS:
+        module = f"progression.cli.{group}"
+        if importlib.util.find_spec(module) is not None:
+            app.add_typer(import_module(module).app, name=group)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code, with errors told in one line on stderr."""
+    debug = "--debug" in arguments
+    rest = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = build_app()(args=rest, prog_name="progression", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _say("stopped")
+        return EXIT_STOPPED
+    except BrokenPipeError:  # the reader of our output, `head` for one, has gone
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  closed by the interpreter's exit
+        return 1
+    except Exception as error:  # the boundary: whatever it is, one line and an exit code
+        if debug:
+            traceback.print_exc()
+        message, code = _explain(error)
+        _say(f"error: {message}")
+        return code
+
+
+def main() -> None:
+    """Entry point of the `progression` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if isinstance(error, ProgressionError):
+        return str(error), error.exit_code
+    # wrong use, as the parser tells it; its classes move between versions of typer, this method does not
+    formatted = getattr(error, "format_message", None)
+    if formatted is not None:
+        return f"{formatted()} (progression COMMAND --help)", getattr(error, "exit_code", 2)
+    return f"unexpected {type(error).__name__}: {error}; run again with --debug for the traceback", 1
+
+
+def _say(message: str) -> None:
+    print("progression: " + " ".join(message.split()), file=sys.stderr)

@@ -1,0 +1,219 @@
+"""`progression demo`, `predict` and `cohort`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from progression.cohort import Entry, Outcome
+    from progression.types import Request
+
+Months = Annotated[list[int], typer.Option("--months", help="Horizon, 1 to 96 months; repeatable.")]
+Model = Annotated[str, typer.Option("--model", help="Name of an installed model, or a folder.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of every random draw.")]
+Refine = Annotated[
+    int | None, typer.Option("--refine-steps", help="Optimisation steps on the encoder's code [model's own].")
+]
+Inversion = Annotated[str, typer.Option("--inversion", help="encoder, or projection (1,000 steps; minutes).")]
+Method = Annotated[str, typer.Option("--method", help="paper or joint (joint comes later).")]
+
+EXAMPLE = "example.png"
+"""A synthetic radiograph in the model's folder, for the demo."""
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("progression-demo"),
+    device: Device = "auto",
+) -> None:
+    """Predict the shipped synthetic example and write ./progression-demo/."""
+    from progression.cohort import Entry
+    from progression.errors import WeightsError
+    from progression.image import stated_side
+    from progression.types import Request
+    from progression.weights import resolve
+
+    image = resolve("default") / EXAMPLE
+    side = stated_side(image)
+    if side is None:
+        raise WeightsError(f"{image} is missing or does not state its side; install the package again")
+    entry = Entry(name=image.stem, image=str(image), side=side)
+    _predict([entry], out, request=Request(horizon_months=(24, 48, 72, 96)), model="default", device=device)
+
+
+def predict(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG, WebP, TIFF or .npy, one knee each.")
+    ],
+    side: Annotated[
+        str | None,
+        typer.Option(
+            "--side", help="left or right; needed unless the picture's metadata says it. Not guessed."
+        ),
+    ] = None,
+    months: Months = [48],  # noqa: B006  typer copies it
+    out: Annotated[Path, typer.Option("--out", help="Folder; each knee gets OUT/STEM/.")] = Path(
+        "progression-out"
+    ),
+    model: Model = "default",
+    device: Device = "auto",
+    seed: Seed = 0,
+    refine_steps: Refine = None,
+    grade: Annotated[
+        int | None, typer.Option("--grade", help="Baseline KL grade, 0 to 4, if a reader gave one.")
+    ] = None,
+    inversion: Inversion = "encoder",
+    method: Method = "paper",
+) -> None:
+    """Predict the future radiograph and the risk of one knee or several.
+
+    Writes OUT/STEM/ with future_048m.png, figure.png, future.gif and prediction.json. A picture that fails is
+    reported, the others are predicted, and the exit code is 1.
+    """
+    from progression.cohort import Entry
+    from progression.types import Request, Side, check_grade
+
+    request = Request(
+        horizon_months=tuple(months), refine_steps=refine_steps, inversion=inversion, method=method, seed=seed
+    )
+    if grade is not None:
+        check_grade(grade)
+    asked = Side.parse(side) if side is not None else None
+    entries = [
+        Entry(name=stem, image=image, side=_side_of(image, asked), grade="" if grade is None else str(grade))
+        for stem, image in _stems(images).items()
+    ]
+    _predict(entries, out, request=request, model=model, device=device)
+
+
+def cohort(
+    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="Columns name, image, side [, grade].")],
+    out: Annotated[Path, typer.Option("--out", help="The results, a CSV file.")],
+    months: Months = [48],  # noqa: B006  typer copies it
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the image paths [the table's own].")
+    ] = None,
+    model: Model = "default",
+    device: Device = "auto",
+    seed: Seed = 0,
+    refine_steps: Refine = None,
+    inversion: Inversion = "encoder",
+    method: Method = "paper",
+) -> None:
+    """Predict every knee of a table and write one row a knee and horizon.
+
+    A knee that fails keeps its rows, with the reason in `warnings`; the exit code is then 1.
+    """
+    from progression.cohort import read_table, run_cohort
+    from progression.files import check_writable
+    from progression.predict import load_predictor
+    from progression.types import Request
+
+    request = Request(
+        horizon_months=tuple(months), refine_steps=refine_steps, inversion=inversion, method=method, seed=seed
+    )
+    entries = read_table(table, images=images)
+    check_writable(out.parent)
+    predictor = load_predictor(model, device=device)
+    with _Progress(len(entries)) as progress:
+        failed = run_cohort(predictor, entries, out, request=request, progress=progress.step)
+    typer.echo(f"{len(entries) - len(failed)} of {len(entries)} knees predicted: {out}")
+    _report(failed, len(entries))
+
+
+def _predict(entries: "Sequence[Entry]", out: Path, *, request: "Request", model: str, device: str) -> None:
+    """Predict, write and print; failed knees come last."""
+    from progression.cohort import Outcome, predict_entries
+    from progression.errors import ProgressionError
+    from progression.files import check_writable
+    from progression.predict import load_predictor
+    from progression.report.outputs import check_replaceable, write_prediction
+
+    check_writable(out)
+    for entry in entries:
+        check_replaceable(out / entry.name)
+    predictor = load_predictor(model, device=device)
+    failed: list[Outcome] = []
+    for outcome in predict_entries(predictor, entries, request=request, render=True):
+        if isinstance(outcome.result, ProgressionError):
+            failed.append(outcome)
+            continue
+        folder = write_prediction(out / outcome.entry.name, outcome.result)
+        typer.echo(f"{outcome.result.name}: wrote {folder}")
+        for horizon in outcome.result.horizons:
+            typer.echo(
+                f"  +{horizon.horizon_months} months: risk of a rise by 2 or more grades "
+                f"{horizon.risk_fast:.1%}, by 1 or more {horizon.risk_any:.1%}"
+            )
+        for text in outcome.result.warnings:
+            typer.echo(f"  warning: {text}")
+    _report(failed, len(entries))
+
+
+def _report(failed: "Sequence[Outcome]", total: int) -> None:
+    """Tell the failed knees on stderr, one line each, and exit with 1 if there are any."""
+    for outcome in failed:
+        reason = str(outcome.result)
+        named = reason if outcome.entry.name in reason else f"{outcome.entry.name}: {reason}"
+        typer.echo(f"progression: error: {named}", err=True)
+    if failed and total > 1:
+        typer.echo(f"progression: {len(failed)} of {total} knees failed", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _stems(images: "Sequence[str]") -> dict[str, str]:
+    """Output name -> image; two images with one name, or a name that is none, are wrong use."""
+    from progression.errors import UsageError
+
+    stems: dict[str, str] = {}
+    for image in images:
+        stem = Path(image.rpartition("::")[2]).stem
+        if stem in ("", ".", ".."):
+            raise UsageError(f"{image!r} has no name to call its outputs by; rename the file")
+        if stem in stems:
+            raise UsageError(f"{stems[stem]} and {image} would both write {stem}/; rename one, or run twice")
+        stems[stem] = image
+    return stems
+
+
+def _side_of(image: str, asked: "str | None") -> str:
+    """The side asked for, or the one that the picture's metadata states; they may not contradict."""
+    from progression.errors import UsageError
+    from progression.image import stated_side
+
+    stated = stated_side(image)
+    if asked is not None and stated is not None and asked != stated:
+        raise UsageError(f"{image} states that it is a {stated} knee, --side says {asked}; drop --side")
+    if (side := asked or stated) is None:
+        raise UsageError(f"{image} does not say which knee it is; pass --side left or --side right")
+    return side
+
+
+class _Progress:
+    """A bar on a terminal's stderr, with rate and time left; nothing where stderr is a file or a pipe."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("knees"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=Console(stderr=True), disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._task = self._bar.add_task("knees", total=total)
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def step(self, outcome: "Outcome") -> None:
+        """One knee is done."""
+        self._bar.advance(self._task)

@@ -1,0 +1,1 @@
+"""Pictures and files that tell a prediction: figures, animations, JSON."""

@@ -1,0 +1,125 @@
+"""What a prediction leaves behind: a folder of pictures and JSON, written whole or not at all."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from progression.errors import OutputError
+from progression.files import atomic_folder
+from progression.report.figures import save_prediction_figure
+from progression.report.gif import save_gif
+from progression.report.mark import save_synthetic_png
+from progression.types import KL_GRADES, HorizonPrediction, Prediction
+
+_OWN_FILE = re.compile(r"future_\d{3}m\.png|figure\.png|future\.gif|prediction\.json")
+
+COLUMNS: tuple[str, ...] = (
+    "name",
+    "horizon_months",
+    "risk_fast",
+    "risk_any",
+    *(f"kl_now_{grade}" for grade in range(KL_GRADES)),
+    *(f"kl_future_{grade}" for grade in range(KL_GRADES)),
+    "risk_fast_product",
+    "risk_any_product",
+    "typicality",
+    "warnings",
+)
+"""Keys of one row, in the order of results.csv."""
+
+
+def row(prediction: Prediction, horizon: HorizonPrediction) -> dict[str, Any]:
+    """One knee at one horizon, with the keys of `COLUMNS`; several warnings are joined by "; "."""
+    values: dict[str, Any] = {
+        "name": prediction.name,
+        "horizon_months": horizon.horizon_months,
+        "risk_fast": float(horizon.risk_fast),
+        "risk_any": float(horizon.risk_any),
+        "risk_fast_product": float(horizon.risk_fast_product),
+        "risk_any_product": float(horizon.risk_any_product),
+        "typicality": float(prediction.typicality),
+        "warnings": "; ".join(prediction.warnings),
+    }
+    for grade in range(KL_GRADES):
+        values[f"kl_now_{grade}"] = float(prediction.kl_now[grade])
+        values[f"kl_future_{grade}"] = float(horizon.kl_future[grade])
+    return {key: values[key] for key in COLUMNS}
+
+
+def as_json(prediction: Prediction) -> dict[str, Any]:
+    """The content of prediction.json: the knee, one entry a horizon, and the provenance.
+
+    Every entry of `horizons` has all the keys of a row of results.csv.
+    """
+    return {
+        "name": prediction.name,
+        "side": prediction.side.value,
+        "synthetic": True,
+        "typicality": float(prediction.typicality),
+        **{f"kl_now_{grade}": float(value) for grade, value in enumerate(prediction.kl_now)},
+        "neighbour_distances": [float(value) for value in prediction.neighbour_distances],
+        "warnings": list(prediction.warnings),
+        "horizons": [row(prediction, horizon) for horizon in prediction.horizons],
+        **_without_paths(prediction.provenance),
+    }
+
+
+def write_prediction(folder: str | Path, prediction: Prediction) -> Path:
+    """Write future_048m.png (one a horizon), figure.png, future.gif and prediction.json.
+
+    Parameters
+    ----------
+    folder
+        Made whole beside its place and renamed into it. An older prediction there is replaced; a folder with
+        anything else in it is left alone.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or `folder` holds files that are not a prediction's.
+    """
+    folder = Path(folder)
+    check_replaceable(folder)
+    with atomic_folder(folder) as temporary:
+        for horizon in prediction.horizons:
+            if horizon.image is not None:
+                target = temporary / f"future_{horizon.horizon_months:03d}m.png"
+                save_synthetic_png(target, horizon.image, side=prediction.side)
+        save_prediction_figure(temporary / "figure.png", prediction)
+        save_gif(temporary / "future.gif", prediction)
+        text = json.dumps(as_json(prediction), indent=2, allow_nan=False) + "\n"
+        (temporary / "prediction.json").write_text(text, encoding="utf-8")
+    return folder
+
+
+def check_replaceable(folder: str | Path) -> None:
+    """OutputError unless `folder` is missing or holds nothing but an older prediction."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if not _OWN_FILE.fullmatch(entry.name):
+            raise OutputError(f"{folder} holds other files ({entry.name}); choose another --out or remove it")
+
+
+def _without_paths(value: Any) -> Any:
+    """Absolute paths cut to their last part: where a file lay on somebody's machine is nobody's business."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_paths(entry) for key, entry in value.items()}
+    if isinstance(value, str):
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(value).is_absolute():
+                return kind(value).name
+        return value
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Sequence):
+        return [_without_paths(entry) for entry in value]
+    return value
