@@ -1,0 +1,349 @@
+"""The visits table: one row a visit of one knee. Every cohort enters the package in this form.
+
+| column | type once read | meaning |
+|---|---|---|
+| `subject` | str | whose knee; never shared between splits |
+| `side` | "left" or "right" | a *knee* is (subject, side) |
+| `months` | float, >= 0 | time since that subject's baseline, which is 0 |
+| `image` | str, "" for none | path, or `archive.zip::member`, relative to the table's folder or to a root |
+| `grade` | Int64, 0..4 or <NA> | Kellgren-Lawrence grade as read |
+| `split` | "train", "val", "test" or "" | optional |
+| `age`, `bmi` | float or NaN | optional; years, kg/m² |
+| `sex` | "female", "male" or "" | optional |
+
+Other columns are kept as they are. Rows are counted as a spreadsheet shows them: the header is row 1.
+"""
+
+import csv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from progression.errors import DependencyError, TableError, UsageError
+from progression.files import atomic_write
+from progression.types import KL_GRADES, Side
+
+REQUIRED = ("subject", "side", "months")
+SPLITS = ("train", "val", "test")
+_PARQUET = (".parquet", ".pq")
+_FIRST_ROW = 2
+
+
+def read_visits(path: str | Path) -> pd.DataFrame:
+    """Read and check a visits table.
+
+    Parameters
+    ----------
+    path
+        `.csv` (UTF-8, comma separated, with a header) or `.parquet`/`.pq` (needs the extra `parquet`).
+
+    Returns
+    -------
+    DataFrame
+        As `check_visits` returns it, in the file's row order; `attrs["root"]` is the table's folder, to
+        which its images are relative.
+
+    Raises
+    ------
+    TableError
+        Unreadable file, or a fault named by row and column.
+    DependencyError
+        Parquet without pyarrow.
+    """
+    path = Path(path)
+    reader: Callable[[Path], pd.DataFrame]
+    if path.suffix.lower() == ".csv":
+        reader = _read_csv
+    elif path.suffix.lower() in _PARQUET:
+        _require_pyarrow()
+        reader = pd.read_parquet
+    else:
+        raise TableError(f"{path.name}: expected a .csv or .parquet table, got {path.suffix or 'no'} suffix")
+    try:
+        raw = reader(path)
+    except TableError:
+        raise
+    except OSError as error:
+        reason = error.strerror or "not a Parquet file"
+        raise TableError(f"{path}: cannot be read ({reason}); check the path") from error
+    except (ValueError, csv.Error) as error:  # undecodable text, NUL bytes, damaged Parquet
+        reason = " ".join(str(error).split())
+        raise TableError(f"{path.name}: damaged or not a table ({reason}); save it as UTF-8 CSV") from error
+    table = check_visits(raw, source=path.name)
+    table.attrs["root"] = str(path.parent)
+    return table
+
+
+def write_visits(table: pd.DataFrame, path: str | Path) -> None:
+    """Check a visits table and write it whole (`.csv`, or `.parquet` with the extra `parquet`).
+
+    Raises
+    ------
+    TableError
+        The table is at fault, named by row and column.
+    UsageError
+        The suffix is neither.
+    OutputError
+        The file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix != ".csv" and suffix not in _PARQUET:
+        raise UsageError(f"{path.name}: expected an output named .csv or .parquet")
+    table = check_visits(table, source=path.name)
+    if suffix in _PARQUET:
+        _require_pyarrow()
+    with atomic_write(path) as temporary:
+        if suffix == ".csv":
+            table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+        else:
+            table.to_parquet(temporary, index=False)
+
+
+def check_visits(table: pd.DataFrame, *, source: str = "visits table") -> pd.DataFrame:
+    """Bring a visits table to the types of the module docstring, or refuse it.
+
+    Parameters
+    ----------
+    table
+        Columns `subject`, `side`, `months` and any of the others; text or numbers.
+    source
+        What to call the table in an error.
+
+    Returns
+    -------
+    DataFrame
+        A new table, same rows and order, index 0..n-1; `image` and `grade` are added where absent.
+
+    Raises
+    ------
+    TableError
+        Naming row and column of the first fault: no rows, missing or repeated column, empty subject, unknown
+        side, negative or unreadable months, grade outside 0..4, unknown split or sex, impossible age or BMI,
+        one visit twice, one picture for two visits, a subject in two splits.
+    """
+    check = _Checker(table, source)
+    columns: dict[str, Any] = {
+        "subject": check.text("subject", "a participant's code", allow_empty=False),
+        "side": check.choice("side", "left or right", _side),
+        "months": check.number("months", "months since baseline, 0 or more", 0, np.inf, allow_empty=False),
+        "image": check.text("image", "a path") if "image" in table else [""] * len(table),
+        "grade": check.grade() if "grade" in table else pd.array([pd.NA] * len(table), dtype="Int64"),
+    }
+    if "split" in table:
+        columns["split"] = check.choice("split", "train, val, test or empty", _split)
+    if "age" in table:
+        columns["age"] = check.number("age", "years, above 0 to 120", 0, 120, exclusive=True)
+    if "sex" in table:
+        columns["sex"] = check.choice("sex", "female, male or empty", _sex)
+    if "bmi" in table:
+        columns["bmi"] = check.number("bmi", "kg/m², above 0 to 150", 0, 150, exclusive=True)
+    for name in table.columns:
+        columns.setdefault(name, table[name].to_numpy())
+    checked = pd.DataFrame(columns)
+    checked.attrs.update(table.attrs)
+    check.unique(checked, ["subject", "side", "months"], column="months", what="this visit")
+    pictured = checked[checked["image"] != ""]
+    check.unique(pictured, ["image", "side"], column="image", what="this picture and side")
+    check.one_value(pictured, "image", "subject")
+    if "split" in checked:
+        check.one_value(checked, "subject", "split")
+    return checked
+
+
+def check_images(table: pd.DataFrame, *, root: str | Path | None = None) -> int:
+    """Check that every picture named in a visits table exists (it is not decoded).
+
+    Parameters
+    ----------
+    table
+        A checked visits table.
+    root
+        Folder to which images are relative; None is the folder of the file that the table was read from.
+
+    Returns
+    -------
+    int
+        How many pictures there are.
+
+    Raises
+    ------
+    TableError
+        Naming the row of the first picture or archive that is missing.
+    """
+    folder = images_root(table, root)
+    members: dict[Path, frozenset[str]] = {}
+    found = 0
+    for position, reference in enumerate(table["image"]):
+        if not reference:
+            continue
+        archive, separator, member = reference.rpartition("::")
+        path = folder / (archive if separator else reference)
+        member = member if separator else ""
+        if member and path not in members:
+            members[path] = _archive_members(path, _where("visits table", position, "image"))
+        if member not in members[path] if member else not path.is_file():
+            raise TableError(
+                f"{_where('visits table', position, 'image')}: no picture {reference!r} in {folder}; "
+                "give the folder that images are relative to (--images)"
+            )
+        found += 1
+    return found
+
+
+def images_root(table: pd.DataFrame, root: str | Path | None = None) -> Path:
+    """The folder that a table's images are relative to: `root`, else the table's own folder, else "."."""
+    return Path(root if root is not None else table.attrs.get("root", "."))
+
+
+class _Checker:
+    """Parses columns; each method returns the parsed column or raises for its first bad cell."""
+
+    def __init__(self, table: pd.DataFrame, source: str) -> None:
+        self.table, self.source = table, source
+        names = [str(name) for name in table.columns]
+        for name in REQUIRED:
+            if name not in names:
+                raise TableError(f"{source}: column '{name}' is missing; found {', '.join(names) or 'none'}")
+        for name in names:
+            if names.count(name) > 1:
+                raise TableError(f"{source}: column '{name}' occurs twice; remove one")
+        if table.empty:
+            raise TableError(f"{source}: expected at least one visit below the header, got none")
+
+    def text(self, column: str, expected: str, *, allow_empty: bool = True) -> list[str]:
+        cells = [_cell_text(value) for value in self.table[column]]
+        if not allow_empty:
+            self._refuse(column, expected, np.array([not cell for cell in cells]))
+        return cells
+
+    def choice(self, column: str, expected: str, parse: Callable[[str], str | None]) -> list[str]:
+        known: dict[str, str | None] = {}
+        parsed = [known.setdefault(cell, parse(cell)) for cell in self.text(column, expected)]
+        self._refuse(column, expected, np.array([value is None for value in parsed]))
+        return [str(value) for value in parsed]
+
+    def number(
+        self,
+        column: str,
+        expected: str,
+        low: float,
+        high: float,
+        *,
+        exclusive: bool = False,
+        allow_empty: bool = True,
+    ) -> np.ndarray:
+        cells = self.text(column, expected, allow_empty=allow_empty)
+        empty = np.array([not cell for cell in cells])
+        values = pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce").to_numpy(np.float64)
+        inside = ((values > low) if exclusive else (values >= low)) & (values <= high) & np.isfinite(values)
+        self._refuse(column, expected, ~empty & ~inside)
+        return values
+
+    def grade(self) -> Any:
+        expected = f"a Kellgren-Lawrence grade 0..{KL_GRADES - 1} or empty"
+        values = self.number("grade", expected, 0, KL_GRADES - 1)
+        self._refuse("grade", expected, ~np.isnan(values) & (values != np.floor(values)))
+        return pd.array(pd.Series(values).astype("Int64"))
+
+    def unique(self, table: pd.DataFrame, key: list[str], *, column: str, what: str) -> None:
+        """No two rows share `key`."""
+        repeated = table[table.duplicated(key, keep=False)]
+        if repeated.empty:
+            return
+        first, second = repeated.groupby(key, sort=False).head(2).groupby(key, sort=False).indices, repeated
+        rows = second.index[next(iter(first.values()))]
+        described = ", ".join(f"{name} {second.loc[rows[0], name]}" for name in key)
+        raise TableError(
+            f"{_where(self.source, rows[1], column)}: {what} is in row {rows[0] + _FIRST_ROW} already "
+            f"({described}); keep one"
+        )
+
+    def one_value(self, table: pd.DataFrame, key: str, column: str) -> None:
+        """Rows that share `key` share `column`."""
+        first = table.groupby(key, sort=False)[column].transform("first")
+        wrong = table.index[(table[column] != first).to_numpy()]
+        if len(wrong):
+            row = wrong[0]
+            other = table.index[(table[key] == table.loc[row, key]).to_numpy()][0]
+            raise TableError(
+                f"{_where(self.source, row, column)}: {key} {table.loc[row, key]!r} has "
+                f"{table.loc[row, column]!r} here but {table.loc[other, column]!r} in row "
+                f"{other + _FIRST_ROW}; give it one {column}"
+            )
+
+    def _refuse(self, column: str, expected: str, bad: np.ndarray) -> None:
+        if bad.any():
+            position = int(np.flatnonzero(bad)[0])
+            got = _cell_text(self.table[column].iloc[position]) or "nothing"
+            more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
+            raise TableError(
+                f"{_where(self.source, position, column)}: expected {expected}, got {got!r}{more}"
+            )
+
+
+def _where(source: str, position: int, column: str) -> str:
+    return f"{source}: row {position + _FIRST_ROW}, column '{column}'"
+
+
+def _cell_text(value: object) -> str:
+    """A cell as text: missing is "", and 9000001.0 (a code read as a number) is "9000001"."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else str(int(value)) if float(value).is_integer() else str(value)
+    return str(value).strip()
+
+
+def _side(text: str) -> str | None:
+    try:
+        return Side.parse(text).value
+    except UsageError:
+        return None
+
+
+def _split(text: str) -> str | None:
+    return text if text in (*SPLITS, "") else None
+
+
+def _sex(text: str) -> str | None:
+    return {"f": "female", "female": "female", "m": "male", "male": "male", "": ""}.get(text.lower())
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """All cells as text; every row must be as wide as the header, blank lines only at the end."""
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = list(csv.reader(stream, strict=True))
+    while rows and not rows[-1]:
+        rows.pop()
+    if not rows:
+        raise TableError(f"{path.name}: the file is empty; expected a header with {', '.join(REQUIRED)}")
+    header = [name.strip() for name in rows[0]]
+    for number, row in enumerate(rows[1:], start=_FIRST_ROW):
+        if len(row) != len(header):
+            raise TableError(
+                f"{path.name}: row {number}: expected {len(header)} cells as in the header, got {len(row)}; "
+                "look for a missing or unquoted comma"
+            )
+    return pd.DataFrame(np.array(rows[1:], dtype=object).reshape(-1, len(header)), columns=header)
+
+
+def _archive_members(path: Path, where: str) -> frozenset[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return frozenset(archive.namelist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise TableError(f"{where}: cannot open archive {path}; check --images, or copy it again") from error
+
+
+def _require_pyarrow() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise DependencyError(
+            "Parquet tables need pyarrow: pip install 'progression-imaging[parquet]', or use .csv"
+        ) from error
