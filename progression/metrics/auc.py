@@ -18,6 +18,7 @@ so report `progression.metrics.bootstrap.cluster_bootstrap` beside it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import erfc, exp, log, sqrt
 from statistics import NormalDist
 
@@ -38,10 +39,15 @@ def auc(y: ArrayLike, score: ArrayLike) -> float:
     UsageError
         `y` is not 0/1, holds only one class, differs in length from `score`, or a score is not finite.
     """
-    events, (values,) = _checked(y, [score])
-    positives, negatives = int(events.sum()), int((~events).sum())
-    ranks = rankdata(values)
-    return float((ranks[events].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float(aucs(y, [score])[0])
+
+
+def aucs(y: ArrayLike, scores: Sequence[ArrayLike]) -> Floats:
+    """`auc` of K scores (K, N) on the same knees, (K,)."""
+    events, values = _checked(y, scores)
+    m, n = int(events.sum()), int((~events).sum())
+    rank_sum = rankdata(values, axis=1)[:, events].sum(axis=1)
+    return np.asarray((rank_sum - m * (m + 1) / 2) / (m * n))
 
 
 def auc_delong(
@@ -81,7 +87,7 @@ def delong_test(y: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[float, float]
 
 
 # DeLong 1988, eq. (5) and (6): S = cov(V10) / m + cov(V01) / n
-def delong_covariance(y: ArrayLike, scores: list[ArrayLike]) -> tuple[Floats, Floats]:
+def delong_covariance(y: ArrayLike, scores: Sequence[ArrayLike]) -> tuple[Floats, Floats]:
     """AUCs (K,) of K scores on the same knees, and the (K, K) covariance of these estimates."""
     events, values = _checked(y, scores)
     v10, v01 = structural_components(events, values)
@@ -108,7 +114,7 @@ def average_precision(y: ArrayLike, score: ArrayLike) -> float:
     return float(average_precision_score(events, values))
 
 
-def _checked(y: ArrayLike, scores: list[ArrayLike]) -> tuple[NDArray[np.bool_], Floats]:
+def _checked(y: ArrayLike, scores: Sequence[ArrayLike]) -> tuple[NDArray[np.bool_], Floats]:
     outcome = np.asarray(y)
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 2 or values.shape[1:] != outcome.shape:

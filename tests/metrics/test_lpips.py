@@ -108,8 +108,8 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
     "content",
     [
         b"", b"not a pickle", pickle.dumps({"a": np.zeros(3)})[:-20], pickle.dumps([1, 2]),
-        pickle.dumps({"a": 1}), pickle.dumps({"a": np.array([object], dtype=object)}), pickle.dumps({"a": np.zeros(2, dtype=">f4")}),
-        pickle.dumps(np.dtype("f4")),
+        pickle.dumps({"a": 1}), pickle.dumps({"a": np.array([object], dtype=object)}),
+        pickle.dumps({"a": np.zeros(2, dtype=">f4")}), pickle.dumps(np.dtype("f4")),
     ],
     ids=["empty", "text", "cut off", "list", "number", "objects", "big endian", "bare type"],
 )  # fmt: skip

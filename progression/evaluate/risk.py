@@ -1,0 +1,300 @@
+"""Did the risks of ``progression cohort`` come true?  Discrimination and calibration of each.
+
+Every score is judged on the same knees as the baseline grade alone, which any reader has for free: the
+event rate of its grade, since risk does not rise with the grade (a knee of grade 2 seldom becomes 4).  Two
+intervals are given: DeLong's, which takes knees as independent, and one from a bootstrap of people.  Beside
+the AUC that counts visits without a reading as no rise stands one that takes them as censored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from progression.data.outcomes import Event
+from progression.errors import TableError, UsageError
+from progression.evaluate.followup import Followup
+from progression.evaluate.report import as_table, interval
+from progression.metrics.auc import (
+    auc,
+    auc_delong,
+    aucs,
+    average_precision,
+    delong_test,
+    structural_components,
+)
+from progression.metrics.bootstrap import cluster_draws, percentile_interval
+from progression.metrics.calibration import brier, calibration_slope, ece
+from progression.types import KL_GRADES
+
+Floats = NDArray[np.float64]
+
+GRADE_SEEN = "grade seen"
+"""Expected grade now, from kl_now_*: what the picture shows to the grader."""
+GRADE_READ = "grade read"
+"""Event rate of the baseline grade that a reader gave."""
+_CALIBRATION = ("mean_risk", "brier", "ece", "slope", "intercept")
+
+
+def evaluate_risk(
+    results: pd.DataFrame,
+    outcomes: Followup,
+    *,
+    reference: Followup | None = None,
+    label: str = "",
+    n_draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Judge the risks in `results` by the grades in `outcomes`.
+
+    Parameters
+    ----------
+    results
+        Columns name, horizon_months, risk_fast, risk_any; optionally risk_fast_product,
+        risk_any_product and kl_now_0..4 (judged too).  Rows without risks (failed knees) are left out.
+    outcomes
+        Grades of the same knees, found by name; others are ignored.
+    reference
+        Other knees, from which the event rate of each baseline grade is taken (the training ones).
+        Without them it is taken from the judged knees themselves, which favours the grade.
+    label
+        What the results are, for the report ("image only", "image and read grade").
+    n_draws, seed
+        Of the bootstrap of subjects.
+
+    Returns
+    -------
+    dict with ``knees`` (counts) and ``rows``: one a horizon, end point and score.
+
+    Raises
+    ------
+    TableError
+        A column is missing, a knee has two rows for a horizon, or no knee has both results and outcomes.
+    """
+    _check(results)
+    usable = results[np.isfinite(results[["risk_fast", "risk_any"]].to_numpy(dtype=float)).all(axis=1)]
+    place = {name: i for i, name in enumerate(outcomes.name)}
+    matched = usable[usable["name"].isin(place)]
+    if matched.empty:
+        raise TableError("no knee has both results and outcomes: are the names in both tables the same?")
+    rows = []
+    for months, part in matched.groupby("horizon_months"):
+        knees = np.array([place[name] for name in part["name"]])
+        for event in Event:
+            rows += _judge(
+                part,
+                outcomes.take(knees),
+                reference,
+                event=event,
+                months=float(str(months)),
+                n_draws=n_draws,
+                seed=seed,
+            )
+    return {
+        "label": label,
+        "knees": {
+            "in_results": int(results["name"].nunique()),
+            "failed": int(results["name"].nunique() - usable["name"].nunique()),
+            "without_outcomes": int(usable["name"].nunique() - matched["name"].nunique()),
+        },
+        "grade_rates_from": "the judged knees" if reference is None else f"{len(reference)} other knees",
+        "bootstrap": {"draws": n_draws, "seed": seed, "unit": "subject"},
+        "rows": rows,
+    }
+
+
+def risk_table(report: Mapping[str, Any]) -> str:
+    """One line a horizon, end point and score."""
+    header = ("score", "months", "n", "events", "AUC [95 % by people]", "[DeLong]", "censored", "AP", "Brier",
+              "ECE", "slope", "− read grade", "p")  # fmt: skip
+    return as_table(header, [_line(row) for row in report["rows"]])
+
+
+def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
+    about = (f"{row['end_point']}: {row['score']}", f"{row['horizon_months']:g}", row["n"], row["events"])
+    if row["auc"] is None:
+        return (*about, *[None] * 9)
+    against = row.get("minus_read_grade")
+    return (
+        *about,
+        interval(row["auc"], row["auc_people"]),
+        "[{:.3f}, {:.3f}]".format(*row["auc_delong"]),
+        *(row[key] for key in ("auc_censored", "ap", "brier", "ece", "slope")),
+        *((interval(against["difference"], against["people"]), against["p"]) if against else (None, None)),
+    )
+
+
+def read_results(path: str | Path) -> pd.DataFrame:
+    """Read results.csv of ``progression cohort``.
+
+    Raises
+    ------
+    TableError
+        The file cannot be read or lacks a column.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"name": str, "warnings": str})
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise TableError(
+            f"cannot read the results {path}: {reason}; expected results.csv of cohort"
+        ) from error
+    _check(table)
+    return table
+
+
+def censored_auc(followup: Followup, score: ArrayLike, *, event: Event, horizon_months: float) -> float:
+    """AUC of events by T against knees known to be free of it at T, others censored at their last reading.
+
+    Events are weighted by 1 / P(still read at the visit of the event), Kaplan-Meier over all knees of the
+    population; knees without an event count if they were read at T or later, with one weight for all,
+    which cancels (Uno et al. 2007, JASA 102:527; cumulative cases, dynamic controls).  It assumes that
+    leaving does not depend on the grade to come, which late, selective readings break.
+
+    Raises
+    ------
+    UsageError
+        There is no event, or no knee known to be free of it.
+    """
+    values = np.asarray(score, dtype=np.float64)
+    eligible = followup.population(event)
+    free, seen = (months[eligible] for months in followup.event_months(event))
+    cases = seen <= horizon_months
+    controls = ~cases & (free >= horizon_months)
+    if not cases.any() or not controls.any():
+        raise UsageError("expected events and knees read at the horizon without one")
+    weight = 1 / still_read(free, seen, at=seen[cases])
+    used = cases | controls
+    v10, _ = structural_components(cases[used], values[eligible][used][None])
+    return float((weight * v10[0]).sum() / weight.sum())
+
+
+def still_read(free: Floats, seen: Floats, *, at: Floats) -> Floats:
+    """Kaplan-Meier estimate of P(still read at t) for each t of `at`; here leaving is what is awaited.
+
+    `free` is the last visit read without the event, `seen` the first with it or infinity.
+    """
+    left = np.isinf(seen)
+    until = np.where(left, free, seen)
+    stay = np.ones(len(at))
+    for t in np.unique(free[left]):
+        at_risk = ((until >= t) & (seen > t)).sum()
+        stay[at > t] *= 1 - (left & (free == t)).sum() / at_risk
+    return stay
+
+
+def grade_risk(followup: Followup, reference: Followup, *, event: Event, horizon_months: float) -> Floats:
+    """Event rate among the reference knees of the same baseline grade, (N,); nan outside the population.
+
+    One knee at the reference's overall rate is added to each grade, so that a grade seen seldom does
+    not get rate 0 or 1.
+    """
+    y = reference.outcome(event, horizon_months)
+    if not np.isfinite(y).any():
+        raise TableError(f"the reference has no knee read within {horizon_months:g} months of its baseline")
+    overall = np.nanmean(y)
+    risk = np.full(len(followup), np.nan)
+    for grade in range(KL_GRADES):
+        same = y[(reference.baseline == grade) & np.isfinite(y)]
+        risk[followup.baseline == grade] = (same.sum() + overall) / (len(same) + 1)
+    return np.where(followup.population(event), risk, np.nan)
+
+
+def _judge(
+    part: pd.DataFrame,
+    followup: Followup,
+    reference: Followup | None,
+    *,
+    event: Event,
+    months: float,
+    n_draws: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    y = followup.outcome(event, months)
+    known = np.isfinite(y)
+    events, subject = y[known], followup.subject[known]
+    shared = {
+        "end_point": event.label,
+        "horizon_months": months,
+        "n": int(known.sum()),
+        "subjects": len(np.unique(subject)),
+        "events": int(events.sum()),
+    }
+    if not 0 < events.sum() < len(events):
+        return [{**shared, "score": f"risk_{event.label}", "auc": None}]
+    scores = _scores(part, event.label)
+    scores[GRADE_READ] = grade_risk(followup, reference or followup, event=event, horizon_months=months)
+    values = np.stack([score[known] for score in scores.values()])
+    # one bootstrap for all scores, so that differences are paired; the read grade is the last
+    draws = cluster_draws(lambda y, s: aucs(y, s.T), subject, events, values.T, n_draws=n_draws, seed=seed)
+    draws = draws if draws.size else np.full((1, len(values)), np.nan)
+    rows = []
+    for i, (name, score) in enumerate(scores.items()):
+        value = values[i]
+        area, delong = auc_delong(events, value)
+        z, p = delong_test(events, value, values[-1])
+        row: dict[str, Any] = {
+            **shared,
+            "score": name,
+            "auc": area,
+            "auc_delong": delong,
+            "auc_people": percentile_interval(draws[:, i]),
+            "auc_censored": _or_nan(followup, score, event, months),
+            "ap": average_precision(events, value),
+            "event_rate": float(events.mean()),
+            **(_calibration(events, value) if name != GRADE_SEEN else dict.fromkeys(_CALIBRATION)),
+        }
+        if name != GRADE_READ:
+            row["minus_read_grade"] = {
+                "difference": area - auc(events, values[-1]),
+                "people": percentile_interval(draws[:, i] - draws[:, -1]),
+                "z": z,
+                "p": p,
+            }
+        rows.append(row)
+    return rows
+
+
+def _calibration(events: Floats, risk: Floats) -> dict[str, float]:
+    slope, intercept = calibration_slope(events, risk)
+    figures = (float(risk.mean()), brier(events, risk), ece(events, risk), slope, intercept)
+    return dict(zip(_CALIBRATION, figures, strict=True))
+
+
+def _scores(part: pd.DataFrame, label: str) -> dict[str, Floats]:
+    """What is judged: the best risk, the product where it differs, the grade that the picture shows."""
+    risk, product = f"risk_{label}", f"risk_{label}_product"
+    scores = {risk: part[risk].to_numpy(dtype=float)}
+    if product in part and not np.array_equal(part[product].to_numpy(dtype=float), scores[risk]):
+        scores[product] = part[product].to_numpy(dtype=float)
+    soft = [f"kl_now_{grade}" for grade in range(KL_GRADES)]
+    if set(soft) <= set(part.columns):
+        scores[GRADE_SEEN] = part[soft].to_numpy(dtype=float) @ np.arange(KL_GRADES)
+    return {name: score for name, score in scores.items() if np.isfinite(score).all()}
+
+
+def _or_nan(followup: Followup, score: Floats, event: Event, months: float) -> float:
+    try:
+        return censored_auc(followup, score, event=event, horizon_months=months)
+    except UsageError:
+        return np.nan
+
+
+def _check(results: pd.DataFrame) -> None:
+    missing = [c for c in ("name", "horizon_months", "risk_fast", "risk_any") if c not in results.columns]
+    if missing:
+        raise TableError(
+            f"the results lack the column {missing[0]}: expected results.csv of progression cohort"
+        )
+    twice = results[results.duplicated(["name", "horizon_months"])]
+    if len(twice):
+        first = twice.iloc[0]
+        raise TableError(
+            f"the results hold knee {first['name']} twice for {first['horizon_months']} months: "
+            "names must be unique"
+        )
