@@ -1,0 +1,1 @@
+"""Codes of knees: finding them, comparing them, moving them on in time."""

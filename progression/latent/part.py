@@ -1,0 +1,102 @@
+"""What a model needs to get from pictures to codes, stored together as its part "encoder"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from progression.encoder import Encoder, EncoderConfig
+from progression.errors import WeightsError
+from progression.latent.extrapolate import key_of
+from progression.latent.perceptual import pyramid_distance
+from progression.latent.typicality import Typicality
+from progression.latent.whiten import Whitening
+from progression.stylegan2 import Generator
+from progression.weights import ModelFiles, save_part
+
+
+@dataclass(frozen=True)
+class EncoderPart:
+    """An encoder, the statistics of the W that it encodes to, and how well knees fit in.
+
+    Attributes
+    ----------
+    encoder : in evaluation mode
+    whitening : of the generator's W
+    typicality : of knees not trained on
+    """
+
+    encoder: Encoder
+    whitening: Whitening
+    typicality: Typicality
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        training: Mapping[str, Any] | None = None,
+        dtype: Literal["float16", "float32"] = "float16",
+    ) -> Path:
+        """Write part "encoder" of the model folder; `training` says how it came about, for the card."""
+        tensors = _prefixed(encoder=self.encoder.state_dict(), whitening=self.whitening.tensors())
+        tensors |= _prefixed(typicality=self.typicality.tensors())
+        config = {"encoder": self.encoder.config(), "training": dict(training or {})}
+        resolution = self.encoder.config()["resolution"]
+        return save_part(folder, "encoder", tensors, config, dtype=dtype, resolution=resolution)
+
+    @classmethod
+    def load(cls, files: ModelFiles, *, device: torch.device | str = "cpu") -> EncoderPart:
+        """Read part "encoder" of a model.
+
+        Raises
+        ------
+        WeightsError
+            If tensors and configuration do not fit together.
+        """
+        tensors = files.tensors("encoder")
+        try:
+            encoder = Encoder(EncoderConfig(**files.config("encoder")["encoder"]))
+            encoder.load_state_dict(_part(tensors, "encoder"))
+            whitening = Whitening.from_tensors(_part(tensors, "whitening"))
+            typicality = Typicality.from_tensors(_part(tensors, "typicality"))
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise WeightsError(
+                f"the encoder of model {files.folder} is damaged ({reason}); train it anew"
+            ) from error
+        encoder.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        return cls(encoder, whitening.to(device), typicality)
+
+    @torch.no_grad()
+    def figures(self, generator: Generator, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes ws (N, L, D), reconstruction errors (N,) and whitened radii (N,) of pictures (N, C, R, R)."""
+        ws = self.encoder(images)
+        return ws, *code_figures(generator, self.whitening, ws, images)
+
+    def typical(self, generator: Generator, images: Tensor) -> Tensor:
+        """Typicality (N,) in [0, 1] of pictures (N, C, R, R) in [-1, 1]."""
+        _, error, radius = self.figures(generator, images)
+        return self.typicality(error, radius)
+
+
+@torch.no_grad()
+def code_figures(
+    generator: Generator, whitening: Whitening, ws: Tensor, images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Reconstruction errors (N,) and whitened radii (N,), the figures that typicality is made of."""
+    error = pyramid_distance(generator.synthesis(ws, noise_mode="const"), images)
+    return error, whitening.radius(key_of(ws))
+
+
+def _prefixed(**groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+
+
+def _part(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
+    start = f"{group}."
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}

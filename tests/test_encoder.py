@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from progression.encoder import Encoder, EncoderConfig
+from progression.errors import UsageError
+
+
+@pytest.mark.parametrize(("resolution", "num_ws"), [(16, 6), (32, 8), (128, 12)])
+def test_shapes_and_untrained_output(resolution: int, num_ws: int) -> None:
+    encoder = Encoder(EncoderConfig(resolution=resolution, num_ws=num_ws, w_dim=24, width=4, max_width=16))
+    encoder.w_mean.copy_(torch.arange(24.0))
+    ws = encoder.eval()(torch.randn(2, 1, resolution, resolution))
+    assert ws.shape == (2, num_ws, 24)
+    torch.testing.assert_close(ws, torch.arange(24.0).expand(2, num_ws, 24))
+
+
+def test_split_adds_up() -> None:
+    encoder = Encoder(EncoderConfig(resolution=16, num_ws=6, w_dim=8, width=4)).eval()
+    torch.nn.init.normal_(encoder.offset_out)
+    torch.nn.init.normal_(encoder.base.weight)
+    images = torch.randn(3, 1, 16, 16)
+    base, offsets = encoder.split(images)
+    torch.testing.assert_close(base[:, None] + offsets, encoder(images))
+    assert offsets.std(dim=1).min() > 0
+
+
+def test_config_rebuilds_it() -> None:
+    encoder = Encoder(EncoderConfig(resolution=32, num_ws=8, w_dim=16, width=4)).eval()
+    again = Encoder(EncoderConfig(**encoder.config())).eval()
+    again.load_state_dict(encoder.state_dict())
+    images = torch.randn(1, 1, 32, 32)
+    assert again(images).equal(encoder(images))
+
+
+def test_wrong_sizes() -> None:
+    with pytest.raises(UsageError, match="power of two"):
+        EncoderConfig(resolution=100, num_ws=8)
+    encoder = Encoder(EncoderConfig(resolution=16, num_ws=6, w_dim=8, width=4))
+    with pytest.raises(UsageError, match=r"expects pictures of shape \(1, 16, 16\), got \(3, 16, 16\)"):
+        encoder(torch.zeros(1, 3, 16, 16))
