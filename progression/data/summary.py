@@ -1,6 +1,7 @@
 """A cohort in figures: aggregates only, the ones that its data card quotes."""
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from progression.data.outcomes import UNREAD, Event, GradeSeries, grade_series, incidence, outcomes
@@ -36,11 +37,9 @@ def _block(name: str, table: pd.DataFrame, horizons_months: tuple[float, ...]) -
         f"{pictures} pictures"
     ]
     if len(series.months) <= MAX_VISIT_TIMES:
-        lines += ["  months   read  " + "".join(f"{f'KL {grade}':>7}" for grade in range(KL_GRADES))]
-        for column, months in enumerate(series.months):
-            read = series.grade[:, column]
-            counts = np.bincount(read[read != UNREAD], minlength=KL_GRADES)
-            lines.append(f"  {months:6g} {counts.sum():6d}  " + "".join(f"{count:7d}" for count in counts))
+        baseline = np.repeat(series.baseline[:, None], len(series.months), axis=1)
+        lines += _by_visit("grade read", series, series.grade)
+        lines += _by_visit("knees read, by their grade at baseline", series, baseline)
     falls = _falls(series)
     lines.append(f"  knees whose grade is read lower than before at least once: {falls}")
     lines.append("  event  months   knees  events  share  censored  Kaplan-Meier")
@@ -57,6 +56,16 @@ def _block(name: str, table: pd.DataFrame, horizons_months: tuple[float, ...]) -
                 f"{found.censored:9d}  {found.kaplan_meier:12.3f}"
             )
     return "\n".join(lines)
+
+
+def _by_visit(title: str, series: GradeSeries, value: npt.NDArray[np.int64]) -> list[str]:
+    """Counts of `value` (N, V), a grade, over the knees read at each visit."""
+    lines = [f"  {title}", "  months   read  " + "".join(f"{f'KL {grade}':>7}" for grade in range(KL_GRADES))]
+    for column, months in enumerate(series.months):
+        read = series.grade[:, column] != UNREAD
+        counts = np.bincount(value[read & (value[:, column] != UNREAD), column], minlength=KL_GRADES)
+        lines.append(f"  {months:6g} {read.sum():6d}  " + "".join(f"{count:7d}" for count in counts))
+    return lines
 
 
 def _falls(series: GradeSeries) -> int:

@@ -94,9 +94,9 @@ def write_visits(table: pd.DataFrame, path: str | Path) -> None:
     suffix = path.suffix.lower()
     if suffix != ".csv" and suffix not in _PARQUET:
         raise UsageError(f"{path.name}: expected an output named .csv or .parquet")
-    table = check_visits(table, source=path.name)
     if suffix in _PARQUET:
         _require_pyarrow()
+    table = check_visits(table, source=path.name)
     with atomic_write(path) as temporary:
         if suffix == ".csv":
             table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
@@ -252,16 +252,15 @@ class _Checker:
 
     def unique(self, table: pd.DataFrame, key: list[str], *, column: str, what: str) -> None:
         """No two rows share `key`."""
-        repeated = table[table.duplicated(key, keep=False)]
-        if repeated.empty:
-            return
-        first, second = repeated.groupby(key, sort=False).head(2).groupby(key, sort=False).indices, repeated
-        rows = second.index[next(iter(first.values()))]
-        described = ", ".join(f"{name} {second.loc[rows[0], name]}" for name in key)
-        raise TableError(
-            f"{_where(self.source, rows[1], column)}: {what} is in row {rows[0] + _FIRST_ROW} already "
-            f"({described}); keep one"
-        )
+        repeated = table.duplicated(key).to_numpy()
+        if repeated.any():
+            row = table.index[int(repeated.argmax())]
+            same = (table[key] == table.loc[row, key]).all(axis=1)
+            described = ", ".join(f"{name} {table.loc[row, name]}" for name in key)
+            raise TableError(
+                f"{_where(self.source, row, column)}: {what} is in row {same.idxmax() + _FIRST_ROW} already "
+                f"({described}); keep one"
+            )
 
     def one_value(self, table: pd.DataFrame, key: str, column: str) -> None:
         """Rows that share `key` share `column`."""
