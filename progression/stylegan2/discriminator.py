@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progression.stylegan2.generator import RESAMPLE_TAPS, MappingNetwork, channels_at
-from progression.stylegan2.ops import FullyConnected, convolve_down, leaky_relu, setup_filter
+from progression.stylegan2.ops import LEAKY_GAIN, LEAKY_SLOPE, FullyConnected, convolve_down, setup_filter
 
 
 class Convolution(nn.Module):
@@ -28,12 +28,18 @@ class Convolution(nn.Module):
         self.down = down
 
     def forward(self, x: Tensor, *, gain: float = 1.0, clamp: float | None = None) -> Tensor:
-        scale = self.weight_gain if self.bias is not None else self.weight_gain * gain
-        w = (self.weight * scale).to(x.dtype)
-        x = convolve_down(x, w, self.resample_filter) if self.down else F.conv2d(x, w, padding=w.shape[2] // 2)
-        if self.bias is None:
+        # gain·lrelu(v) = lrelu(gain·v): the gains go into the small weight and not over the large activations.
+        if self.bias is not None:
+            gain *= LEAKY_GAIN
+        w = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
+        if self.down:
+            x = convolve_down(x, w, self.resample_filter, bias=bias)
+        else:
+            x = F.conv2d(x, w, bias, padding=w.shape[2] // 2)
+        if bias is None:
             return x
-        x = leaky_relu(x + self.bias.to(x.dtype)[:, None, None], gain=math.sqrt(2.0) * gain)
+        x = F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
         return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
 
 
@@ -54,7 +60,8 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor, *, clamp: float | None = None) -> Tensor:
         if self.first:
-            x = self.fromrgb(x, clamp=clamp)
+            # A one-channel picture fits every layout; say which one the wide activations shall have.
+            x = self.fromrgb(x, clamp=clamp).contiguous(memory_format=torch.channels_last)
         skip = self.skip(x, gain=math.sqrt(0.5))
         x = self.conv1(self.conv0(x, clamp=clamp), gain=math.sqrt(0.5), clamp=clamp)
         return x + skip
@@ -131,14 +138,22 @@ class Discriminator(nn.Module):
         names = "c_dim img_resolution img_channels channel_base channel_max mbstd_group_size".split()
         return {name: getattr(self, name) for name in names}
 
-    def forward(self, image: Tensor, c: Tensor | None = None) -> Tensor:
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Activations after each block, fine to coarse, the last one (N, C, 4, 4)."""
         expected = (self.img_channels, self.img_resolution, self.img_resolution)
         if image.ndim != 4 or image.shape[1:] != expected:
             raise ValueError(f"image must be (N, {', '.join(map(str, expected))}), got {tuple(image.shape)}")
-        clamp = 256.0 if self.compute_dtype != torch.float32 else None
-        x = image.to(self.compute_dtype)
+        clamp = 256.0 if self.compute_dtype == torch.float16 else None
+        maps = [image.to(self.compute_dtype)]
         for r in self.block_resolutions:
-            x = getattr(self, f"b{r}")(x, clamp=clamp)
+            maps.append(getattr(self, f"b{r}")(maps[-1], clamp=clamp))
+        return maps[1:]
+
+    def head(self, features: Tensor, c: Tensor | None = None) -> Tensor:
+        """Logit (N, 1) of the coarsest activations."""
         cmap = self.mapping(None, c) if self.c_dim else None
-        logit: Tensor = self.b4(x, cmap)
+        logit: Tensor = self.b4(features, cmap)
         return logit
+
+    def forward(self, image: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.head(self.features(image)[-1], c)

@@ -10,11 +10,13 @@ import math
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progression.stylegan2.ops import (
+    LEAKY_GAIN,
+    LEAKY_SLOPE,
     FullyConnected,
-    leaky_relu,
     modulated_conv2d,
     normalize_second_moment,
     setup_filter,
@@ -122,16 +124,26 @@ class SynthesisLayer(nn.Module):
         clamp: float | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        x = modulated_conv2d(x, self.weight, self.affine(w), up=self.up, resample_filter=self.resample_filter)
+        # √2·lrelu(v) = lrelu(√2·v): the gain goes into demodulation, noise strength and bias.
+        x = modulated_conv2d(
+            x,
+            self.weight,
+            self.affine(w),
+            bias=self.bias * LEAKY_GAIN,
+            up=self.up,
+            gain=LEAKY_GAIN,
+            resample_filter=self.resample_filter,
+        )
+        strength = self.noise_strength * LEAKY_GAIN
         if noise_mode == "const":
-            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+            x = x + (self.noise_const * strength).to(x.dtype)
         elif noise_mode == "random":
             shape = (x.shape[0], 1, self.resolution, self.resolution)
-            noise = torch.randn(shape, device=x.device, generator=generator)
-            x = x + (noise * self.noise_strength).to(x.dtype)
+            x = x + (torch.randn(shape, device=x.device, generator=generator) * strength).to(x.dtype)
         elif noise_mode != "none":
             raise ValueError(f"noise_mode must be random, const or none, got {noise_mode!r}")
-        return leaky_relu(x + self.bias.to(x.dtype)[:, None, None], clamp=clamp)
+        x = F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
+        return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 class ToImage(nn.Module):
@@ -145,8 +157,8 @@ class ToImage(nn.Module):
         self.weight_gain = 1.0 / math.sqrt(in_channels)
 
     def forward(self, x: Tensor, w: Tensor, *, clamp: float | None = None) -> Tensor:
-        x = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False)
-        x = x + self.bias.to(x.dtype)[:, None, None]
+        styles = self.affine(w) * self.weight_gain
+        x = modulated_conv2d(x, self.weight, styles, bias=self.bias, demodulate=False)
         return x if clamp is None else x.clamp(-clamp, clamp)
 
 
@@ -194,7 +206,7 @@ class SynthesisNetwork(nn.Module):
     """ws (N, num_ws, w_dim) → image (N, img_channels, R, R), roughly in [-1, 1].
 
     `compute_dtype` (float32, bfloat16, float16) is the precision of the activations; the image is always
-    accumulated in float32. Half precision clamps activations to ±256 (arXiv 2006.06676 App. B).
+    accumulated in float32. float16 clamps activations to ±256 (arXiv 2006.06676 App. B).
     """
 
     def __init__(
@@ -219,7 +231,6 @@ class SynthesisNetwork(nn.Module):
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must be (N, {self.num_ws}, {self.w_dim}), got {tuple(ws.shape)}")
         ws = ws.float()
-        half = self.compute_dtype != torch.float32
         x: Tensor | None = None
         image: Tensor | None = None
         i = 0
@@ -231,7 +242,7 @@ class SynthesisNetwork(nn.Module):
                 ws[:, i : i + block.num_conv + 1],
                 dtype=self.compute_dtype,
                 noise_mode=noise_mode,
-                clamp=256.0 if half else None,
+                clamp=256.0 if self.compute_dtype == torch.float16 else None,
                 generator=generator,
             )
             i += block.num_conv  # tRGB shares its w with the next block's first layer

@@ -1,0 +1,496 @@
+"""Train the generator: StyleGAN2-ADA, alone or jointly with an encoder.
+
+Each step sees a batch of N real radiographs x. Without an encoder the N fakes are g(f(z)). With one, half of
+them are reconstructions g(E(x)) of half of the batch: the discriminator judges both kinds, and the
+reconstruction tells the generator what knees look like long before the adversarial signal alone would
+(VAE/GAN, arXiv 1512.09300; in-domain inversion, arXiv 2004.00049).
+
+    L_D = −log σ(D(x)) − log(1 − σ(D(fake))) + γ/2 ‖∇D(x)‖²                     (R1, every r1_interval steps)
+    L_G = −log σ(D(fake)) + λ_path (‖J_wᵀy‖ − a)²                              (every path_interval steps)
+          + λ_pixel Σ_s |↓_s g(E(x)) − ↓_s x| + λ_feature |D_l(g(E(x))) − D_l(x)| / |D_l(x)|
+          + λ_latent |E(g(w)) − w|² / σ_w² + λ_offset |E_offset(x)|² / σ_w²
+
+Every random draw comes from one generator whose state is in the checkpoint and batches are a function of the
+image count, so that a killed run continues as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor, nn
+
+from progression import weights
+from progression.encoder import Encoder, EncoderConfig
+from progression.errors import UsageError, WeightsError
+from progression.files import atomic_write
+from progression.stylegan2 import Discriminator, Generator
+from progression.stylegan2.losses import (
+    discriminator_loss,
+    generator_loss,
+    path_length_penalty,
+    path_lengths,
+    r1_penalty,
+)
+from progression.train.loop import (
+    RunLog,
+    batch_indices,
+    ema_beta,
+    load_checkpoint,
+    save_checkpoint,
+    tensors_to,
+    update_ema,
+)
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """A run, as reproduced by one command.
+
+    Attributes
+    ----------
+    resolution : side of the pictures, pixels
+    total_kimg : real images shown before the run ends, in thousands
+    batch : real images a step
+    r1_gamma : γ of R1; the rule 0.0002·R²/batch of StyleGAN2-ADA is used where it is None
+    path_interval : steps between path-length steps, 0 for none
+    ada_target : r_t that the augmentation strength aims at; None for no augmentation
+    encoder_width : feature maps of the encoder's first stage; 0 trains without an encoder
+    compute_dtype : precision of activations, "float32" or "bfloat16"
+    """
+
+    resolution: int = 128
+    total_kimg: float = 100.0
+    batch: int = 16
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 2
+    channel_base: int = 2048
+    channel_max: int = 128
+    mbstd_group_size: int = 4
+    learning_rate: float = 0.0025
+    r1_gamma: float | None = None
+    r1_interval: int = 16
+    path_weight: float = 2.0
+    path_interval: int = 8
+    style_mixing: float = 0.5
+    ema_half_life_kimg: float = 5.0
+    ema_rampup: float | None = 0.1
+    ada_target: float | None = None
+    encoder_width: int = 16
+    pixel_weight: float = 4.0
+    feature_weight: float = 1.0
+    latent_weight: float = 0.1
+    offset_weight: float = 0.05
+    compute_dtype: str = "bfloat16"
+    snapshot_kimg: float = 2.0
+    seed: int = 0
+
+    @property
+    def gamma(self) -> float:
+        """R1 weight γ."""
+        return 0.0002 * self.resolution**2 / self.batch if self.r1_gamma is None else self.r1_gamma
+
+
+PRESETS = {
+    "cpu": GanConfig(),
+    "cpu-64": GanConfig(resolution=64, total_kimg=60, encoder_width=32, path_interval=0),
+    "gpu": GanConfig(
+        resolution=256,
+        total_kimg=1000,
+        batch=32,
+        channel_base=8192,
+        channel_max=384,
+        path_interval=4,
+        style_mixing=0.9,
+        ada_target=0.6,
+        encoder_width=32,
+        snapshot_kimg=20,
+    ),
+}
+
+
+class GanTrainer:
+    """The networks, their optimisers and one training step.
+
+    Parameters
+    ----------
+    images : (K, R, R) uint8 model pictures, x = images / 127.5 − 1.
+    """
+
+    def __init__(self, config: GanConfig, images: Tensor, *, device: torch.device | str = "cpu") -> None:
+        if images.dtype != torch.uint8 or images.shape[1:] != (config.resolution,) * 2:
+            raise UsageError(
+                f"expected uint8 pictures of {config.resolution}² pixels, got {images.dtype} {tuple(images.shape)}"
+            )
+        if len(images) < config.batch:
+            raise UsageError(f"{len(images)} training pictures for a batch of {config.batch}: give more pictures")
+        self.config, self.images, self.device = config, images, torch.device(device)
+        torch.manual_seed(config.seed)
+        self.generator = Generator(
+            config.z_dim,
+            0,
+            config.w_dim,
+            config.resolution,
+            1,
+            config.mapping_layers,
+            config.channel_base,
+            config.channel_max,
+        )
+        self.discriminator = Discriminator(
+            0, config.resolution, 1, config.channel_base, config.channel_max, config.mbstd_group_size
+        )
+        self.encoder: Encoder | None = None
+        if config.encoder_width:
+            shape = EncoderConfig(
+                config.resolution, self.generator.num_ws, config.w_dim, 1, config.encoder_width, 256
+            )
+            self.encoder = Encoder(shape)
+        for network in (self.generator, self.discriminator, self.encoder):
+            if network is not None:
+                network.to(self.device, memory_format=torch.channels_last)
+        self._set_precision()
+        self.averages = {name: self._average(net) for name, net in self._networks().items() if name != "discriminator"}
+        r1_ratio = config.r1_interval / (config.r1_interval + 1)
+        path_ratio = config.path_interval / (config.path_interval + 1) if config.path_interval else 1.0
+        g_side = list(self.generator.parameters()) + (list(self.encoder.parameters()) if self.encoder else [])
+        self.g_optimizer = self._adam(g_side, path_ratio)
+        self.d_optimizer = self._adam(list(self.discriminator.parameters()), r1_ratio)
+        self.rng = torch.Generator(self.device).manual_seed(config.seed)
+        self.seen_images = 0
+        self.path_mean = torch.zeros([], device=self.device)
+        self.augment: nn.Module | None = None
+        self.ada: Any = None
+        if config.ada_target is not None:
+            from progression.stylegan2.ada import AdaptiveAugmentation
+
+            self.ada = AdaptiveAugmentation(target=config.ada_target)
+            self.augment = self.ada.pipeline.to(self.device)
+
+    # ---- one step -------------------------------------------------------------------------------------------
+
+    def step(self) -> dict[str, Tensor]:
+        """Train on one batch; returns scalars (detached)."""
+        config = self.config
+        index = batch_indices(len(self.images), config.batch, position=self.seen_images, seed=config.seed)
+        real = self.images[index].to(self.device)[:, None].float() / 127.5 - 1
+        turn = self.seen_images // config.batch
+        scalars = self._generator_step(real)
+        if config.path_interval and turn % config.path_interval == 0:
+            scalars |= self._path_step()
+        scalars |= self._discriminator_step(real, regularise=turn % config.r1_interval == 0)
+        self.seen_images += config.batch
+        beta = ema_beta(
+            config.batch,
+            half_life_kimg=config.ema_half_life_kimg,
+            seen_images=self.seen_images,
+            rampup=config.ema_rampup,
+        )
+        networks = self._networks()
+        for name, average in self.averages.items():
+            update_ema(average, networks[name], beta)
+        return scalars
+
+    def _generator_step(self, real: Tensor) -> dict[str, Tensor]:
+        config = self.config
+        self.discriminator.requires_grad_(False)
+        self.g_optimizer.zero_grad(set_to_none=True)
+        scalars: dict[str, Tensor] = {}
+        kept = real[: config.batch // 2] if self.encoder else real[:0]
+        w = self._sample_ws(config.batch - len(kept), update_w_avg=True)
+        ws, loss = w, torch.zeros([], device=self.device)
+        if self.encoder:
+            base, offsets = self._encode(kept)
+            ws = torch.cat([w, base[:, None] + offsets])
+        fakes = self._render(ws)
+        maps = self.discriminator.features(self._augment(fakes))
+        adversarial = generator_loss(self.discriminator.head(maps[-1]))
+        scalars["loss_g"] = adversarial.detach()
+        loss = loss + adversarial
+        if self.encoder:
+            n = len(w)
+            rebuilt = fakes[n:]
+            pixel = pyramid_distance(rebuilt, kept)
+            with torch.no_grad():
+                targets = self.discriminator.features(self._augment(kept)) if self.augment is None else None
+            feature = feature_distance([m[n:] for m in maps], targets) if targets else torch.zeros_like(pixel)
+            spread = w[:, 0].detach().var(dim=0).mean() + 1e-4
+            found, _ = self._encode(fakes[:n].detach())
+            latent = (found - w.detach().mean(dim=1)).square().mean() / spread
+            offset = offsets.square().mean() / spread
+            loss = (
+                loss
+                + config.pixel_weight * pixel
+                + config.feature_weight * feature
+                + config.latent_weight * latent
+                + config.offset_weight * offset
+            )
+            scalars |= {"pixel": pixel.detach(), "feature": feature.detach(), "latent": latent.detach()}
+        loss.backward()
+        self.g_optimizer.step()
+        self.discriminator.requires_grad_(True)
+        return scalars
+
+    def _path_step(self) -> dict[str, Tensor]:
+        config = self.config
+        self.g_optimizer.zero_grad(set_to_none=True)
+        ws = self._sample_ws(max(1, config.batch // 2))
+        fakes = self._render(ws)
+        noise = torch.randn(fakes.shape, device=self.device, generator=self.rng)
+        lengths = path_lengths(fakes, ws, noise)
+        penalty, self.path_mean = path_length_penalty(lengths, self.path_mean)
+        (penalty * config.path_weight * config.path_interval).backward()
+        self.g_optimizer.step()
+        return {"path_length": self.path_mean, "path_penalty": penalty.detach()}
+
+    def _discriminator_step(self, real: Tensor, *, regularise: bool) -> dict[str, Tensor]:
+        config = self.config
+        self.d_optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            ws = self._sample_ws(config.batch // 2 if self.encoder else config.batch)
+            if self.encoder:
+                base, offsets = self._encode(real[config.batch // 2 :])
+                ws = torch.cat([ws, base[:, None] + offsets])
+            fakes = self._augment(self._render(ws))
+        shown = self._augment(real).detach().requires_grad_(regularise)
+        real_logits = self.discriminator(shown)
+        loss = discriminator_loss(real_logits, self.discriminator(fakes))
+        scalars = {"loss_d": loss.detach(), "sign_real": real_logits.detach().sign().mean()}
+        if regularise:
+            penalty = r1_penalty(shown, real_logits).mean()
+            scalars["r1"] = penalty.detach()
+            loss = loss + penalty * (config.gamma / 2 * config.r1_interval)
+        loss.backward()
+        self.d_optimizer.step()
+        if self.ada is not None:
+            self.ada.update(real_logits.detach())
+            scalars["augment_p"] = self.ada.pipeline.p.detach().clone()
+        return scalars
+
+    def _sample_ws(self, count: int, *, update_w_avg: bool = False) -> Tensor:
+        """f(z) for fresh z, with style mixing: (count, L, w_dim)."""
+        z = torch.randn(count, self.config.z_dim, device=self.device, generator=self.rng)
+        ws: Tensor = self.generator.mapping(z, update_w_avg=update_w_avg)
+        if self.config.style_mixing > 0:
+            draws = torch.rand(2, device=self.device, generator=self.rng)
+            other = torch.randn(z.shape, device=self.device, generator=self.rng)
+            if draws[0] < self.config.style_mixing:
+                cut = 1 + int(draws[1] * (ws.shape[1] - 1))
+                ws = torch.cat([ws[:, :cut], self.generator.mapping(other)[:, cut:]], dim=1)
+        return ws
+
+    def _render(self, ws: Tensor) -> Tensor:
+        image: Tensor = self.generator.synthesis(ws, noise_mode="random", generator=self.rng)
+        return image
+
+    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.encoder is not None
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.compute_dtype == "bfloat16"):
+            return self.encoder.split(x.contiguous(memory_format=torch.channels_last))
+
+    def _augment(self, x: Tensor) -> Tensor:
+        return x if self.augment is None else self.augment(x, generator=self.rng)
+
+    # ---- state ----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact continuation needs."""
+        return {
+            "config": asdict(self.config),
+            "seen_images": self.seen_images,
+            "networks": {name: net.state_dict() for name, net in self._networks().items()},
+            "averages": {name: net.state_dict() for name, net in self.averages.items()},
+            "g_optimizer": self.g_optimizer.state_dict(),
+            "d_optimizer": self.d_optimizer.state_dict(),
+            "rng": self.rng.get_state(),
+            "path_mean": self.path_mean,
+            "ada": self.ada.state_dict() if self.ada is not None else {},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()` of a run with the same configuration."""
+        for name, net in self._networks().items():
+            net.load_state_dict(state["networks"][name])
+        for name, net in self.averages.items():
+            net.load_state_dict(state["averages"][name])
+        self.g_optimizer.load_state_dict(state["g_optimizer"])
+        self.d_optimizer.load_state_dict(state["d_optimizer"])
+        self.rng.set_state(state["rng"].cpu())
+        self.seen_images = int(state["seen_images"])
+        self.path_mean = tensors_to(state["path_mean"], self.device)
+        if self.ada is not None:
+            self.ada.load_state_dict(state["ada"])
+
+    def transfer(self, parts: dict[str, dict[str, Tensor]]) -> dict[str, int]:
+        """Start from another run's networks: every tensor of the same name and shape; returns counts taken.
+
+        A lower resolution fits where channel_base and channel_max agree. An encoder of half the resolution and
+        twice the width becomes the later stages of this one.
+        """
+        taken = {}
+        for name, net in self._networks().items():
+            own = net.state_dict()
+            given = parts.get(name, {})
+            if name == "encoder" and self.encoder and "stem.weight" in given:
+                given = _deepen(given) if given["stem.weight"].shape != own["stem.weight"].shape else given
+            fit = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+            net.load_state_dict(own | fit)
+            taken[name] = len(fit)
+        for name, average in self.averages.items():
+            average.load_state_dict(self._networks()[name].state_dict())
+        return taken
+
+    def _networks(self) -> dict[str, nn.Module]:
+        networks: dict[str, nn.Module] = {"generator": self.generator, "discriminator": self.discriminator}
+        return networks | ({"encoder": self.encoder} if self.encoder is not None else {})
+
+    def _set_precision(self) -> None:
+        dtype = getattr(torch, self.config.compute_dtype)
+        self.generator.synthesis.compute_dtype = self.discriminator.compute_dtype = dtype
+
+    @staticmethod
+    def _average(net: nn.Module) -> nn.Module:
+        return copy.deepcopy(net).eval().requires_grad_(False)
+
+    def _adam(self, parameters: list[nn.Parameter], ratio: float) -> torch.optim.Adam:
+        """Adam with the correction for lazy regularisation (arXiv 1912.04958 App. B)."""
+        rate = self.config.learning_rate * ratio
+        return torch.optim.Adam(parameters, lr=rate, betas=(0.0, 0.99**ratio), eps=1e-8)
+
+
+def pyramid_distance(a: Tensor, b: Tensor, *, levels: int = 3) -> Tensor:
+    """Mean absolute difference at full, half and quarter size, averaged."""
+    total = F.l1_loss(a, b)
+    for _ in range(levels - 1):
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        total = total + F.l1_loss(a, b)
+    return total / levels
+
+
+def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """Mean absolute difference of discriminator activations relative to their size, averaged over maps."""
+    terms = [(x.float() - y.float()).abs().mean() / (y.float().abs().mean() + 1e-4) for x, y in zip(a, b, strict=True)]
+    return torch.stack(terms).mean()
+
+
+def _deepen(encoder: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of an encoder's tensors as they are called in one with a further stage in front."""
+    moved = {}
+    for key, value in encoder.items():
+        if key.startswith("blocks."):
+            _, i, rest = key.split(".", 2)
+            moved[f"blocks.{int(i) + 1}.{rest}"] = value
+        elif not key.startswith("stem"):
+            moved[key] = value
+    return moved
+
+
+def train_gan(
+    images: Tensor,
+    out: Path,
+    *,
+    config: GanConfig,
+    device: str = "cpu",
+    transfer: Path | None = None,
+    minutes: float | None = None,
+) -> Path:
+    """Train, or go on training, in folder `out`; returns the folder of the model's newest snapshot.
+
+    Files: `checkpoint.pt` (exact state, rewritten every `snapshot_kimg`), `snapshot/` (the portable model folder:
+    averaged generator and encoder, discriminator, half precision), `samples_<kimg>.png`, `log.jsonl`.
+
+    Parameters
+    ----------
+    images : (K, R, R) uint8 model pictures of the training split.
+    transfer : model folder with parts to start from, where nothing has been trained in `out` yet.
+    minutes : stop (resumably) after this wall time.
+    """
+    import time
+
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = GanTrainer(config, images, device=device)
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = load_checkpoint(checkpoint)
+        changed = {k for k, v in asdict(config).items() if state["config"].get(k) != v} - {"total_kimg"}
+        if changed:
+            raise UsageError(f"{out} was trained with other {', '.join(sorted(changed))}: choose another --out")
+        trainer.load_state_dict(state)
+    elif transfer is not None:
+        files = weights.load_model(transfer)
+        taken = trainer.transfer({part: files.tensors(part) for part in files.parts})
+        if not taken["generator"]:
+            raise WeightsError(f"no tensor of {transfer} fits this network: compare channel_base and channel_max")
+        print("tensors taken over: " + ", ".join(f"{k} {v}" for k, v in taken.items()))
+    total = int(config.total_kimg * 1000)
+    log = RunLog(out, total=config.total_kimg, unit="kimg", done=trainer.seen_images / 1000)
+    sums: dict[str, list[Tensor]] = {}
+    end = time.monotonic() + 60 * minutes if minutes else float("inf")
+    due = trainer.seen_images + int(config.snapshot_kimg * 1000)
+    while trainer.seen_images < total:
+        for key, value in trainer.step().items():
+            sums.setdefault(key, []).append(value)
+        late = time.monotonic() > end
+        if trainer.seen_images >= due or trainer.seen_images >= total or late:
+            kimg = trainer.seen_images / 1000
+            log.write(kimg, {k: float(torch.stack(v).mean()) for k, v in sums.items()})
+            sums.clear()
+            save_checkpoint(checkpoint, trainer.state_dict())
+            save_snapshot(out / "snapshot", trainer)
+            log.image("samples", save_samples(out / f"samples_{kimg:07.2f}.png", trainer), kimg)
+            due += int(config.snapshot_kimg * 1000)
+        if late:
+            break
+    return out / "snapshot"
+
+
+def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
+    """Portable half-precision model folder; another run starts from it with `transfer`."""
+    generator = trainer.averages["generator"]
+    assert isinstance(generator, Generator)
+    weights.save_part(folder, "generator", generator.state_dict(), generator.config(), dtype="float16")
+    weights.save_part(
+        folder,
+        "discriminator",
+        trainer.discriminator.state_dict(),
+        trainer.discriminator.config(),
+        dtype="float16",
+    )
+    encoder = trainer.averages.get("encoder")
+    if isinstance(encoder, Encoder):
+        weights.save_part(folder, "encoder", encoder.state_dict(), encoder.config(), dtype="float16")
+
+
+@torch.no_grad()
+def save_samples(path: Path, trainer: GanTrainer, *, rows: int = 4, columns: int = 8) -> Tensor:
+    """Sheet of averaged-generator samples of a fixed seed: (H, W) in [0, 1], also written as a marked PNG."""
+    generator = trainer.averages["generator"]
+    z = torch.randn(rows * columns, trainer.config.z_dim, generator=torch.Generator().manual_seed(1))
+    images = generator(z.to(trainer.device), noise_mode="const").clamp(-1, 1).cpu()
+    grid = images.reshape(rows, columns, *images.shape[-2:]).permute(0, 2, 1, 3)
+    sheet = (grid.reshape(rows * images.shape[-2], -1) + 1) / 2
+    info = PngInfo()
+    info.add_text("Synthetic", "yes; samples of a generator, no radiographs of people")
+    with atomic_write(path) as temporary:
+        Image.fromarray((sheet * 255).round().byte().numpy()).save(temporary, format="PNG", pnginfo=info)
+    return sheet
+
+
+def with_overrides(preset: str, **changes: Any) -> GanConfig:  # noqa: ANN401 - values of any field
+    """A preset with some fields changed; None leaves a field as it is.
+
+    Raises
+    ------
+    UsageError
+        For an unknown preset.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
+    return replace(PRESETS[preset], **{k: v for k, v in changes.items() if v is not None})

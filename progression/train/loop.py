@@ -1,0 +1,115 @@
+"""What every training shares: checkpoints, logs with rate and time left, exponential moving averages."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from progression.errors import WeightsError
+from progression.files import atomic_write
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values; a kill at any moment leaves the old file or the new one."""
+    with atomic_write(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(f"{path} is not a readable checkpoint; remove it to start again ({error})") from error
+    return state
+
+
+def tensors_to(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - a tree of anything
+    """Move every tensor in a tree of dicts and lists to a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {k: tensors_to(v, device) for k, v in value.items()}
+    return [tensors_to(v, device) for v in value] if isinstance(value, list) else value
+
+
+def ema_beta(batch: int, *, half_life_kimg: float, seen_images: int, rampup: float | None) -> float:
+    """Decay a step for a half-life in thousands of images, shortened at the start to `rampup` × images seen."""
+    half_life = half_life_kimg * 1000
+    if rampup is not None:
+        half_life = min(half_life, seen_images * rampup)
+    return float(0.5 ** (batch / max(half_life, 1e-8)))
+
+
+@torch.no_grad()
+def update_ema(average: nn.Module, model: nn.Module, beta: float) -> None:
+    """average ← β·average + (1 − β)·model for parameters; buffers are copied."""
+    for a, p in zip(average.parameters(), model.parameters(), strict=True):
+        a.lerp_(p, 1 - beta)
+    for a, b in zip(average.buffers(), model.buffers(), strict=True):
+        a.copy_(b)
+
+
+def batch_indices(count: int, batch: int, *, position: int, seed: int) -> Tensor:
+    """Indices of the batch that starts at image number `position` of an endless stream of seeded shuffles.
+
+    A function of its arguments alone, so that a resumed run sees the batches that an unbroken one sees.
+    """
+    parts = []
+    while batch > 0:
+        epoch, offset = divmod(position, count)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(hash((seed, epoch)) % 2**62))
+        part = order[offset : offset + batch]
+        parts.append(part)
+        position += len(part)
+        batch -= len(part)
+    return torch.cat(parts)
+
+
+class RunLog:
+    """Progress lines on the screen, `log.jsonl`, and TensorBoard curves where it is installed."""
+
+    def __init__(self, folder: Path, *, total: float, unit: str, done: float = 0.0) -> None:
+        self.folder, self.total, self.unit = folder, total, unit
+        self.start_time, self.start_done = time.monotonic(), done
+        self.last_time, self.last_done = self.start_time, done
+        self.writer: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=int(done * 1000))  # type: ignore[no-untyped-call]
+        except ImportError:
+            pass
+
+    def write(self, done: float, scalars: Mapping[str, float]) -> None:
+        """Record means since the last call at `done` of `total` units."""
+        now = time.monotonic()
+        rate = (done - self.last_done) / max(now - self.last_time, 1e-9)
+        overall = (done - self.start_done) / max(now - self.start_time, 1e-9)
+        left = (self.total - done) / overall if overall > 0 else math.inf
+        self.last_time, self.last_done = now, done
+        row = {self.unit: round(done, 4), f"{self.unit}_per_s": round(rate, 5), **scalars}
+        with (self.folder / "log.jsonl").open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        text = "  ".join(f"{k} {v:.3g}" for k, v in scalars.items())
+        clock = "?" if math.isinf(left) else f"{int(left // 3600)}:{int(left % 3600 // 60):02d}"
+        print(
+            f"{done:9.2f}/{self.total:g} {self.unit}  {rate * 1000:.1f} m{self.unit}/s  left {clock}  {text}",
+            flush=True,
+        )
+        if self.writer is not None:
+            for key, value in scalars.items():
+                self.writer.add_scalar(key, value, int(done * 1000))
+
+    def image(self, tag: str, grid: Tensor, done: float) -> None:
+        """Add a (H, W) picture in [0, 1] to TensorBoard."""
+        if self.writer is not None:
+            self.writer.add_image(tag, grid[None], int(done * 1000))
+            self.writer.flush()
