@@ -157,7 +157,8 @@ class Incidence:
     events : of them, with the rise seen by T
     censored : of them, last seen without the rise before T
     share : events / knees; counts the censored as no rise, so it is a lower bound
-    kaplan_meier : 1 - prod(1 - d/n) over visit times; right if leaving does not depend on the outcome
+    kaplan_meier : 1 - prod(1 - d/n) over visit times, within each baseline grade and then averaged over the
+        knees; right if, among knees of one grade, being read on does not depend on the outcome
     """
 
     knees: int
@@ -168,7 +169,10 @@ class Incidence:
 
 
 def incidence(table: pd.DataFrame | GradeSeries, horizon_months: float, *, event: Event) -> Incidence:
-    """Cumulative incidence by T, plain and by Kaplan-Meier (product over visits at which rises were seen).
+    """Cumulative incidence by T: plain, and by Kaplan-Meier within baseline grades.
+
+    Stratified because studies choose by baseline grade whom they read on: the OAI's late readings are
+    nearly all of knees that began at grade 0 or 1.
 
     Raises
     ------
@@ -180,19 +184,22 @@ def incidence(table: pd.DataFrame | GradeSeries, horizon_months: float, *, event
     asked = labels[event.label].notna().to_numpy()
     if not asked.any():
         raise UsageError(f"no knee has a baseline grade and a reading by {horizon_months:g} months")
-    free, seen = (months[asked] for months in event_interval(series, event))
+    free, seen = event_interval(series, event)
     left = np.where(seen <= horizon_months, seen, free)
-    surviving = 1.0
-    for month in np.unique(seen[seen <= horizon_months]):
-        at_risk = (left >= month).sum()
-        surviving *= 1 - (seen == month).sum() / at_risk
+    expected = 0.0
+    for grade in range(event.highest_baseline + 1):
+        stratum = asked & (series.baseline == grade)
+        surviving = 1.0
+        for month in np.unique(seen[stratum & (seen <= horizon_months)]):
+            surviving *= 1 - (stratum & (seen == month)).sum() / (stratum & (left >= month)).sum()
+        expected += stratum.sum() * (1 - surviving)
     events = int(labels[event.label].sum())
     return Incidence(
         knees=int(asked.sum()),
         events=events,
         censored=int(labels[f"{event.label}_censored"].sum()),
         share=events / int(asked.sum()),
-        kaplan_meier=1 - surviving,
+        kaplan_meier=float(expected / asked.sum()),
     )
 
 

@@ -64,7 +64,7 @@ def test_check_prints_the_cohort_in_figures(tmp_path: Path) -> None:
     assert ["0", "2", "1", "1", "0", "0", "0"] in lines  # two knees read at month 0: KL 0 and KL 1
     assert ["24", "1", "0", "0", "0", "1", "0"] in lines  # one read at month 24: KL 3 ...
     assert ["24", "1", "0", "1", "0", "0", "0"] in lines  # ... of a knee that was KL 1 at baseline
-    assert ["fast", "24", "2", "1", "0.500", "1", "1.000"] in lines  # B left after 12 months
+    assert ["fast", "24", "2", "1", "0.500", "1", "0.500"] in lines  # B left after 12 months
 
 
 def test_check_says_so_where_nobody_was_followed(tmp_path: Path) -> None:

@@ -102,6 +102,13 @@ def test_incidence_by_hand() -> None:
     assert found.kaplan_meier == pytest.approx(1 - (1 - 1 / 4) * (1 - 1 / 2))
 
 
+def test_incidence_is_taken_within_baseline_grades() -> None:
+    """Ten knees of grade 2 are read to 12 months only, ten of grade 0 to the end and half of these rise."""
+    series = series_of(*[[2, 2, -1, -1, -1]] * 10, *[[0, 0, 0, 0, 1]] * 5, *[[0, 0, 0, 0, 0]] * 5)
+    found = incidence(series, 96, event=Event.ANY)
+    assert (found.share, found.kaplan_meier) == (0.25, pytest.approx(0.25))  # pooled it would be 0.5
+
+
 @pytest.mark.parametrize("horizon_months", [0, -12, float("nan"), float("inf")])
 def test_horizons_that_are_none(horizon_months: float) -> None:
     with pytest.raises(UsageError, match="expected a positive number of months"):
