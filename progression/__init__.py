@@ -1,3 +1,27 @@
-"""progression: how a joint will look in the future, and how sure we are."""
+"""progression: how a joint will look in the future, the risk that it gets worse, and how sure we are.
+
+>>> import progression
+>>> predictor = progression.load_predictor("default")
+>>> prediction = predictor.predict("knee.png", side="left", horizon_months=[24, 48])  # doctest: +SKIP
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["Prediction", "Predictor", "Radiograph", "__version__", "load_predictor"]
+
+if TYPE_CHECKING:
+    from progression.predict import Predictor, load_predictor
+    from progression.types import Prediction, Radiograph
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Predictor", "load_predictor"):
+        from progression import predict
+
+        return getattr(predict, name)
+    if name in ("Prediction", "Radiograph"):
+        from progression import types
+
+        return getattr(types, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

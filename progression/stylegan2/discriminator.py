@@ -135,7 +135,7 @@ class Discriminator(nn.Module):
 
     def config(self) -> dict[str, int]:
         """Constructor arguments, as stored beside the weights."""
-        names = "c_dim img_resolution img_channels channel_base channel_max mbstd_group_size".split()
+        names = ["c_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "mbstd_group_size"]
         return {name: getattr(self, name) for name in names}
 
     def features(self, image: Tensor) -> list[Tensor]:

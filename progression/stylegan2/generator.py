@@ -283,7 +283,8 @@ class Generator(nn.Module):
 
     def config(self) -> dict[str, int]:
         """Constructor arguments, as stored beside the weights."""
-        names = "z_dim c_dim w_dim img_resolution img_channels mapping_layers channel_base channel_max".split()
+        names = ["z_dim", "c_dim", "w_dim", "img_resolution", "img_channels"]
+        names += ["mapping_layers", "channel_base", "channel_max"]
         return {name: getattr(self, name) for name in names}
 
     def forward(

@@ -39,6 +39,7 @@ from progression.stylegan2.losses import (
     path_lengths,
     r1_penalty,
 )
+from progression.train.allocator import keep_freed_memory
 from progression.train.loop import (
     RunLog,
     batch_indices,
@@ -131,7 +132,9 @@ class GanTrainer:
                 f"expected uint8 pictures of {config.resolution}² pixels, got {images.dtype} {tuple(images.shape)}"
             )
         if len(images) < config.batch:
-            raise UsageError(f"{len(images)} training pictures for a batch of {config.batch}: give more pictures")
+            raise UsageError(
+                f"{len(images)} training pictures for a batch of {config.batch}: give more pictures"
+            )
         self.config, self.images, self.device = config, images, torch.device(device)
         torch.manual_seed(config.seed)
         self.generator = Generator(
@@ -155,9 +158,11 @@ class GanTrainer:
             self.encoder = Encoder(shape)
         for network in (self.generator, self.discriminator, self.encoder):
             if network is not None:
-                network.to(self.device, memory_format=torch.channels_last)
+                network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._set_precision()
-        self.averages = {name: self._average(net) for name, net in self._networks().items() if name != "discriminator"}
+        self.averages = {
+            name: self._average(net) for name, net in self._networks().items() if name != "discriminator"
+        }
         r1_ratio = config.r1_interval / (config.r1_interval + 1)
         path_ratio = config.path_interval / (config.path_interval + 1) if config.path_interval else 1.0
         g_side = list(self.generator.parameters()) + (list(self.encoder.parameters()) if self.encoder else [])
@@ -292,7 +297,9 @@ class GanTrainer:
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         assert self.encoder is not None
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.compute_dtype == "bfloat16"):
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.config.compute_dtype == "bfloat16"
+        ):
             return self.encoder.split(x.contiguous(memory_format=torch.channels_last))
 
     def _augment(self, x: Tensor) -> Tensor:
@@ -376,7 +383,10 @@ def pyramid_distance(a: Tensor, b: Tensor, *, levels: int = 3) -> Tensor:
 
 def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
     """Mean absolute difference of discriminator activations relative to their size, averaged over maps."""
-    terms = [(x.float() - y.float()).abs().mean() / (y.float().abs().mean() + 1e-4) for x, y in zip(a, b, strict=True)]
+    terms = [
+        (x.float() - y.float()).abs().mean() / (y.float().abs().mean() + 1e-4)
+        for x, y in zip(a, b, strict=True)
+    ]
     return torch.stack(terms).mean()
 
 
@@ -415,19 +425,24 @@ def train_gan(
     import time
 
     out.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     trainer = GanTrainer(config, images, device=device)
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         state = load_checkpoint(checkpoint)
         changed = {k for k, v in asdict(config).items() if state["config"].get(k) != v} - {"total_kimg"}
         if changed:
-            raise UsageError(f"{out} was trained with other {', '.join(sorted(changed))}: choose another --out")
+            raise UsageError(
+                f"{out} was trained with other {', '.join(sorted(changed))}: choose another --out"
+            )
         trainer.load_state_dict(state)
     elif transfer is not None:
         files = weights.load_model(transfer)
         taken = trainer.transfer({part: files.tensors(part) for part in files.parts})
         if not taken["generator"]:
-            raise WeightsError(f"no tensor of {transfer} fits this network: compare channel_base and channel_max")
+            raise WeightsError(
+                f"no tensor of {transfer} fits this network: compare channel_base and channel_max"
+            )
         print("tensors taken over: " + ", ".join(f"{k} {v}" for k, v in taken.items()))
     total = int(config.total_kimg * 1000)
     log = RunLog(out, total=config.total_kimg, unit="kimg", done=trainer.seen_images / 1000)
@@ -483,7 +498,7 @@ def save_samples(path: Path, trainer: GanTrainer, *, rows: int = 4, columns: int
     return sheet
 
 
-def with_overrides(preset: str, **changes: Any) -> GanConfig:  # noqa: ANN401 - values of any field
+def with_overrides(preset: str, **changes: Any) -> GanConfig:
     """A preset with some fields changed; None leaves a field as it is.
 
     Raises

@@ -27,11 +27,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(f"{path} is not a readable checkpoint; remove it to start again ({error})") from error
+        raise WeightsError(
+            f"{path} is not a readable checkpoint; remove it to start again ({error})"
+        ) from error
     return state
 
 
-def tensors_to(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - a tree of anything
+def tensors_to(value: Any, device: torch.device) -> Any:
     """Move every tensor in a tree of dicts and lists to a device."""
     if isinstance(value, Tensor):
         return value.to(device)

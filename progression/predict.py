@@ -1,0 +1,294 @@
+"""The whole main path on one page: a radiograph in, its future and its risk out.
+
+    x_0 --encode, refine--> w_0 --neighbours of other subjects--> ŵ(T) --render--> x̂_T --grade both--> risk
+
+| symbol | meaning | shape |
+|---|---|---|
+| x_0 | baseline radiograph, right-sided, exposure normalised | (N, 1, R, R) in [-1, 1] |
+| ws_0 | its code, one w a layer; the search key is their mean | (N, L, D) |
+| ŵ(T) | codes at the horizons, w_0 + mean of the neighbours' scaled displacements | (N, H, L, D) |
+| x̂_T | rendered follow-ups | (N, H, 1, R, R) |
+
+Source: Han et al. 2022 (arXiv 2111.11439), steps 4 to 7; see `docs/method.md` for what is done otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from progression import __version__
+from progression.errors import UsageError
+from progression.image import exposure, from_model, read_image, to_model
+from progression.latent.bank import TrajectoryBank, check_built_with
+from progression.latent.extrapolate import extrapolate, key_of
+from progression.latent.invert import project, refine
+from progression.latent.part import EncoderPart, code_figures, load_generator
+from progression.risk.grader import Grader, Grading
+from progression.risk.model import RiskModel
+from progression.risk.risk import product_risk
+from progression.stylegan2 import Generator
+from progression.types import (
+    HorizonPrediction,
+    Prediction,
+    Radiograph,
+    Request,
+    Side,
+    check_grade,
+)
+from progression.weights import ModelFiles, load_model
+
+REFINE_STEPS = 20
+NEIGHBOURS = 5
+ATYPICAL = 0.01
+"""Typicality under which a picture is called unlike the training radiographs."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """What inversion gives for N pictures: latents, reconstructions (N, 1, R, R), typicality (N,)."""
+
+    ws: Tensor
+    reconstruction: Tensor
+    typicality: Tensor
+    mirrored_typicality: Tensor
+
+
+def load_predictor(
+    model: str | Path = "default", *, device: str = "auto", bank: str | Path | None = None
+) -> Predictor:
+    """Load a model for prediction.
+
+    Parameters
+    ----------
+    model : name of an installed model, or its folder.
+    device : "auto" (a GPU where there is one), "cpu" or "cuda".
+    bank : folder of a bank built with this model (`progression bank build`); the model's own where absent.
+
+    Raises
+    ------
+    WeightsError
+        If the model or the bank is missing, changed, or does not fit.
+    UsageError
+        If the device is unknown or absent.
+    """
+    files = load_model(model)
+    chosen = choose_device(device)
+    bank_files = files if bank is None else load_model(bank)
+    if bank is not None:
+        check_built_with(bank_files, files)
+    return Predictor(
+        files=files,
+        device=chosen,
+        generator=load_generator(files, device=chosen),
+        encoder=EncoderPart.load(files, device=chosen),
+        grader=Grader.from_tensors(files.tensors("grader"), files.config("grader")).to(chosen),
+        bank=TrajectoryBank.load(bank_files),
+        risk=RiskModel.from_tensors(files.tensors("risk"), files.config("risk"))
+        if "risk" in files.parts
+        else None,
+        bank_hash=bank_files.hashes()["bank"],
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; a GPU that was asked for and is not there is an error, not a slower answer."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device {name!r}: expected auto, cpu or cuda")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UsageError("device cuda: no CUDA GPU that this PyTorch can use; pass --device cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded model. `load_predictor` makes one."""
+
+    files: ModelFiles
+    device: torch.device
+    generator: Generator
+    encoder: EncoderPart
+    grader: Grader
+    bank: TrajectoryBank
+    risk: RiskModel | None
+    bank_hash: str
+
+    @property
+    def resolution(self) -> int:
+        """Side of the rendered pictures, pixels."""
+        return self.generator.img_resolution
+
+    def predict(
+        self,
+        image: str | Path | npt.NDArray[np.generic],
+        *,
+        side: str | Side,
+        horizon_months: Sequence[int] = (48,),
+        grade: int | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> Prediction:
+        """Predict one knee from a file or an array; see `predict_batch` for the options."""
+        given = Path(str(image).rpartition("::")[2]).stem if isinstance(image, str | Path) else "knee"
+        radiograph = Radiograph(read_image(image), Side.parse(side), name or given)
+        return self.predict_batch([radiograph], horizon_months=horizon_months, grades=[grade], **options)[0]
+
+    @torch.no_grad()
+    def predict_batch(
+        self,
+        radiographs: Sequence[Radiograph],
+        *,
+        horizon_months: Sequence[int] = (48,),
+        grades: Sequence[int | None] | None = None,
+        subjects: Sequence[str | None] | None = None,
+        refine_steps: int | None = None,
+        inversion: str = "encoder",
+        method: str = "paper",
+        seed: int = 0,
+        render: bool = True,
+    ) -> list[Prediction]:
+        """Predict several knees at once; a knee's numbers do not depend on the others.
+
+        Parameters
+        ----------
+        radiographs : N knees.
+        horizon_months : whole months from 1 to 96.
+        grades : baseline KL grades that a reader gave, None where there is none; used by `risk_*`.
+        subjects : whose knees these are, where the bank may hold knees of the same people: those are passed over.
+        refine_steps : optimisation steps on the encoder's code; 20 by default.
+        inversion : "encoder", or "projection" for the paper's 1,000 steps from the mean latent.
+        method : "paper".
+        seed : of the projection's noise; the default path draws nothing.
+        render : whether the predictions carry follow-up pictures.
+
+        Raises
+        ------
+        UsageError
+            For an argument out of range.
+        """
+        request = Request(
+            horizon_months=tuple(horizon_months),
+            refine_steps=refine_steps,
+            inversion=inversion,
+            method=method,
+            seed=seed,
+        )
+        months = request.horizon_months
+        read = [
+            None if grade is None else check_grade(grade) for grade in grades or [None] * len(radiographs)
+        ]
+        if len(read) != len(radiographs):
+            raise UsageError(
+                f"{len(read)} grades for {len(radiographs)} knees: give one a knee, None if unread"
+            )
+        if not radiographs:
+            return []
+        x0 = self._pictures(radiographs, self.resolution)
+        code = self._invert(x0, request)
+        neighbours = self.bank.search(
+            key_of(code.ws), k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects
+        )
+        displacement, interval_months = (t.to(self.device) for t in self.bank.trajectories(neighbours))
+        futures_ws = extrapolate(code.ws, displacement, interval_months, months)
+        futures = self._render(futures_ws.flatten(0, 1)).unflatten(0, futures_ws.shape[:2])
+        now = self.grader(self._pictures(radiographs, self.grader.input_resolution))
+        p_future = self.grader(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
+        product = torch.stack(product_risk(now.now, p_future), dim=-1)
+        risk = self._risk(now, months, read, product)
+        provenance = self._provenance(request)
+        predictions = []
+        for i, radiograph in enumerate(radiographs):
+            shown = partial(from_model, side=radiograph.side, exposure=exposure(radiograph.pixels))
+            horizons = tuple(
+                HorizonPrediction(
+                    horizon_months=month,
+                    image=shown(futures[i, h]) if render else None,
+                    risk_fast=float(risk[i, h, 0]),
+                    risk_any=float(risk[i, h, 1]),
+                    risk_fast_product=float(product[i, h, 0]),
+                    risk_any_product=float(product[i, h, 1]),
+                    kl_future=tuple(p_future[i, h].tolist()),
+                )
+                for h, month in enumerate(months)
+            )
+            predictions.append(
+                Prediction(
+                    name=radiograph.name,
+                    side=radiograph.side,
+                    horizons=horizons,
+                    baseline=shown(x0[i]),
+                    reconstruction=shown(code.reconstruction[i]),
+                    kl_now=tuple(now.now[i].tolist()),
+                    typicality=float(code.typicality[i]),
+                    neighbour_distances=tuple(neighbours.distance[i].tolist()),
+                    warnings=self._warnings(
+                        float(code.typicality[i]), float(code.mirrored_typicality[i]), read[i]
+                    ),
+                    provenance=provenance | {"grade_read": read[i]},
+                )
+            )
+        return predictions
+
+    def _pictures(self, radiographs: Sequence[Radiograph], resolution: int) -> Tensor:
+        views = [to_model(r.pixels, side=r.side, resolution=resolution) for r in radiographs]
+        return torch.stack(views).to(self.device)
+
+    def _invert(self, x: Tensor, request: Request) -> Code:
+        """Latents, and how knee-like the pictures are as shown and mirrored (from the encoder's own code)."""
+        ws = self.encoder.encoder(x)
+        typicality = self.encoder.typicality(*code_figures(self.generator, self.encoder.whitening, ws, x))
+        mirrored = self.encoder.typical(self.generator, x.flip(3))
+        if request.inversion == "projection":
+            ws = project(self.generator, x, seed=request.seed)
+        else:
+            steps = REFINE_STEPS if request.refine_steps is None else request.refine_steps
+            ws = refine(self.generator, ws, x, steps=steps, whitening=self.encoder.whitening)
+        return Code(ws, self._render(ws), typicality, mirrored)
+
+    def _render(self, ws: Tensor) -> Tensor:
+        image: Tensor = self.generator.synthesis(ws, noise_mode="const")
+        return image.clamp(-1, 1)
+
+    def _risk(
+        self, now: Grading, months: Sequence[int], grades: Sequence[int | None], product: Tensor
+    ) -> Tensor:
+        """(N, H, 2) fast and any; the paper's product, made monotone, for a model without a risk part."""
+        if self.risk is None:
+            return torch.cummax(product, dim=1).values
+        grade = torch.tensor([-1 if g is None else g for g in grades])
+        cpu = Grading(*(t.cpu() for t in (now.now, now.future, now.rise)))
+        risk = self.risk.predict(cpu, months, grade=grade)
+        return torch.stack([risk.fast, risk.any], dim=-1)
+
+    def _warnings(self, typicality: float, mirrored: float, grade: int | None) -> tuple[str, ...]:
+        found = []
+        if typicality < ATYPICAL:
+            found.append(
+                f"unlike the training radiographs (typicality {typicality:.3f}): do not rely on this"
+            )
+        if mirrored > 0.05 and mirrored > 10 * typicality:
+            found.append("looks more like a knee of the other side: check --side")
+        if grade == 4:
+            found.append("grade 4 is the highest: it cannot rise")
+        elif grade == 3:
+            found.append("grade 3 cannot rise by two")
+        return tuple(found)
+
+    def _provenance(self, request: Request) -> dict[str, Any]:
+        return {
+            "versions": {"progression": __version__, "torch": torch.__version__, "numpy": np.__version__},
+            "model": self.files.name,
+            "weights_sha256": self.files.hashes() | {"bank": self.bank_hash},
+            "device": self.device.type,
+            "seed": request.seed,
+            "arguments": asdict(request) | {"neighbours": min(NEIGHBOURS, len(self.bank))},
+        }
