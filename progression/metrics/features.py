@@ -40,7 +40,7 @@ class Extractor:
             return np.concatenate([self.features(batch).float().cpu().numpy() for batch in batches])
 
 
-def imagenet_features(*, device: str | torch.device = "cpu") -> Extractor:
+def imagenet_features(device: str | torch.device = "cpu") -> Extractor:
     """1,280 pooled features of EfficientNet-lite0 (ImageNet), pictures enlarged to 224 × 224.
 
     Raises

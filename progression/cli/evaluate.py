@@ -1,0 +1,152 @@
+"""`progression evaluate`: judge a model's generator, inversion and grader, and the risks of a cohort."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Figures of merit, as a table and as JSON. Judge on knees that no part was trained on.",
+)
+
+Model = Annotated[str, typer.Option(help="Model: a name or a folder.")]
+Table = Annotated[Path, typer.Option(help="Visits table, .csv or .parquet.")]
+Images = Annotated[
+    Path | None, typer.Option(help="Folder that images are relative to; default: the table's own.")
+]
+Split = Annotated[str, typer.Option(help="Split of the table to judge on.")]
+Out = Annotated[Path, typer.Option(help="Folder for the report.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Limit = Annotated[int, typer.Option(min=0, help="At most so many knees, drawn at random; 0 for all.")]
+Draws = Annotated[int, typer.Option(min=1, help="Draws behind each interval.")]
+Seed = Annotated[int, typer.Option(help="Of samples and draws.")]
+
+
+@app.command()
+def generator(
+    table: Table,
+    out: Out,
+    model: Model = "default",
+    images: Images = None,
+    split: Split = "val",
+    device: Device = "auto",
+    limit: Limit = 0,
+    samples: Annotated[int, typer.Option(min=10, help="Pictures to generate.")] = 2000,
+    path_samples: Annotated[int, typer.Option(min=2, help="Steps of the path length.")] = 1000,
+    psi: Annotated[float, typer.Option(help="Truncation; 1 is none.")] = 1.0,
+    draws: Draws = 10,
+    seed: Seed = 0,
+) -> None:
+    """FID, KID, precision, recall, memorisation and path length; floors from the table's split train."""
+    from progression.evaluate.generator import generator_table
+    from progression.evaluate.run import Subjects, pick_device, run_generator
+
+    report = run_generator(
+        Subjects(model, table, images, split, pick_device(device), limit),
+        n_samples=samples,
+        n_path=path_samples,
+        truncation_psi=psi,
+        n_draws=draws,
+        seed=seed,
+        progress=_say,
+    )
+    _leave(report, generator_table(report), out / "generator.json")
+
+
+@app.command()
+def inversion(
+    table: Table,
+    out: Out,
+    model: Model = "default",
+    images: Images = None,
+    split: Split = "val",
+    device: Device = "auto",
+    limit: Limit = 0,
+    steps: Annotated[
+        list[int] | None, typer.Option(min=0, help="Refinement steps to compare; repeatable.")
+    ] = None,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+) -> None:
+    """PSNR, SSIM, LPIPS and grade of g(E(x)) against x, by number of refinement steps."""
+    from progression.evaluate.inversion import inversion_table
+    from progression.evaluate.run import Subjects, pick_device, run_inversion
+
+    report = run_inversion(
+        Subjects(model, table, images, split, pick_device(device), limit),
+        steps=steps or (0, 10, 30),
+        n_draws=draws,
+        seed=seed,
+        progress=_say,
+    )
+    _leave(report, inversion_table(report), out / "inversion.json")
+
+
+@app.command()
+def grader(
+    table: Table,
+    out: Out,
+    model: Model = "default",
+    images: Images = None,
+    split: Split = "val",
+    device: Device = "auto",
+    limit: Limit = 0,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+) -> None:
+    """Accuracy, quadratic kappa and confusion of the grader against the grades read."""
+    from progression.evaluate.grader import grader_table
+    from progression.evaluate.run import Subjects, pick_device, run_grader
+
+    subjects = Subjects(model, table, images, split, pick_device(device), limit)
+    report = run_grader(subjects, n_draws=draws, seed=seed, progress=_say)
+    _leave(report, grader_table(report), out / "grader.json")
+
+
+@app.command()
+def risk(
+    results: Annotated[Path, typer.Argument(help="results.csv of progression cohort.")],
+    outcomes: Annotated[
+        Path, typer.Argument(help="Columns name, subject, kl_m00, kl_m12 ...: grades as they were read.")
+    ],
+    out: Out,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Outcomes of other knees, for the event rate of each baseline grade; without it the "
+            "judged knees' own, which favours the grade."
+        ),
+    ] = None,
+    label: Annotated[
+        str, typer.Option(help="What the results are, such as 'image only'; kept in the report.")
+    ] = "",
+    draws: Draws = 1000,
+    seed: Seed = 0,
+) -> None:
+    """AUC, average precision and calibration of the risks, beside the baseline grade alone."""
+    from progression.evaluate.followup import read_followup
+    from progression.evaluate.risk import evaluate_risk, read_results, risk_table
+
+    report = evaluate_risk(
+        read_results(results),
+        read_followup(outcomes),
+        reference=None if reference is None else read_followup(reference),
+        label=label,
+        n_draws=draws,
+        seed=seed,
+    )
+    _leave(report, risk_table(report), out / "risk.json")
+
+
+def _leave(report: Mapping[str, Any], table: str, path: Path) -> None:
+    from progression.evaluate.report import write_json
+
+    write_json(report, path)
+    typer.echo(table)
+    typer.echo(f"\nwrote {path}")
+
+
+def _say(stage: str) -> None:
+    typer.echo(stage, err=True)

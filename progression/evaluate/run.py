@@ -1,0 +1,215 @@
+"""Evaluations of a model folder on a visits table: load both, judge, give the report.
+
+Packages that only some figures need (LPIPS, ImageNet features) may be absent: the figure is then left out,
+and `progress` is told which and what to install.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progression.data.dataset import Knees, load_baselines
+from progression.data.visits import read_visits
+from progression.errors import DependencyError, UsageError
+from progression.evaluate.generator import evaluate_generator
+from progression.evaluate.grader import evaluate_grader
+from progression.evaluate.inversion import evaluate_inversion
+from progression.latent.invert import refine
+from progression.latent.part import EncoderPart, load_generator
+from progression.metrics.features import Extractor, batches_of, imagenet_features
+from progression.metrics.lpips import load_lpips
+from progression.metrics.ppl import feature_distance
+from progression.risk.grader import Grader
+from progression.weights import ModelFiles, load_model
+
+Say = Callable[[str], object]
+T = TypeVar("T")
+
+
+def _quiet(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """A model and the knees to judge it on.
+
+    Attributes
+    ----------
+    model : name or folder
+    table : visits table
+    images : folder that the table's pictures are relative to; None is the table's own
+    split : of the table
+    device : "cpu" or "cuda"
+    limit : at most so many knees, drawn with a fixed seed; 0 for all
+    """
+
+    model: str
+    table: Path
+    images: Path | None = None
+    split: str = "val"
+    device: str = "cpu"
+    limit: int = 0
+
+    @cached_property
+    def files(self) -> ModelFiles:
+        """The model's folder."""
+        return load_model(self.model)
+
+    def knees(self, split: str | None = None) -> Knees:
+        """Baselines of a split, this one's by default, at the model's resolution."""
+        loaded = load_baselines(
+            read_visits(self.table),
+            resolution=self.files.resolution,
+            root=self.images,
+            split=split or self.split,
+        )
+        if not 0 < self.limit < len(loaded):
+            return loaded
+        return loaded.select(np.sort(np.random.default_rng(0).choice(len(loaded), self.limit, replace=False)))
+
+    def grader(self) -> Grader:
+        """The model's grader, ready for use."""
+        return Grader.from_tensors(self.files.tensors("grader"), self.files.config("grader")).to(self.device)
+
+    def about(self) -> dict[str, Any]:
+        """What was judged, for the report: names and hashes, no paths."""
+        return {
+            "model": Path(self.model).name,
+            "weights": self.files.hashes(),
+            "table": self.table.name,
+            "split": self.split,
+        }
+
+
+def run_generator(
+    subjects: Subjects,
+    *,
+    n_samples: int = 2000,
+    n_path: int = 1000,
+    truncation_psi: float = 1.0,
+    n_draws: int = 10,
+    seed: int = 0,
+    progress: Say = _quiet,
+) -> dict[str, Any]:
+    """`evaluate_generator` on ImageNet features and, where the model has a grader, on the grader's.
+
+    The floor and the search for memorised pictures use the table's split "train", if it has one and it
+    is not the split judged.
+    """
+    generator = load_generator(subjects.files, device=subjects.device)
+    extractors = [e for e in (_available(imagenet_features, progress, subjects.device),) if e is not None]
+    if "grader" in subjects.files.parts:
+        grader = subjects.grader()
+        name = f"grader of {subjects.files.name} ({len(grader.networks)} networks)"
+        extractors.append(Extractor(name, grader.features))
+    if not extractors:
+        raise DependencyError("no features to judge by: pip install 'progression-imaging[evaluate]'")
+    distance, distance_name = _path_distance(subjects.device, extractors[0], progress)
+    splits = set(read_visits(subjects.table).get("split", []))
+    train = subjects.knees("train").images if "train" in splits - {subjects.split} else None
+    report = evaluate_generator(
+        generator,
+        subjects.knees().images,
+        extractors=extractors,
+        train=train,
+        distance=distance,
+        distance_name=distance_name,
+        n_samples=n_samples,
+        n_path=n_path,
+        truncation_psi=truncation_psi,
+        n_draws=n_draws,
+        seed=seed,
+        progress=progress,
+    )
+    return subjects.about() | report
+
+
+def run_inversion(
+    subjects: Subjects,
+    *,
+    steps: Sequence[int] = (0, 10, 30),
+    n_draws: int = 1000,
+    seed: int = 0,
+    progress: Say = _quiet,
+) -> dict[str, Any]:
+    """`evaluate_inversion` of the model's encoder and `refine`; grades where it has a grader."""
+    generator = load_generator(subjects.files, device=subjects.device)
+    part = EncoderPart.load(subjects.files, device=subjects.device)
+    grader = subjects.grader() if "grader" in subjects.files.parts else None
+    knees = subjects.knees()
+
+    def invert(x: Tensor, n_steps: int) -> Tensor:
+        with torch.no_grad():
+            ws = part.encoder(x)
+        return refine(generator, ws, x, steps=n_steps, whitening=part.whitening)
+
+    report = evaluate_inversion(
+        knees.images.to(subjects.device),
+        invert,
+        lambda ws: generator.synthesis(ws, noise_mode="const"),
+        subject=knees.subject,
+        read=knees.grade,
+        steps=steps,
+        lpips=_available(load_lpips, progress, "alex", device=subjects.device),
+        grade=None if grader is None else grader.probabilities,
+        n_draws=n_draws,
+        seed=seed,
+        progress=progress,
+    )
+    return subjects.about() | report
+
+
+def run_grader(
+    subjects: Subjects, *, n_draws: int = 1000, seed: int = 0, progress: Say = _quiet
+) -> dict[str, Any]:
+    """`evaluate_grader` of the model's grader on the split's baseline pictures."""
+    grader = subjects.grader()
+    knees = subjects.knees()
+    progress(f"grading {len(knees)} knees")
+    with torch.inference_mode():
+        batches = batches_of(knees.images, device=subjects.device)
+        probability = torch.cat([grader.probabilities(x).cpu() for x in batches])
+    report = evaluate_grader(probability.numpy(), knees.grade, knees.subject, n_draws=n_draws, seed=seed)
+    return subjects.about() | report
+
+
+def pick_device(name: str) -> str:
+    """ "cpu" or "cuda"; "auto" is cuda where there is one.
+
+    Raises
+    ------
+    UsageError
+        Unknown device, or cuda where there is none: nothing falls back silently.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"unknown device {name!r}: expected auto, cpu or cuda")
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise UsageError("device cuda was asked for and PyTorch finds none: use --device cpu")
+    return "cuda" if has_cuda and name != "cpu" else "cpu"
+
+
+def _available(load: Callable[..., T], progress: Say, *args: Any, **options: Any) -> T | None:
+    try:
+        return load(*args, **options)
+    except DependencyError as error:
+        progress(f"left out: {error}")
+        return None
+
+
+def _path_distance(
+    device: str, extractor: Extractor, progress: Say
+) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
+    lpips = _available(load_lpips, progress, "vgg", device=device)
+    if lpips is not None:
+        return lpips, "LPIPS VGG-16"
+    return feature_distance(extractor), f"squared relative distance of {extractor.name}"
