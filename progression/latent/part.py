@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from progression.encoder import Encoder, EncoderConfig
-from progression.errors import WeightsError
+from progression.errors import UsageError, WeightsError
 from progression.latent.extrapolate import key_of
 from progression.latent.perceptual import pyramid_distance
 from progression.latent.typicality import Typicality
-from progression.latent.whiten import Whitening
+from progression.latent.whiten import Whitening, sample_w
 from progression.stylegan2 import Generator
 from progression.weights import ModelFiles, save_part
 
@@ -58,16 +58,14 @@ class EncoderPart:
         WeightsError
             If tensors and configuration do not fit together.
         """
-        tensors = files.tensors("encoder")
+        tensors, encoder = files.tensors("encoder"), read_encoder(files)
         try:
-            encoder = Encoder(EncoderConfig(**files.config("encoder")["encoder"]))
-            encoder.load_state_dict(_part(tensors, "encoder"))
             whitening = Whitening.from_tensors(_part(tensors, "whitening"))
             typicality = Typicality.from_tensors(_part(tensors, "typicality"))
-        except (KeyError, TypeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except KeyError as error:
             raise WeightsError(
-                f"the encoder of model {files.folder} is damaged ({reason}); train it anew"
+                f"the encoder of model {files.folder} has no statistics ({error} is missing): expected a "
+                "finished one; run progression train encoder"
             ) from error
         encoder.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         return cls(encoder, whitening.to(device), typicality)
@@ -91,6 +89,71 @@ def code_figures(
     """Reconstruction errors (N,) and whitened radii (N,), the figures that typicality is made of."""
     error = pyramid_distance(generator.synthesis(ws, noise_mode="const"), images)
     return error, whitening.radius(key_of(ws))
+
+
+def load_generator(files: ModelFiles, *, device: torch.device | str = "cpu") -> Generator:
+    """A model's generator, in evaluation mode.
+
+    Raises
+    ------
+    WeightsError
+        If tensors and configuration do not fit together.
+    """
+    try:
+        generator = Generator(**files.config("generator"))
+        generator.load_state_dict(files.tensors("generator"))
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"the generator of model {files.folder} is damaged ({reason}); restore the folder"
+        ) from error
+    generator.synthesis.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return generator.to(device).eval().requires_grad_(False)
+
+
+def read_encoder(files: ModelFiles) -> Encoder:
+    """The encoder of a model's part "encoder", whether it has been finished with statistics of W or not.
+
+    Raises
+    ------
+    WeightsError
+        If tensors and configuration do not fit together.
+    """
+    config, tensors = files.config("encoder"), files.tensors("encoder")
+    try:
+        encoder = Encoder(EncoderConfig(**config.get("encoder", config)))
+        encoder.load_state_dict(_part(tensors, "encoder") or tensors)
+    except (TypeError, RuntimeError, UsageError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"the encoder of model {files.folder} is damaged ({reason}); train it anew"
+        ) from error
+    return encoder
+
+
+def from_bytes(images: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Quantised pictures (N, R, R) uint8 → (N, 1, R, R) float32 in [-1, 1]."""
+    return images[:, None].to(device).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def encode_keys(encoder: Encoder, images: Tensor, *, batch: int = 64) -> Tensor:
+    """Search keys (N, D), on the CPU, of quantised pictures (N, R, R) uint8."""
+    device = encoder.w_mean.device
+    return torch.cat([key_of(encoder(from_bytes(part, device))) for part in images.split(batch)]).cpu()
+
+
+@torch.no_grad()
+def sample_keys(generator: Generator, encoder: Encoder, count: int, *, seed: int, batch: int = 64) -> Tensor:
+    """Search keys (count, D), on the CPU, of made-up pictures: samples, rendered and encoded again.
+
+    Encoded, so that they lie where the encoder puts pictures.
+    """
+    found = []
+    for w in sample_w(generator, count, seed=seed).split(batch):
+        pictures = generator.synthesis(w[:, None].repeat(1, generator.num_ws, 1), noise_mode="const")
+        found.append(key_of(encoder(pictures)))
+    return torch.cat(found).cpu()
 
 
 def _prefixed(**groups: Mapping[str, Tensor]) -> dict[str, Tensor]:

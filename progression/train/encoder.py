@@ -17,27 +17,37 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from progression.encoder import Encoder, EncoderConfig
-from progression.errors import UsageError, WeightsError
+from progression.errors import UsageError
 from progression.files import atomic_write
 from progression.latent.invert import frozen
-from progression.latent.part import EncoderPart, code_figures
+from progression.latent.part import EncoderPart, code_figures, from_bytes, load_generator, read_encoder
 from progression.latent.typicality import Typicality
 from progression.latent.whiten import Whitening
 from progression.stylegan2 import Generator
+from progression.train.allocator import keep_freed_memory
 from progression.train.encoder_losses import EncoderLosses, Features, precision
+from progression.train.loop import (
+    RunLog,
+    batch_indices,
+    ema_beta,
+    load_checkpoint,
+    save_checkpoint,
+    tensors_to,
+    update_ema,
+)
 from progression.weights import ModelFiles
 
 CHECKPOINT = "encoder.pt"
+GRADIENT_NORM = 5.0
 WEIGHTS = ("latent", "pyramid", "pixel", "feature", "offset", "radius")
 
 
@@ -90,13 +100,14 @@ def train_encoder(
     features: Features | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
-    checkpoint_seconds: float = 60.0,
-    report: Callable[[str], None] = print,
+    log_seconds: float = 10.0,
+    checkpoint_seconds: float = 120.0,
 ) -> EncoderPart:
     """Train, or go on training, an encoder for the model's generator.
 
-    The state lies in `run`. The same call goes on from it: with the same generator exactly where it stopped,
-    with another one from the weights reached so far, at a fresh schedule.
+    The state lies in `run`, and the same call goes on from it exactly. A new run, or one whose generator
+    has changed since, starts from the model's own encoder (one trained jointly with the generator, say); if
+    it has none, from the weights that the run has reached; else from scratch.
 
     Parameters
     ----------
@@ -105,7 +116,7 @@ def train_encoder(
     images : (N, R, R) uint8
         Real knees, model orientation and exposure.
     run
-        Folder of checkpoint, TensorBoard curves and sample sheets.
+        Folder of checkpoint, curves and sample sheets.
     preset
         Length and weights.
     heldout : (M, R, R) uint8, optional
@@ -115,33 +126,18 @@ def train_encoder(
         Whose features reconstructions must keep, such as a grader's.
     seed
         Of everything random.
-    report
-        Called with one line of progress every few seconds.
 
     Raises
     ------
     UsageError
         If the pictures do not fit the generator, or the run folder is of another preset.
     """
-    generator = load_generator(model, device)
-    resolution = generator.img_resolution
-    if images.ndim != 3 or images.shape[1:] != (resolution, resolution) or images.dtype != torch.uint8:
-        raise UsageError(
-            f"expected uint8 pictures (N, {resolution}, {resolution}) as the generator's, "
-            f"got {images.dtype} {tuple(images.shape)}"
-        )
-    if heldout is None:
-        cut = max(1, len(images) // 10)
-        images, heldout = images[:-cut], images[-cut:]
-    if len(images) < preset.batch or len(heldout) < 2:
-        raise UsageError(
-            f"{len(images)} training and {len(heldout)} held-out pictures: expected at least one batch "
-            f"({preset.batch}) and two; use more pictures or a smaller batch"
-        )
-    digest = model.hashes()["generator"]
-    state = _State.open(Path(run), generator, preset, digest=digest, device=device, seed=seed)
-    if state.note:
-        report(state.note)
+    run = Path(run)
+    run.mkdir(parents=True, exist_ok=True)
+    generator = load_generator(model, device=device)
+    images, heldout = _checked(images, heldout, resolution=generator.img_resolution, batch=preset.batch)
+    keep_freed_memory()
+    state = _State.open(run, model, generator, preset, device=device, seed=seed)
     losses = EncoderLosses(
         generator,
         state.whitening,
@@ -150,74 +146,45 @@ def train_encoder(
         bfloat16=preset.bfloat16,
     )
     total = math.ceil(preset.kimg * 1000 / preset.batch)
-    started, start_step, saved, told = time.monotonic(), state.step, time.monotonic(), 0.0
-    with _curves(Path(run)) as curve, frozen(generator):
+    log = RunLog(run, total=preset.kimg, unit="kimg", done=state.seen / 1000)
+    told = saved = time.monotonic()
+    with frozen(generator):
         while state.step < total:
-            terms = _train_step(state, losses, images, total=total, device=device)
-            now = time.monotonic()
-            if now - told > 5 or state.step == total:
-                told = now
-                rate = (state.step - start_step) * preset.batch / max(now - started, 1e-9)
-                report(_line(state.step, total, preset.batch, rate, terms))
-                for name, value in terms.items():
-                    curve(f"encoder/{name}", value, state.step * preset.batch)
-            if now - saved > checkpoint_seconds or state.step == total:
-                saved = now
-                state.save(Path(run))
-                _sheet(Path(run), generator, state, kimg=state.step * preset.batch / 1000)
-        part = finish(generator, state.average, state.whitening, heldout, device=device)
-        error, _ = _figures_of(generator, part.encoder, part.whitening, heldout, device=device)
-    report(f"held-out knees: pyramid distance {float(error.median()):.4f} (median)")
-    return part
+            terms = state.advance(losses, images, total=total)
+            last = state.step == total
+            if last or time.monotonic() - told > log_seconds:
+                told = time.monotonic()
+                log.write(state.seen / 1000, {f"encoder/{name}": value for name, value in terms.items()})
+            if last or time.monotonic() - saved > checkpoint_seconds:
+                saved = time.monotonic()
+                state.save(run)
+                write_sheet(run / f"sheet-{state.seen / 1000:07.1f}.png", generator, state.average)
+        return finish(generator, state.average, state.whitening, heldout)
 
 
-def load_generator(model: ModelFiles, device: torch.device | str) -> Generator:
-    """The model's generator, in evaluation mode."""
-    generator = Generator(**model.config("generator"))
-    try:
-        generator.load_state_dict(model.tensors("generator"))
-    except RuntimeError as error:
-        raise WeightsError(f"the generator of {model.folder} does not fit its configuration") from error
-    generator = generator.to(device).eval()
-    generator.synthesis.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return generator
-
-
-def finish(
-    generator: Generator,
-    encoder: Encoder,
-    whitening: Whitening,
-    heldout: Tensor,
-    *,
-    device: torch.device | str = "cpu",
-) -> EncoderPart:
+def finish(generator: Generator, encoder: Encoder, whitening: Whitening, heldout: Tensor) -> EncoderPart:
     """The part to ship: the encoder with typicality measured on held-out knees (M, R, R) uint8."""
     encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
-    error, radius = _figures_of(generator, encoder, whitening, heldout, device=device)
+    found = []
+    # in full precision, as users will have it
+    with torch.no_grad(), precision(generator, torch.float32):
+        for part in heldout.split(64):
+            x = from_bytes(part, encoder.w_mean.device)
+            found.append(code_figures(generator, whitening, encoder(x), x))
+    error, radius = (torch.cat(figure).cpu() for figure in zip(*found, strict=True))
     return EncoderPart(encoder, whitening, Typicality.fit(error, radius))
 
 
-def _figures_of(
-    generator: Generator,
-    encoder: Encoder,
-    whitening: Whitening,
-    images: Tensor,
-    *,
-    device: torch.device | str,
-) -> tuple[Tensor, Tensor]:
-    """Reconstruction errors and whitened radii (M,), in full precision, as users will get them."""
-    found = []
-    with torch.no_grad(), precision(generator, torch.float32):
-        for part in images.split(64):
-            x = to_range(part, device)
-            found.append(code_figures(generator, whitening, encoder(x), x))
-    errors, radii = zip(*found, strict=True)
-    return torch.cat(errors).cpu(), torch.cat(radii).cpu()
-
-
-def to_range(images: Tensor, device: torch.device | str) -> Tensor:
-    """Quantised pictures (N, R, R) uint8 → (N, 1, R, R) float32 in [-1, 1]."""
-    return images[:, None].to(device).float() / 127.5 - 1
+@torch.no_grad()
+def write_sheet(path: Path, generator: Generator, encoder: Encoder) -> None:
+    """Eight samples over their reconstructions; synthetic pictures only, so that the sheet may be shown."""
+    z = torch.randn(8, generator.z_dim, generator=torch.Generator().manual_seed(0))
+    samples = generator.synthesis(generator.mapping(z.to(encoder.w_mean.device), None), noise_mode="const")
+    again = generator.synthesis(encoder(samples), noise_mode="const")
+    rows = torch.cat([torch.cat(list(pictures[:, 0]), dim=1) for pictures in (samples, again)])
+    grey = ((rows + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    with atomic_write(path) as temporary:
+        Image.fromarray(grey).save(temporary)
 
 
 @dataclass
@@ -229,157 +196,124 @@ class _State:
     adam: torch.optim.Adam
     whitening: Whitening
     preset: EncoderTraining
-    digest: str
+    generator_hash: str
     seed: int
     step: int = 0
-    note: str = ""
+
+    @property
+    def seen(self) -> int:
+        """Real pictures so far."""
+        return self.step * self.preset.batch
 
     @classmethod
     def open(
         cls,
         run: Path,
+        model: ModelFiles,
         generator: Generator,
         preset: EncoderTraining,
         *,
-        digest: str,
         device: torch.device | str,
         seed: int,
     ) -> _State:
-        whitening = Whitening.of(generator)
+        saved = load_checkpoint(run / CHECKPOINT) if (run / CHECKPOINT).is_file() else None
+        generator_hash = model.hashes()["generator"]
+        resumed = saved is not None and saved["generator_hash"] == generator_hash
         torch.manual_seed(seed)
-        encoder = Encoder(
-            EncoderConfig(
-                resolution=generator.img_resolution,
-                num_ws=generator.num_ws,
-                w_dim=generator.w_dim,
-                img_channels=generator.img_channels,
-                width=preset.width,
-                max_width=preset.max_width,
+        if saved is not None and (resumed or "encoder" not in model.parts):
+            encoder = Encoder(EncoderConfig(**saved["config"]))
+            encoder.load_state_dict(saved["encoder" if resumed else "average"])
+        elif "encoder" in model.parts:
+            encoder = read_encoder(model)
+        else:
+            encoder = Encoder(_shape(generator, preset))
+        if encoder.config()["resolution"] != generator.img_resolution:
+            raise UsageError(
+                f"{run} or {model.folder} holds an encoder for {encoder.config()['resolution']} pixels, the "
+                f"generator has {generator.img_resolution}: choose another run folder or remove that encoder"
             )
-        )
-        encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        encoder.w_mean.copy_(whitening.w_mean)
-        state = cls(
-            encoder,
-            copy.deepcopy(encoder).requires_grad_(False),
-            torch.optim.Adam(encoder.parameters(), lr=preset.learning_rate, betas=(0.9, 0.99)),
-            whitening,
-            preset,
-            digest,
-            seed,
-        )
-        if (run / CHECKPOINT).is_file():
-            state._resume(torch.load(run / CHECKPOINT, map_location=device, weights_only=True), run)
+        whitening = Whitening.of(generator)
+        if not resumed:
+            encoder.w_mean.copy_(whitening.w_mean)
+        encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        adam = torch.optim.Adam(encoder.parameters(), lr=preset.learning_rate, betas=(0.9, 0.99))
+        average = copy.deepcopy(encoder).eval().requires_grad_(False)
+        state = cls(encoder, average, adam, whitening, preset, generator_hash, seed)
+        if saved is not None and resumed:
+            state._resume(saved, run, torch.device(device))
         return state
 
-    def _resume(self, saved: dict[str, Any], run: Path) -> None:
-        if saved["config"] != self.encoder.config():
-            raise UsageError(
-                f"{run} holds an encoder of another shape (resolution or width): choose another run folder"
-            )
-        self.encoder.load_state_dict(saved["encoder"])
-        if saved["digest"] != self.digest:
-            # The best that the old run has is its average; whatever moved with the generator is found again.
-            self.encoder.load_state_dict(saved["average"])
-            self.encoder.w_mean.copy_(self.whitening.w_mean)
-            self.average.load_state_dict(self.encoder.state_dict())
-            self.note = "the generator has changed: going on from the encoder reached so far, schedule from 0"
-            return
-        if saved["seed"] != self.seed or replace(EncoderTraining(**saved["preset"]), kimg=0) != replace(
-            self.preset, kimg=0
-        ):
+    def _resume(self, saved: dict[str, Any], run: Path, device: torch.device) -> None:
+        before = replace(EncoderTraining(**saved["preset"]), kimg=self.preset.kimg)
+        if saved["seed"] != self.seed or before != self.preset:
             raise UsageError(
                 f"{run} was started with other options or another seed: choose another run folder"
             )
         self.average.load_state_dict(saved["average"])
-        self.adam.load_state_dict(saved["adam"])
+        self.adam.load_state_dict(tensors_to(saved["adam"], device))
         self.step = int(saved["step"])
-        self.note = f"going on at {self.step * self.preset.batch / 1000:.1f} kimg"
 
     def save(self, run: Path) -> None:
-        content = {
-            "config": self.encoder.config(),
-            "encoder": self.encoder.state_dict(),
-            "average": self.average.state_dict(),
-            "adam": self.adam.state_dict(),
-            "preset": asdict(self.preset),
-            "digest": self.digest,
-            "seed": self.seed,
-            "step": self.step,
-        }
-        with atomic_write(run / CHECKPOINT) as temporary:
-            torch.save(content, temporary)
+        """Write the checkpoint."""
+        save_checkpoint(
+            run / CHECKPOINT,
+            {
+                "config": self.encoder.config(),
+                "encoder": self.encoder.state_dict(),
+                "average": self.average.state_dict(),
+                "adam": self.adam.state_dict(),
+                "preset": asdict(self.preset),
+                "generator_hash": self.generator_hash,
+                "seed": self.seed,
+                "step": self.step,
+            },
+        )
 
-    @torch.no_grad()
-    def update_average(self) -> None:
-        seen = self.step * self.preset.batch
-        half_life = min(self.preset.ema_kimg * 1000, seen / 20)
-        decay = 0.5 ** (self.preset.batch / max(half_life, 1e-8))
-        for mean, value in zip(self.average.parameters(), self.encoder.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
-        for kept, latest in zip(self.average.buffers(), self.encoder.buffers(), strict=True):
-            kept.copy_(latest)
-
-
-def _train_step(
-    state: _State, losses: EncoderLosses, images: Tensor, *, total: int, device: torch.device | str
-) -> dict[str, float]:
-    preset = state.preset
-    draws = torch.Generator().manual_seed(state.seed * 1_000_003 + state.step)
-    z = torch.randn(preset.batch, losses.generator.z_dim, generator=draws).to(device)
-    real = to_range(images[batch_rows(state.step, preset.batch, len(images), seed=state.seed)], device)
-    warm = min(1.0, (state.step + 1) * preset.batch / (preset.warmup_kimg * 1000))
-    fall = 0.5 + 0.5 * math.cos(math.pi * state.step / total)
-    state.adam.param_groups[0]["lr"] = preset.learning_rate * warm * fall
-    state.encoder.train()
-    loss, terms = losses(state.encoder, z, real)
-    state.adam.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(state.encoder.parameters(), 5.0)
-    state.adam.step()
-    state.step += 1
-    state.update_average()
-    return {"loss": float(loss.detach()), **terms}
+    def advance(self, losses: EncoderLosses, images: Tensor, *, total: int) -> dict[str, float]:
+        """One step of Adam; returns L and its terms."""
+        preset, device = self.preset, self.encoder.w_mean.device
+        draws = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+        z = torch.randn(preset.batch, losses.generator.z_dim, generator=draws).to(device)
+        rows = batch_indices(len(images), preset.batch, position=self.seen, seed=self.seed)
+        warm = min(1.0, (self.seen + preset.batch) / (preset.warmup_kimg * 1000))
+        fall = 0.5 + 0.5 * math.cos(math.pi * self.step / total)
+        self.adam.param_groups[0]["lr"] = preset.learning_rate * warm * fall
+        self.encoder.train()
+        loss, terms = losses(self.encoder, z, from_bytes(images[rows], device))
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), GRADIENT_NORM)
+        self.adam.step()
+        self.step += 1
+        beta = ema_beta(preset.batch, half_life_kimg=preset.ema_kimg, seen_images=self.seen, rampup=0.05)
+        update_ema(self.average, self.encoder, beta)
+        return {"loss": float(loss.detach()), **terms}
 
 
-def batch_rows(step: int, batch: int, count: int, *, seed: int) -> Tensor:
-    """Rows of a step's batch; every epoch is a fresh permutation without its last incomplete batch."""
-    epoch, place = divmod(step, count // batch)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 7919 + epoch))
-    return order[place * batch : (place + 1) * batch]
-
-
-@contextmanager
-def _curves(run: Path) -> Iterator[Callable[[str, float, int], object]]:
-    """TensorBoard's scalar writer, or nothing where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        yield lambda name, value, step: None
-        return
-    with SummaryWriter(str(run)) as writer:
-        yield writer.add_scalar
-
-
-def _line(step: int, total: int, batch: int, rate: float, terms: dict[str, float]) -> str:
-    left = (total - step) * batch / max(rate, 1e-9)
-    figures = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
-    return (
-        f"{step * batch / 1000:.2f}/{total * batch / 1000:.0f} kimg, {rate:.1f} img/s, "
-        f"{left / 60:.0f} min left: {figures}"
+def _shape(generator: Generator, preset: EncoderTraining) -> EncoderConfig:
+    return EncoderConfig(
+        resolution=generator.img_resolution,
+        num_ws=generator.num_ws,
+        w_dim=generator.w_dim,
+        img_channels=generator.img_channels,
+        width=preset.width,
+        max_width=preset.max_width,
     )
 
 
-@torch.no_grad()
-def _sheet(run: Path, generator: Generator, state: _State, *, kimg: float) -> None:
-    """Eight samples over their reconstructions; synthetic pictures only, so that the sheet may be shown."""
-    from PIL import Image
-
-    z = torch.randn(8, generator.z_dim, generator=torch.Generator().manual_seed(0))
-    ws = generator.mapping(z.to(state.encoder.w_mean.device), None)
-    samples = generator.synthesis(ws, noise_mode="const")
-    again = generator.synthesis(state.average.eval()(samples), noise_mode="const")
-    rows = [torch.cat(list(picture[:, 0]), dim=1) for picture in (samples, again)]
-    grey = ((torch.cat(rows) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    with atomic_write(run / f"sheet-{kimg:07.1f}.png") as temporary:
-        Image.fromarray(grey).save(temporary)
+def _checked(images: Tensor, heldout: Tensor | None, *, resolution: int, batch: int) -> tuple[Tensor, Tensor]:
+    """Training and held-out pictures, or an error if they do not fit."""
+    if images.ndim != 3 or images.shape[1:] != (resolution, resolution) or images.dtype != torch.uint8:
+        raise UsageError(
+            f"expected uint8 pictures (N, {resolution}, {resolution}) as the generator's, "
+            f"got {images.dtype} {tuple(images.shape)}"
+        )
+    if heldout is None:
+        cut = max(1, len(images) // 10)
+        images, heldout = images[:-cut], images[-cut:]
+    if len(images) < batch or len(heldout) < 2:
+        raise UsageError(
+            f"{len(images)} training and {len(heldout)} held-out pictures: expected at least one batch "
+            f"({batch}) and two; use more pictures or a smaller batch"
+        )
+    return images, heldout
