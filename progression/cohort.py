@@ -30,6 +30,7 @@ class BatchPredictor(Protocol):
         *,
         horizon_months: Sequence[int],
         grades: Sequence[int | None] | None = None,
+        subjects: Sequence[str | None] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
         method: str = "paper",
@@ -50,12 +51,14 @@ class Entry:
     image : path, or `archive.zip::member`
     side : text, parsed when the knee's turn comes
     grade : baseline KL grade as text, empty if no reader gave one
+    subject : whose knee it is, where the bank may hold knees of the same people; those are passed over
     """
 
     name: str
     image: str
     side: str
     grade: str = ""
+    subject: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
     Parameters
     ----------
     path
-        CSV with the columns name, image, side and optionally grade; others are ignored.
+        CSV with the columns name, image, side and optionally grade and subject; others are ignored.
     images
         Folder to which the image paths are relative; the table's own folder by default.
 
@@ -142,10 +145,13 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
             f"{path} row {twice.index[0] + 1}: name {twice.iloc[0]!r} is there twice; give every knee its own"
         )
     root = Path(images) if images is not None else path.parent
-    grades = table["grade"].str.strip() if "grade" in table.columns else [""] * len(table)
+    for optional in ("grade", "subject"):
+        if optional not in table.columns:
+            table[optional] = ""
+    columns = (table[column].str.strip() for column in ("image", "side", "grade", "subject"))
     return [
-        Entry(name=name, image=str(root / image.strip()) if image.strip() else "", side=side, grade=grade)
-        for name, image, side, grade in zip(names, table["image"], table["side"], grades, strict=True)
+        Entry(name, str(root / image) if image else "", side, grade, subject)
+        for name, image, side, grade, subject in zip(names, *columns, strict=True)
     ]
 
 
@@ -199,6 +205,7 @@ def run_cohort(
 class _Loaded:
     radiograph: Radiograph
     grade: int | None
+    subject: str | None
 
 
 def _read(entry: Entry) -> _Loaded | ProgressionError:
@@ -207,7 +214,7 @@ def _read(entry: Entry) -> _Loaded | ProgressionError:
         grade = parse_grade(entry.grade)
         if not entry.image:
             raise ImageError("no image: the cell is empty; give the path of a radiograph")
-        return _Loaded(Radiograph(read_image(entry.image), side, entry.name), grade)
+        return _Loaded(Radiograph(read_image(entry.image), side, entry.name), grade, entry.subject or None)
     except ProgressionError as error:
         return error
 
@@ -242,6 +249,7 @@ def _predict(
             [knee.radiograph for knee in knees],
             horizon_months=request.horizon_months,
             grades=[knee.grade for knee in knees],
+            subjects=[knee.subject for knee in knees],
             refine_steps=request.refine_steps,
             inversion=request.inversion,
             method=request.method,

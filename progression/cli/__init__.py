@@ -62,6 +62,8 @@ def run(arguments: Sequence[str]) -> int:
     rest = [argument for argument in arguments if argument != "--debug"]
     try:
         code = build_app()(args=rest, prog_name="progression", standalone_mode=False)
+        if code == EXIT_STOPPED:  # Ctrl-C, as some versions of typer tell it
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except typer.Exit as stop:
         return stop.exit_code
@@ -74,9 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # the boundary: whatever it is, one line and an exit code
         if debug:
             traceback.print_exc()
-        message, code = _explain(error)
-        _say(f"error: {message}")
-        return code
+        return _explain(error)
 
 
 def main() -> None:
@@ -84,14 +84,19 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def _explain(error: Exception) -> tuple[str, int]:
-    if isinstance(error, ProgressionError):
-        return str(error), error.exit_code
-    # wrong use, as the parser tells it; its classes move between versions of typer, this method does not
+def _explain(error: Exception) -> int:
+    """Tell an error in one line; returns the exit code that goes with it."""
+    # wrong use, as the parser tells it: its classes move between versions of typer, this method does not
     formatted = getattr(error, "format_message", None)
-    if formatted is not None:
-        return f"{formatted()} (progression COMMAND --help)", getattr(error, "exit_code", 2)
-    return f"unexpected {type(error).__name__}: {error}; run again with --debug for the traceback", 1
+    if isinstance(error, ProgressionError):
+        _say(f"error: {error}")
+    elif formatted is None:
+        _say(f"error: unexpected {type(error).__name__}: {error}; run again with --debug for the traceback")
+    elif formatted().startswith("Usage:"):  # a command without arguments: its help
+        print(formatted(), file=sys.stderr)
+    else:
+        _say(f"error: {formatted()} (progression COMMAND --help)")
+    return int(getattr(error, "exit_code", 1))
 
 
 def _say(message: str) -> None:

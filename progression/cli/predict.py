@@ -22,6 +22,11 @@ Refine = Annotated[
 Inversion = Annotated[str, typer.Option("--inversion", help="encoder, or projection (1,000 steps; minutes).")]
 Method = Annotated[str, typer.Option("--method", help="paper or joint (joint comes later).")]
 
+Bank = Annotated[
+    str | None,
+    typer.Option("--bank", help="Bank of your own cohort (progression bank build) [the model's own]."),
+]
+
 EXAMPLE = "example.png"
 """A synthetic radiograph in the model's folder, for the demo."""
 
@@ -68,6 +73,7 @@ def predict(
     ] = None,
     inversion: Inversion = "encoder",
     method: Method = "paper",
+    bank: Bank = None,
 ) -> None:
     """Predict the future radiograph and the risk of one knee or several.
 
@@ -87,11 +93,13 @@ def predict(
         Entry(name=stem, image=image, side=_side_of(image, asked), grade="" if grade is None else str(grade))
         for stem, image in _stems(images).items()
     ]
-    _predict(entries, out, request=request, model=model, device=device)
+    _predict(entries, out, request=request, model=model, device=device, bank=bank)
 
 
 def cohort(
-    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="Columns name, image, side [, grade].")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE.csv", help="Columns name, image, side; optional: grade, subject.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The results, a CSV file.")],
     months: Months = [48],  # noqa: B006  typer copies it
     images: Annotated[
@@ -103,6 +111,7 @@ def cohort(
     refine_steps: Refine = None,
     inversion: Inversion = "encoder",
     method: Method = "paper",
+    bank: Bank = None,
 ) -> None:
     """Predict every knee of a table and write one row a knee and horizon.
 
@@ -118,14 +127,22 @@ def cohort(
     )
     entries = read_table(table, images=images)
     check_writable(out.parent)
-    predictor = load_predictor(model, device=device)
+    predictor = load_predictor(model, device=device, bank=bank)
     with _Progress(len(entries)) as progress:
         failed = run_cohort(predictor, entries, out, request=request, progress=progress.step)
     typer.echo(f"{len(entries) - len(failed)} of {len(entries)} knees predicted: {out}")
     _report(failed, len(entries))
 
 
-def _predict(entries: "Sequence[Entry]", out: Path, *, request: "Request", model: str, device: str) -> None:
+def _predict(
+    entries: "Sequence[Entry]",
+    out: Path,
+    *,
+    request: "Request",
+    model: str,
+    device: str,
+    bank: str | None = None,
+) -> None:
     """Predict, write and print; failed knees come last."""
     from progression.cohort import Outcome, predict_entries
     from progression.errors import ProgressionError
@@ -136,7 +153,7 @@ def _predict(entries: "Sequence[Entry]", out: Path, *, request: "Request", model
     check_writable(out)
     for entry in entries:
         check_replaceable(out / entry.name)
-    predictor = load_predictor(model, device=device)
+    predictor = load_predictor(model, device=device, bank=bank)
     failed: list[Outcome] = []
     for outcome in predict_entries(predictor, entries, request=request, render=True):
         if isinstance(outcome.result, ProgressionError):
@@ -158,7 +175,8 @@ def _report(failed: "Sequence[Outcome]", total: int) -> None:
     """Tell the failed knees on stderr, one line each, and exit with 1 if there are any."""
     for outcome in failed:
         reason = str(outcome.result)
-        named = reason if outcome.entry.name in reason else f"{outcome.entry.name}: {reason}"
+        known = reason.startswith(f"{outcome.entry.name}.")  # an image's error begins with the file's name
+        named = reason if known else f"{outcome.entry.name}: {reason}"
         typer.echo(f"progression: error: {named}", err=True)
     if failed and total > 1:
         typer.echo(f"progression: {len(failed)} of {total} knees failed", err=True)

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from progression.report.mark import NOTICE, WORD, synthetic_metadata
 from progression.types import KL_GRADES, Pixels, Prediction
@@ -38,9 +39,22 @@ def prediction_figure(prediction: Prediction) -> Figure:
     shown = [(h.horizon_months, h.image) for h in prediction.horizons if h.image is not None]
     columns = min(max(len(shown), 1), COLUMNS)
     blocks = max(1, -(-len(shown) // COLUMNS))
-    figure = Figure(figsize=(2.9 * (columns + 2) + 0.6, 6.3 * blocks + 0.9), dpi=100, layout="constrained")
+    lines = [f"{prediction.name}, {prediction.side.value} knee, typicality {prediction.typicality:.2f}"]
+    lines += [f"warning: {text}" for text in prediction.warnings]
+    # sizes in inches; set by hand, since matplotlib's own layouts take as long as all the drawing
+    width, height = 2.9 * (columns + 2) + 1.7, 6.2 * blocks + 1.2 + 0.2 * len(lines)
+    figure = Figure(figsize=(width, height), dpi=100)
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2 * blocks, columns + 2)
+    bottom, top = 0.8 / height, 1 - (0.4 + 0.2 * len(lines)) / height
+    grid = figure.add_gridspec(
+        2 * blocks,
+        columns + 2,
+        left=0.45 / width,
+        right=1 - 1.25 / width,
+        bottom=bottom,
+        top=top,
+        wspace=0.18,
+    )
     window = (float(np.min(prediction.baseline)), float(np.max(prediction.baseline)))
 
     _picture(figure.add_subplot(grid[0, 0]), prediction.baseline, "radiograph", window, synthetic=False)
@@ -52,21 +66,18 @@ def prediction_figure(prediction: Prediction) -> Figure:
 
     changes = [difference(image, prediction.reconstruction, prediction.baseline) for _, image in shown]
     limit = max([_LEAST_DIFFERENCE, *(float(np.percentile(np.abs(change), 99.5)) for change in changes)])
-    maps: list[Axes] = []
     for number, ((months, image), change) in enumerate(zip(shown, changes, strict=True)):
         row, column = 2 * (number // COLUMNS), 2 + number % COLUMNS
         _picture(figure.add_subplot(grid[row, column]), image, f"+{months} months", window, synthetic=True)
         axes = figure.add_subplot(grid[row + 1, column])
         drawn = axes.imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit)
         _bare(axes, f"change to +{months} months")
-        maps.append(axes)
-    if maps:
-        bar = figure.colorbar(drawn, ax=maps, shrink=0.8, aspect=30, extend="both")
+    if shown:
+        place = figure.add_axes((1 - 1.1 / width, bottom, 0.13 / width, (top - bottom) / (2 * blocks) * 0.9))
+        bar = figure.colorbar(drawn, cax=place, extend="both", ticks=MaxNLocator(5))
         bar.set_label("darker   (share of contrast)   brighter")
-    lines = [f"{prediction.name}, {prediction.side.value} knee, typicality {prediction.typicality:.2f}"]
-    lines += [f"warning: {text}" for text in prediction.warnings]
-    figure.suptitle("\n".join(lines), fontsize=11)
-    figure.supxlabel(f"{WORD} pictures are predictions. {NOTICE}", fontsize=9)
+    figure.text(0.45 / width, 1 - 0.1 / height, "\n".join(lines), fontsize=11, va="top")
+    figure.text(0.45 / width, 0.1 / height, f"{WORD} pictures are predictions. {NOTICE}", fontsize=9)
     return figure
 
 

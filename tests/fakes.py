@@ -1,0 +1,117 @@
+"""A predictor that needs no weights, and pictures that could be knees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from progression.errors import ProgressionError
+from progression.image import exposure, from_model, to_model
+from progression.report.mark import to_grey8
+from progression.types import HorizonPrediction, Pixels, Prediction, Radiograph, Side
+
+RESOLUTION = 64
+
+
+def knee(size: int = 96, seed: int = 0) -> Pixels:
+    """A bright shaft with a dark gap across it, a small bright fibula at the left, soft tissue and noise."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    shaft = 0.65 * np.exp(-(((x - 0.5) / 0.33) ** 6))
+    gap = 0.4 * np.exp(-(((y - 0.5) / 0.04) ** 2)) * (np.abs(x - 0.5) < 0.35)
+    fibula = 0.5 * np.exp(-(((x - 0.12) / 0.05) ** 2)) * (y > 0.7)
+    noise = 0.02 * np.random.default_rng(seed).standard_normal((size, size))
+    return np.clip(0.15 + shaft - gap + fibula + noise, 0, 1).astype(np.float32)
+
+
+def save_knee(path: Path, *, size: int = 96, seed: int = 0) -> Path:
+    """`knee` as an 8-bit grey picture; the format goes by the suffix."""
+    Image.fromarray(np.asarray(to_grey8(knee(size, seed)))).save(path)
+    return path
+
+
+def prediction(
+    radiograph: Radiograph, horizon_months: Sequence[int] = (48,), *, render: bool = True, seed: int = 0
+) -> Prediction:
+    """A made-up prediction whose numbers depend on the pixels and the horizon."""
+    x = to_model(radiograph.pixels, side=radiograph.side, resolution=RESOLUTION)
+    reference = exposure(radiograph.pixels)
+    baseline = from_model(x, side=radiograph.side, exposure=reference)
+    mean = float(baseline.mean())
+    horizons = tuple(
+        HorizonPrediction(
+            horizon_months=months,
+            image=np.clip(baseline + 0.1 * months / 96, 0, 1).astype(np.float32) if render else None,
+            risk_fast=0.3 * mean * months / 96,
+            risk_any=0.6 * mean * months / 96,
+            risk_fast_product=0.1,
+            risk_any_product=0.2,
+            kl_future=(0.1, 0.2, 0.3, 0.3, 0.1),
+        )
+        for months in horizon_months
+    )
+    return Prediction(
+        name=radiograph.name,
+        side=radiograph.side,
+        horizons=horizons,
+        baseline=baseline,
+        reconstruction=np.clip(0.9 * baseline, 0, 1).astype(np.float32),
+        kl_now=(0.3, 0.3, 0.2, 0.15, 0.05),
+        typicality=0.9,
+        neighbour_distances=(0.5, 0.6),
+        warnings=(f"grey mean {mean:.6f}",),
+        provenance={
+            "versions": {"progression": "0"},
+            "weights": {"generator": "0" * 64},
+            "seed": seed,
+            "arguments": {"model": "/home/somebody/models/mine", "horizon_months": list(horizon_months)},
+        },
+    )
+
+
+@dataclass
+class FakePredictor:
+    """Has `predict_batch` of the real one, and remembers how it was called."""
+
+    resolution: int = RESOLUTION
+    fail_on: str | None = None
+    calls: list[dict[str, object]] = field(default_factory=list)
+
+    def predict_batch(
+        self,
+        radiographs: Sequence[Radiograph],
+        *,
+        horizon_months: Sequence[int],
+        grades: Sequence[int | None] | None = None,
+        subjects: Sequence[str | None] | None = None,
+        refine_steps: int | None = None,
+        inversion: str = "encoder",
+        method: str = "paper",
+        seed: int = 0,
+        render: bool = True,
+    ) -> list[Prediction]:
+        self.calls.append(
+            {
+                "names": [radiograph.name for radiograph in radiographs],
+                "sides": [radiograph.side for radiograph in radiographs],
+                "horizon_months": tuple(horizon_months),
+                "grades": list(grades or []),
+                "subjects": list(subjects or []),
+                "refine_steps": refine_steps,
+                "inversion": inversion,
+                "method": method,
+                "seed": seed,
+                "render": render,
+            }
+        )
+        if any(radiograph.name == self.fail_on for radiograph in radiographs):
+            raise ProgressionError("the code did not converge; try --refine-steps 0")
+        return [
+            prediction(radiograph, horizon_months, render=render, seed=seed) for radiograph in radiographs
+        ]
+
+
+def radiograph(name: str = "example", side: Side = Side.RIGHT) -> Radiograph:
+    """`knee` with a name and a side."""
+    return Radiograph(knee(), side, name)

@@ -1,0 +1,145 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from progression.cohort import Entry, Outcome, parse_grade, predict_entries, read_table, run_cohort
+from progression.errors import OutputError, TableError, UsageError
+from progression.report.outputs import COLUMNS
+from progression.types import Prediction, Request, Side
+from tests.fakes import FakePredictor, save_knee
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes table.csv beside three knees and a file that is no picture."""
+    for number in range(3):
+        save_knee(tmp_path / f"{number}.png", seed=number)
+    (tmp_path / "text.png").write_text("not a picture")
+
+    def to_file(text: str) -> Path:
+        (tmp_path / "table.csv").write_text(text)
+        return tmp_path / "table.csv"
+
+    return to_file
+
+
+def test_results_have_a_row_a_knee_and_horizon(write: Write, tmp_path: Path) -> None:
+    entries = read_table(
+        write("name,image,side,grade,age,subject\na,0.png,L,2,60,p\nb,1.png,right,,,\nc,2.png,R,3.0,,q\n")
+    )
+    predictor = FakePredictor()
+    seen: list[Outcome] = []
+    request = Request(horizon_months=(96, 48), seed=7, refine_steps=5)
+    failed = run_cohort(
+        predictor, entries, tmp_path / "r.csv", request=request, batch=2, progress=seen.append
+    )
+    table = pd.read_csv(tmp_path / "r.csv")
+    assert failed == [] and len(seen) == 3
+    assert tuple(table.columns) == COLUMNS
+    assert table["name"].tolist() == ["a", "a", "b", "b", "c", "c"]
+    assert table["horizon_months"].tolist() == [48, 96] * 3
+    assert [call["names"] for call in predictor.calls] == [["a", "b"], ["c"]]
+    assert predictor.calls[0]["sides"] == [Side.LEFT, Side.RIGHT]
+    assert [call["subjects"] for call in predictor.calls] == [["p", None], ["q"]]
+    assert [call["grades"] for call in predictor.calls] == [[2, None], [3]]
+    assert {(call["seed"], call["refine_steps"], call["render"]) for call in predictor.calls} == {
+        (7, 5, False)
+    }
+
+
+def test_failed_knees_keep_their_rows_and_order(write: Write, tmp_path: Path) -> None:
+    entries = read_table(
+        write(
+            "name,image,side,grade\na,0.png,L,2\nb,text.png,L,\nc,none.png,L,\nd,1.png,up,\ne,2.png,L,7\nf,,L,\ng,2.png,R,\n"
+        )
+    )
+    failed = run_cohort(
+        FakePredictor(), entries, tmp_path / "r.csv", request=Request(horizon_months=(24, 48))
+    )
+    table = pd.read_csv(tmp_path / "r.csv")
+    assert [outcome.entry.name for outcome in failed] == ["b", "c", "d", "e", "f"]
+    assert table["name"].tolist() == [name for name in "abcdefg" for _ in range(2)]
+    assert table["horizon_months"].tolist() == [24, 48] * 7
+    reasons = table.drop_duplicates("name").set_index("name")["warnings"]
+    assert "not a picture" in reasons["b"] and "no such file" in reasons["c"]
+    assert "unknown side 'up'" in reasons["d"] and "grade '7'" in reasons["e"] and "no image" in reasons["f"]
+    assert table.loc[table["name"] == "b", "risk_fast"].isna().all()
+    assert table.loc[table["name"] == "g", "risk_fast"].notna().all()
+
+
+def test_a_knee_that_the_predictor_refuses_does_not_stop_its_batch(write: Write) -> None:
+    entries = [Entry(name, str(write("").parent / f"{name}.png"), "left") for name in ("0", "1", "2")]
+    outcomes = list(predict_entries(FakePredictor(fail_on="1"), entries, request=Request(), render=True))
+    assert [isinstance(outcome.result, Prediction) for outcome in outcomes] == [True, False, True]
+    assert "did not converge" in str(outcomes[1].result)
+
+
+def test_numbers_do_not_depend_on_the_batch(write: Write) -> None:
+    entries = [Entry(name, str(write("").parent / f"{name}.png"), "left") for name in ("0", "1", "2")]
+    risks = []
+    for batch in (1, 2, 3):
+        outcomes = predict_entries(FakePredictor(), entries, request=Request(), render=True, batch=batch)
+        risks.append([o.result.horizons[0].risk_any for o in outcomes if isinstance(o.result, Prediction)])
+    np.testing.assert_allclose(risks, [risks[0]] * 3)
+    assert len(risks[0]) == 3
+
+
+def test_images_folder(write: Write, tmp_path: Path) -> None:
+    path = write("name,image,side\na,0.png,L\n")
+    assert read_table(path)[0].image == str(tmp_path / "0.png")
+    assert read_table(path, images="/data")[0].image == "/data/0.png"
+    assert read_table(write("name,image,side\na,/x/0.png,L\n"), images="/data")[0].image == "/x/0.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "not a CSV table"),
+        ("name,image\na,0.png\n", "lacks the column 'side'"),
+        ("name,image,side\n", "has no rows"),
+        ("name,image,side\na,0.png,L\n,1.png,L\n", "row 2: empty name"),
+        ("name,image,side\na,0.png,L\nb,1.png,L\na,2.png,R\n", "row 3: name 'a' is there twice"),
+        ('name,image,side\n"a,0.png,L\n', "not a CSV table"),
+        ("name,image,side\na,0.png,L,extra,extra\n", "not a CSV table"),
+    ],
+)
+def test_tables_that_are_refused(write: Write, text: str, reason: str) -> None:
+    with pytest.raises(TableError, match=reason) as caught:
+        read_table(write(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_tables_that_are_not_text(tmp_path: Path) -> None:
+    save_knee(tmp_path / "table.png")
+    with pytest.raises(TableError, match="not a CSV table"):
+        read_table(tmp_path / "table.png")
+    with pytest.raises(TableError, match="No such file"):
+        read_table(tmp_path / "missing.csv")
+
+
+def test_short_rows_fail_alone(write: Write, tmp_path: Path) -> None:
+    entries = read_table(write("name,image,side\na,0.png\nb,1.png,L\n"))
+    failed = run_cohort(FakePredictor(), entries, tmp_path / "r.csv", request=Request())
+    assert [outcome.entry.name for outcome in failed] == ["a"]
+
+
+@pytest.mark.parametrize(("text", "grade"), [("", None), (" ", None), ("0", 0), ("4", 4), ("2.0", 2)])
+def test_grades(text: str, grade: int | None) -> None:
+    assert parse_grade(text) == grade
+
+
+@pytest.mark.parametrize("text", ["5", "-1", "2.5", "nan", "inf", "two"])
+def test_grades_that_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="from 0 to 4"):
+        parse_grade(text)
+
+
+def test_nowhere_to_write(write: Write, tmp_path: Path) -> None:
+    entries = read_table(write("name,image,side\na,0.png,L\n"))
+    with pytest.raises(OutputError, match="cannot write"):
+        run_cohort(FakePredictor(), entries, tmp_path / "0.png" / "r.csv", request=Request())

@@ -1,0 +1,114 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from progression.errors import OutputError, ProgressionError
+from progression.files import atomic_folder, atomic_write, check_writable, sha256
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_atomic_write_makes_parents_and_leaves_one_file(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "numbers.csv"
+    with atomic_write(target) as temporary:
+        assert temporary.parent == target.parent and temporary.suffix == ".csv"
+        temporary.write_text("1")
+        assert not target.exists()
+    assert target.read_text() == "1"
+    assert names(target.parent) == ["numbers.csv"]
+
+
+def test_atomic_write_keeps_the_old_file_on_failure(tmp_path: Path) -> None:
+    target = tmp_path / "numbers.csv"
+    target.write_text("old")
+    with pytest.raises(RuntimeError, match="stop"), atomic_write(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("stop")
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["numbers.csv"]
+
+
+def test_failure_removes_the_parents_that_were_made(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="stop"), atomic_write(tmp_path / "a" / "b" / "c"):
+        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"), atomic_folder(tmp_path / "a" / "b" / "c"):
+        raise RuntimeError("stop")
+    assert names(tmp_path) == []
+
+
+def test_files_have_the_mode_of_ordinary_files(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "file"), atomic_folder(tmp_path / "folder"):
+        pass
+    (tmp_path / "ordinary").touch()
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+    assert (tmp_path / "folder").stat().st_mode & 0o111
+
+
+def test_disk_full_is_an_output_error(tmp_path: Path) -> None:
+    reason = "No space left on device; free some space"
+    with pytest.raises(OutputError, match=reason), atomic_write(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert names(tmp_path) == []
+
+
+def test_a_file_where_a_folder_should_be_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("keep")
+    for target in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y"):
+        with pytest.raises(OutputError, match="cannot write"), atomic_write(target):
+            pass
+        with pytest.raises(OutputError, match="cannot write"):
+            check_writable(target)
+    with pytest.raises(OutputError, match="a file of that name exists"), atomic_folder(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file").read_text() == "keep"
+
+
+def test_atomic_folder_replaces_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with atomic_folder(tmp_path / "out") as temporary:
+        (temporary / "new").touch()
+        assert names(tmp_path / "out") == ["old"]
+    assert names(tmp_path / "out") == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_atomic_folder_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    rename = os.rename
+
+    def failing(source: Path, target: Path) -> None:
+        if Path(source, "new").exists():
+            raise OSError(errno.EIO, "input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OutputError, match="input/output error"), atomic_folder(tmp_path / "out") as temporary:
+        (temporary / "new").touch()
+    assert names(tmp_path / "out") == ["old"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    assert names(tmp_path) == []
+
+
+@given(content=st.binary(max_size=1000))
+def test_sha256_is_that_of_the_bytes(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("sha") / "file"
+    path.write_bytes(content)
+    assert sha256(path) == hashlib.sha256(content).hexdigest()
+
+
+def test_sha256_of_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ProgressionError, match=r"cannot read .*missing"):
+        sha256(tmp_path / "missing")
