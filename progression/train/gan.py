@@ -49,6 +49,9 @@ from progression.train.loop import (
     tensors_to,
     update_ema,
 )
+from progression.weights import ModelFiles
+
+GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class GanConfig:
     channel_max: int = 128
     mbstd_group_size: int = 4
     learning_rate: float = 0.0025
+    encoder_learning_rate: float = 0.0005
     r1_gamma: float | None = None
     r1_interval: int = 16
     path_weight: float = 2.0
@@ -108,7 +112,7 @@ PRESETS = {
         total_kimg=1000,
         batch=32,
         channel_base=8192,
-        channel_max=384,
+        channel_max=320,
         path_interval=4,
         style_mixing=0.9,
         ada_target=0.6,
@@ -165,9 +169,14 @@ class GanTrainer:
         }
         r1_ratio = config.r1_interval / (config.r1_interval + 1)
         path_ratio = config.path_interval / (config.path_interval + 1) if config.path_interval else 1.0
-        g_side = list(self.generator.parameters()) + (list(self.encoder.parameters()) if self.encoder else [])
-        self.g_optimizer = self._adam(g_side, path_ratio)
-        self.d_optimizer = self._adam(list(self.discriminator.parameters()), r1_ratio)
+        self.optimizers = {
+            "generator": self._adam(self.generator, path_ratio),
+            "discriminator": self._adam(self.discriminator, r1_ratio),
+        }
+        if self.encoder is not None:
+            self.optimizers["encoder"] = torch.optim.Adam(
+                self.encoder.parameters(), lr=config.encoder_learning_rate, betas=(0.9, 0.99)
+            )
         self.rng = torch.Generator(self.device).manual_seed(config.seed)
         self.seen_images = 0
         self.path_mean = torch.zeros([], device=self.device)
@@ -206,7 +215,9 @@ class GanTrainer:
     def _generator_step(self, real: Tensor) -> dict[str, Tensor]:
         config = self.config
         self.discriminator.requires_grad_(False)
-        self.g_optimizer.zero_grad(set_to_none=True)
+        self.optimizers["generator"].zero_grad(set_to_none=True)
+        if self.encoder:
+            self.optimizers["encoder"].zero_grad(set_to_none=True)
         scalars: dict[str, Tensor] = {}
         kept = real[: config.batch // 2] if self.encoder else real[:0]
         w = self._sample_ws(config.batch - len(kept), update_w_avg=True)
@@ -239,25 +250,28 @@ class GanTrainer:
             )
             scalars |= {"pixel": pixel.detach(), "feature": feature.detach(), "latent": latent.detach()}
         loss.backward()
-        self.g_optimizer.step()
+        if self.encoder:
+            nn.utils.clip_grad_norm_(self.encoder.parameters(), GRADIENT_NORM)
+            self.optimizers["encoder"].step()
+        self.optimizers["generator"].step()
         self.discriminator.requires_grad_(True)
         return scalars
 
     def _path_step(self) -> dict[str, Tensor]:
         config = self.config
-        self.g_optimizer.zero_grad(set_to_none=True)
+        self.optimizers["generator"].zero_grad(set_to_none=True)
         ws = self._sample_ws(max(1, config.batch // 2))
         fakes = self._render(ws)
         noise = torch.randn(fakes.shape, device=self.device, generator=self.rng)
         lengths = path_lengths(fakes, ws, noise)
         penalty, self.path_mean = path_length_penalty(lengths, self.path_mean)
         (penalty * config.path_weight * config.path_interval).backward()
-        self.g_optimizer.step()
+        self.optimizers["generator"].step()
         return {"path_length": self.path_mean, "path_penalty": penalty.detach()}
 
     def _discriminator_step(self, real: Tensor, *, regularise: bool) -> dict[str, Tensor]:
         config = self.config
-        self.d_optimizer.zero_grad(set_to_none=True)
+        self.optimizers["discriminator"].zero_grad(set_to_none=True)
         with torch.no_grad():
             ws = self._sample_ws(config.batch // 2 if self.encoder else config.batch)
             if self.encoder:
@@ -273,7 +287,7 @@ class GanTrainer:
             scalars["r1"] = penalty.detach()
             loss = loss + penalty * (config.gamma / 2 * config.r1_interval)
         loss.backward()
-        self.d_optimizer.step()
+        self.optimizers["discriminator"].step()
         if self.ada is not None:
             self.ada.update(real_logits.detach())
             scalars["augment_p"] = self.ada.pipeline.p.detach().clone()
@@ -314,8 +328,7 @@ class GanTrainer:
             "seen_images": self.seen_images,
             "networks": {name: net.state_dict() for name, net in self._networks().items()},
             "averages": {name: net.state_dict() for name, net in self.averages.items()},
-            "g_optimizer": self.g_optimizer.state_dict(),
-            "d_optimizer": self.d_optimizer.state_dict(),
+            "optimizers": {name: adam.state_dict() for name, adam in self.optimizers.items()},
             "rng": self.rng.get_state(),
             "path_mean": self.path_mean,
             "ada": self.ada.state_dict() if self.ada is not None else {},
@@ -327,29 +340,47 @@ class GanTrainer:
             net.load_state_dict(state["networks"][name])
         for name, net in self.averages.items():
             net.load_state_dict(state["averages"][name])
-        self.g_optimizer.load_state_dict(state["g_optimizer"])
-        self.d_optimizer.load_state_dict(state["d_optimizer"])
+        for name, adam in self.optimizers.items():
+            adam.load_state_dict(state["optimizers"][name])
         self.rng.set_state(state["rng"].cpu())
         self.seen_images = int(state["seen_images"])
         self.path_mean = tensors_to(state["path_mean"], self.device)
         if self.ada is not None:
             self.ada.load_state_dict(state["ada"])
 
-    def transfer(self, parts: dict[str, dict[str, Tensor]]) -> dict[str, int]:
-        """Start from another run's networks: every tensor of the same name and shape; returns counts taken.
+    def transfer(self, files: ModelFiles) -> dict[str, int]:
+        """Start from another run's snapshot: every tensor of the same name and shape; returns counts taken.
 
         A lower resolution fits where channel_base and channel_max agree. An encoder of half the resolution and
-        twice the width becomes the later stages of this one.
+        twice the width becomes the later stages of this one. A snapshot of the same resolution goes on at its
+        image count, with Adam's second moments as it keeps them (one a row).
+
+        Raises
+        ------
+        WeightsError
+            If nothing of its generator fits.
         """
+        same = files.resolution == self.config.resolution
+        moments = files.tensors("optimizer") if same and "optimizer" in files.parts else {}
         taken = {}
         for name, net in self._networks().items():
             own = net.state_dict()
-            given = parts.get(name, {})
-            if name == "encoder" and self.encoder and "stem.weight" in given:
-                given = _deepen(given) if given["stem.weight"].shape != own["stem.weight"].shape else given
+            given = files.tensors(name) if name in files.parts else {}
+            if name == "encoder" and "stem.weight" in given and not same:
+                given = _deepen(given)
             fit = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
             net.load_state_dict(own | fit)
             taken[name] = len(fit)
+            for key, parameter in net.named_parameters():
+                if f"{name}.{key}" in moments:
+                    self.optimizers[name].state[parameter] = _moments(parameter, moments[f"{name}.{key}"])
+        if not taken["generator"]:
+            raise WeightsError(
+                f"no tensor of {files.folder} fits this network: compare channel_base and channel_max"
+            )
+        if moments:
+            self.seen_images = int(files.config("optimizer")["seen_images"])
+            self.path_mean = torch.full_like(self.path_mean, files.config("optimizer")["path_mean"])
         for name, average in self.averages.items():
             average.load_state_dict(self._networks()[name].state_dict())
         return taken
@@ -366,10 +397,10 @@ class GanTrainer:
     def _average(net: nn.Module) -> nn.Module:
         return copy.deepcopy(net).eval().requires_grad_(False)
 
-    def _adam(self, parameters: list[nn.Parameter], ratio: float) -> torch.optim.Adam:
+    def _adam(self, network: nn.Module, ratio: float) -> torch.optim.Adam:
         """Adam with the correction for lazy regularisation (arXiv 1912.04958 App. B)."""
         rate = self.config.learning_rate * ratio
-        return torch.optim.Adam(parameters, lr=rate, betas=(0.0, 0.99**ratio), eps=1e-8)
+        return torch.optim.Adam(network.parameters(), lr=rate, betas=(0.0, 0.99**ratio), eps=1e-8)
 
 
 def pyramid_distance(a: Tensor, b: Tensor, *, levels: int = 3) -> Tensor:
@@ -388,6 +419,16 @@ def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
         for x, y in zip(a, b, strict=True)
     ]
     return torch.stack(terms).mean()
+
+
+def _moments(parameter: nn.Parameter, root_mean_square: Tensor) -> dict[str, Tensor]:
+    """Adam's state with one second moment a row, as if many steps had been made."""
+    spread = root_mean_square.square().reshape(-1, *[1] * (parameter.ndim - 1)).to(parameter.device)
+    return {
+        "step": torch.tensor(10_000.0),
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": (torch.zeros_like(parameter) + spread).reshape(parameter.shape),
+    }
 
 
 def _deepen(encoder: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -437,12 +478,7 @@ def train_gan(
             )
         trainer.load_state_dict(state)
     elif transfer is not None:
-        files = weights.load_model(transfer)
-        taken = trainer.transfer({part: files.tensors(part) for part in files.parts})
-        if not taken["generator"]:
-            raise WeightsError(
-                f"no tensor of {transfer} fits this network: compare channel_base and channel_max"
-            )
+        taken = trainer.transfer(weights.load_model(transfer))
         print("tensors taken over: " + ", ".join(f"{k} {v}" for k, v in taken.items()))
     total = int(config.total_kimg * 1000)
     log = RunLog(out, total=config.total_kimg, unit="kimg", done=trainer.seen_images / 1000)
@@ -467,7 +503,11 @@ def train_gan(
 
 
 def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
-    """Portable half-precision model folder; another run starts from it with `transfer`."""
+    """Portable model folder, another run goes on from it with `transfer`.
+
+    Averaged generator and encoder and the discriminator in half precision, and of Adam the root of the second
+    moment averaged over each row of a parameter: the rate of a row survives, what varies within it does not.
+    """
     generator = trainer.averages["generator"]
     assert isinstance(generator, Generator)
     weights.save_part(folder, "generator", generator.state_dict(), generator.config(), dtype="float16")
@@ -481,6 +521,15 @@ def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
     encoder = trainer.averages.get("encoder")
     if isinstance(encoder, Encoder):
         weights.save_part(folder, "encoder", encoder.state_dict(), encoder.config(), dtype="float16")
+    moments = {}
+    for name, net in trainer._networks().items():
+        for key, parameter in net.named_parameters():
+            state = trainer.optimizers[name].state.get(parameter)
+            if state:
+                rows = state["exp_avg_sq"].reshape(parameter.shape[0] if parameter.ndim else 1, -1)
+                moments[f"{name}.{key}"] = rows.mean(dim=1).sqrt()
+    progress = {"seen_images": trainer.seen_images, "path_mean": float(trainer.path_mean)}
+    weights.save_part(folder, "optimizer", moments, progress, dtype="float32")
 
 
 @torch.no_grad()

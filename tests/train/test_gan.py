@@ -1,0 +1,155 @@
+"""GAN training: a killed run continues as if it had never stopped, and it learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from progression import weights
+from progression.errors import UsageError, WeightsError
+from progression.stylegan2 import Generator
+from progression.train.gan import (
+    PRESETS,
+    GanConfig,
+    GanTrainer,
+    feature_distance,
+    pyramid_distance,
+    train_gan,
+    with_overrides,
+)
+from progression.train.loop import batch_indices, ema_beta
+
+TINY = GanConfig(
+    resolution=16,
+    total_kimg=0.024,
+    batch=4,
+    z_dim=8,
+    w_dim=8,
+    mapping_layers=1,
+    channel_base=64,
+    channel_max=8,
+    mbstd_group_size=2,
+    r1_interval=2,
+    path_interval=3,
+    encoder_width=4,
+    snapshot_kimg=0.008,
+    compute_dtype="float32",
+)
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.randint(0, 256, (10, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def weights_of(trainer: GanTrainer) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value.clone()
+        for name, net in (trainer._networks() | trainer.averages).items()
+        for key, value in net.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("changes", [{}, {"encoder_width": 0, "ada_target": 0.6}])
+def test_a_run_resumed_from_disk_is_identical(images: Tensor, tmp_path: Path, changes: dict) -> None:
+    config = replace(TINY, **changes)
+    whole = GanTrainer(config, images)
+    for _ in range(6):
+        whole.step()
+    train_gan(images, tmp_path, config=replace(config, total_kimg=0.012))
+    train_gan(images, tmp_path, config=config)
+    resumed = GanTrainer(config, images)
+    resumed.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
+    assert resumed.seen_images == whole.seen_images == 24
+    expected, found = weights_of(whole), weights_of(resumed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_snapshot_is_a_model_and_starts_a_larger_run(images: Tensor, tmp_path: Path) -> None:
+    folder = train_gan(images, tmp_path / "small", config=replace(TINY, total_kimg=0.008))
+    files = weights.load_model(folder)
+    assert set(files.parts) == {"generator", "discriminator", "encoder", "optimizer"}
+    generator = Generator(**files.config("generator"))
+    generator.load_state_dict(files.tensors("generator"))
+    larger = replace(TINY, resolution=32, encoder_width=2)
+    trainer = GanTrainer(larger, torch.zeros(4, 32, 32, dtype=torch.uint8))
+    taken = trainer.transfer(files)
+    own = trainer.generator.state_dict()
+    shared = generator.state_dict()
+    assert taken["generator"] == len(shared)
+    assert all(torch.equal(own[key], value) for key, value in shared.items())
+    assert taken["encoder"] > 10
+    assert trainer.seen_images == 0
+
+
+def test_a_snapshot_goes_on_elsewhere(images: Tensor, tmp_path: Path) -> None:
+    folder = train_gan(images, tmp_path / "here", config=replace(TINY, total_kimg=0.016))
+    there = GanTrainer(TINY, images)
+    there.transfer(weights.load_model(folder))
+    here = GanTrainer(TINY, images)
+    here.load_state_dict(torch.load(tmp_path / "here" / "checkpoint.pt", weights_only=True))
+    assert there.seen_images == 16
+    for name, net in here._networks().items():
+        for a, b in zip(net.parameters(), there._networks()[name].parameters(), strict=True):
+            if (kept := here.optimizers[name].state.get(a)) is None:
+                continue
+            moved = there.optimizers[name].state[b]["exp_avg_sq"]
+            rows = kept["exp_avg_sq"].reshape(a.shape[0] if a.ndim else 1, -1).mean(dim=1)
+            torch.testing.assert_close(moved.reshape(len(rows), -1).mean(dim=1), rows)
+    assert torch.isfinite(there.step()["loss_g"])
+
+
+def test_portable_snapshot_of_the_large_preset_is_small(tmp_path: Path) -> None:
+    config = PRESETS["gpu"]
+    trainer = GanTrainer(config, torch.zeros(config.batch, 256, 256, dtype=torch.uint8))
+    parameters = [p for net in trainer._networks().values() for p in net.parameters()]
+    halves = sum(v.numel() for net in trainer._networks().values() for v in net.state_dict().values())
+    rows = sum(p.shape[0] if p.ndim else 1 for p in parameters)
+    assert config.channel_base == 8192
+    assert 2 * halves + 4 * rows < 60e6  # bytes
+
+
+def test_batches_cover_the_data_once_an_epoch_and_depend_on_the_position_alone() -> None:
+    stream = torch.cat([batch_indices(10, 4, position=p, seed=3) for p in range(0, 20, 4)])
+    assert sorted(stream[:10].tolist()) == sorted(stream[10:].tolist()) == list(range(10))
+    assert stream[:10].tolist() != stream[10:].tolist()
+    assert torch.equal(batch_indices(10, 4, position=8, seed=3), stream[8:12])
+
+
+def test_ema_half_life() -> None:
+    assert ema_beta(16, half_life_kimg=0.016, seen_images=10**6, rampup=None) == pytest.approx(0.5)
+    assert ema_beta(16, half_life_kimg=10, seen_images=160, rampup=0.1) == pytest.approx(0.5)
+
+
+def test_distances_by_hand() -> None:
+    a, b = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    assert float(pyramid_distance(a, b)) == pytest.approx(1.0)
+    assert float(feature_distance([2 * b], [b])) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_reconstruction_improves(images: Tensor) -> None:
+    smooth = torch.nn.functional.interpolate(images[:4, None].float(), size=(4, 4)).repeat_interleave(4, 2)
+    few = smooth.repeat_interleave(4, 3)[:, 0].to(torch.uint8)
+    trainer = GanTrainer(replace(TINY, path_interval=0, style_mixing=0.0), few)
+    history = [float(trainer.step()["pixel"]) for _ in range(60)]
+    assert sum(history[-10:]) < 0.7 * sum(history[:10])
+
+
+def test_wrong_use_is_told(images: Tensor, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown preset 'tpu'"):
+        with_overrides("tpu")
+    with pytest.raises(UsageError, match="expected uint8 pictures of 16²"):
+        GanTrainer(TINY, images[:, :8])
+    with pytest.raises(UsageError, match="give more pictures"):
+        GanTrainer(TINY, images[:3])
+    train_gan(images, tmp_path, config=replace(TINY, total_kimg=0.004))
+    with pytest.raises(UsageError, match="trained with other seed"):
+        train_gan(images, tmp_path, config=replace(TINY, seed=1))
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(WeightsError, match="not a readable checkpoint"):
+        train_gan(images, tmp_path, config=TINY)
