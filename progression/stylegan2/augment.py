@@ -1,12 +1,12 @@
 """Adaptive discriminator augmentation: the pipeline (arXiv 2006.06676 §2 and App. B).
 
-Every transformation is applied with probability `config.<name> · p`, to each image on its own, and all of it is
-differentiable twice (R1 differentiates the discriminator's gradient through the pipeline).
+Every transformation is applied with probability `config.<name> · p`, to each image on its own, and all of it
+is differentiable twice (R1 differentiates the discriminator's gradient through the pipeline).
 
 | group | transformations | how |
 |---|---|---|
 | blit | x-flip, 90° rotations, integer translation | with geom |
-| geom | isotropic scale, rotation, anisotropic scale, rotation, translation | one homography, resampled once |
+| geom | isotropic scale, rotation, anisotropic scale, rotation, translation | one map, resampled once |
 | color | brightness, contrast, luma flip, hue, saturation | one affine map of RGB |
 | filter | amplification of four octave bands | one separable filter |
 | corruption | additive noise, cutout | |
@@ -42,8 +42,9 @@ _BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
 class AugmentConfig:
     """Probability of each transformation (at p = 1) and its strength.
 
-    Strengths in octaves are standard deviations of log2 of a factor; in turns, half-widths of a uniform angle; in
-    fractions, of the image's size: half-width of `translate`, standard deviation of `shift`, side of `cutout`.
+    Strengths in octaves are standard deviations of log2 of a factor; in turns, half-widths of a uniform angle;
+    in fractions of the image's size, the half-width of `translate`, the standard deviation of `shift` and the
+    side of `cutout`.
     """
 
     xflip: float = 0.0
@@ -107,7 +108,7 @@ PRESETS = {
     "bgcf": replace(_BGC, filter=1.0),
     "bgcfn": replace(_BGC, filter=1.0, noise=1.0),
     "bgcfnc": replace(_BGC, filter=1.0, noise=1.0, cutout=1.0),
-    # Every knee looks like a right one, so no mirroring; a radiograph has no colours, and never swaps bone and air.
+    # every knee looks like a right one, so no mirroring; no colours, and bone and air never swap
     "radiograph": replace(_BG, xflip=0.0, brightness=1.0, contrast=1.0),
 }
 
@@ -150,9 +151,9 @@ class Augment(nn.Module):
         generator
             CPU generator of all draws; PyTorch's own if None.
         debug_percentile
-            Put this percentile of its distribution in place of each drawn strength. As in the official
-            implementation, whose numbers this reproduces, Gaussian draws become erfinv(2q - 1) (without √2), and
-            the second rotation is left out.
+            Put this percentile q in (0, 1) of its distribution in place of each drawn strength. As in the
+            official implementation, whose numbers this reproduces, Gaussian draws become erfinv(2q - 1),
+            without √2, and the second rotation is left out.
 
         Raises
         ------
@@ -217,7 +218,7 @@ class Augment(nn.Module):
     # ------------------------------------------------------------------ color
 
     def _recolor(self, images: Tensor, draw: _Draw) -> Tensor:
-        """C (N, 4, 4), App. B; a grey image is taken for an RGB one of equal channels, the result averaged."""
+        """C of App. B; a grey image is taken for an RGB one of equal channels, and the result averaged."""
         c = self.config
         m = torch.eye(4, dtype=torch.float64).repeat(draw.n, 1, 1)
         identity = m
@@ -341,7 +342,7 @@ class _Bilinear(torch.autograd.Function):
         return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (grid,) = ctx.saved_tensors
         return _BilinearTransposed.apply(grad, grid, ctx.size), None
 
@@ -359,7 +360,7 @@ class _BilinearTransposed(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (grid,) = ctx.saved_tensors
         return _Bilinear.apply(grad, grid), None, None
 

@@ -13,8 +13,8 @@ handling is part of the matrix, and gradients of any order are matrix products.
 
 U continues the axis by one reflection at either end and by zero beyond that.
 
-Sources: I. Daubechies, *Ten Lectures on Wavelets* (1992), §6.4 (sym2 = db2, in closed form) and §8.1.1 (sym6, the
-least asymmetric filter with six vanishing moments); Karras et al., arXiv 2006.06676, App. B.
+Sources: I. Daubechies, *Ten Lectures on Wavelets* (1992), §6.4 (sym2 = db2, in closed form) and §8.1.1 (sym6,
+the least asymmetric filter with six vanishing moments); Karras et al., arXiv 2006.06676, App. B.
 """
 
 from __future__ import annotations
