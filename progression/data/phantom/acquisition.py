@@ -28,7 +28,7 @@ class Style:
     Attributes
     ----------
     equalise
-        How much of the slow change of density over the picture is taken out, 0 (film) to 0.75.
+        How much of the slow change of density over the picture is taken out, 0 (film) to 0.55.
     detail
         Gain of detail finer than about 8 mm.
     sharpen
@@ -71,7 +71,7 @@ def sample_style(rng: np.random.Generator) -> Style:
     """Draw a scanner: a third of them plain films, the rest processed digital pictures."""
     plain = rng.random() < 0.33
     return Style(
-        equalise=float(rng.uniform(0.0, 0.3) if plain else rng.uniform(0.3, 0.7)),
+        equalise=float(rng.uniform(0.0, 0.3) if plain else rng.uniform(0.25, 0.55)),
         detail=float(rng.uniform(0.9, 1.1) if plain else rng.uniform(1.2, 1.9)),
         sharpen=float(rng.uniform(0.0, 0.2) if plain else rng.uniform(0.2, 0.7)),
         blur_mm=float(rng.uniform(0.22, 0.42) if plain else rng.uniform(0.16, 0.26)),

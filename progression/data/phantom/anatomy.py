@@ -164,11 +164,11 @@ def sample_anatomy(rng: np.random.Generator, *, varus_deg: float = 0.0, texture:
         cortex_mm=normal(0.95, 0.12, 0.6, 1.3),
         trabecular_density=normal(1.0, 0.1, 0.7, 1.3),
         texture_contrast=float(np.clip(0.085 * np.exp(0.30 * texture + normal(0, 0.1)), 0.05, 0.3)),
-        texture_coarseness=float(np.clip(np.exp(0.16 * texture + normal(0, 0.06)), 0.6, 1.7)),
+        texture_coarseness=float(np.clip(np.exp(0.12 * texture + normal(0, 0.06)), 0.6, 1.7)),
         plateau_slope_deg=normal(0.0, 1.8),
         dish_mm=(normal(1.0, 0.4, 0.2, 2.0), normal(1.5, 0.5, 0.4, 3.0)),
         scar_mm=(normal(27.0, 2.5), normal(-14.0, 2.0)),
-        leg_mm=(normal(59.0, 4.0), normal(57.0, 5.0), normal(-6.0, 2.0)),
+        leg_mm=(normal(55.5, 3.5), normal(57.0, 5.0), normal(-4.5, 2.0)),
         texture_seed=int(rng.integers(2**31)),
     )
 
@@ -247,8 +247,8 @@ def diseased_outlines(healthy: Outlines, state: JointState, *, size: float) -> O
         return np.asarray(0.30 * length * sigmoid((_AXIS - centre) * np.sign(centre) / 1.6))
 
     narrow_medial = state.medial_space_mm <= state.lateral_space_mm
-    lost = (state.attrition_mm, 0.0) if narrow_medial else (0.0, state.attrition_mm)
-    tibia_top = healthy.tibia_top - spread_over_compartments(_AXIS, *lost)
+    outwards = _AXIS if narrow_medial else -_AXIS
+    tibia_top = healthy.tibia_top - state.attrition_mm * sigmoid((outwards - 15) / 2.5)
     tibia_top += lip(edge, spur.tibia_medial) + lip(-edge, spur.tibia_lateral)
     sharpening = 0.35 * max(spur.tibia_medial, spur.tibia_lateral)
     for peak in (4.8, -5.0):

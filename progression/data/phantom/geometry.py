@@ -112,7 +112,7 @@ class Knee:
         row, column = np.ogrid[:n, :n]
         leaning = struts[row, (column + row // 2) % n] + struts[row, (column - row // 2 + n // 2) % n]
         middle = np.exp(-(((column - n / 2) * _TEXTURE_MM / 13) ** 2))
-        grain = (1 - 0.7 * middle) * upright + 0.45 * middle * leaning
+        grain = (1 - 0.7 * middle) * upright + 0.35 * middle * leaning
         # Level lines of a slow field: faint curved bands, as struts and old scars leave them.
         bands = sum(np.exp(-((slow() / 0.09) ** 2)) for _ in range(2))
         uneven = slow()
