@@ -52,7 +52,7 @@ def demo(
 
 def predict(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG, WebP, TIFF or .npy, one knee each.")
+        list[str], typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or .npy, one knee each.")
     ],
     side: Annotated[
         str | None,
