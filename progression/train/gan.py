@@ -1,14 +1,15 @@
-"""Train the generator: StyleGAN2-ADA, alone or jointly with an encoder.
+"""Train the generator: StyleGAN2-ADA, alone or jointly with an encoder of its input.
 
-Each step sees a batch of N real radiographs x. Without an encoder the N fakes are g(f(z)). With one, half of
-them are reconstructions g(E(x)) of half of the batch: the discriminator judges both kinds, and the
+Each step sees a batch of N real radiographs x. Without an encoder the N fakes are g(f(z)), z ~ N(0, I). With one,
+half of them are reconstructions g(f(E(x))) of half of the batch: the discriminator judges both kinds, and the
 reconstruction tells the generator what knees look like long before the adversarial signal alone would
-(VAE/GAN, arXiv 1512.09300; in-domain inversion, arXiv 2004.00049).
+(VAE/GAN, arXiv 1512.09300). E ends in a batch normalisation without affine part, so that its codes have the
+mean and variance of z and both kinds of fakes come from one distribution of w.
 
     L_D = −log σ(D(x)) − log(1 − σ(D(fake))) + γ/2 ‖∇D(x)‖²                     (R1, every r1_interval steps)
     L_G = −log σ(D(fake)) + λ_path (‖J_wᵀy‖ − a)²                              (every path_interval steps)
-          + λ_pixel Σ_s |↓_s g(E(x)) − ↓_s x| + λ_feature |D_l(g(E(x))) − D_l(x)| / |D_l(x)|
-          + λ_latent |E(g(w)) − w|² / σ_w² + λ_offset |E_offset(x)|² / σ_w²
+          + λ_pixel mean_s |↓_s x̃ − ↓_s x| + λ_feature mean_l |D_l(x̃) − D_l(x)| / |D_l(x)|,    x̃ = g(f(E(x)))
+    L_E = the reconstruction terms of L_G + λ_code |E(g(f(z))) − z|²
 
 Every random draw comes from one generator whose state is in the checkpoint and batches are a function of the
 image count, so that a killed run continues as if it had never stopped.
@@ -67,13 +68,14 @@ class GanConfig:
     path_interval : steps between path-length steps, 0 for none
     ada_target : r_t that the augmentation strength aims at; None for no augmentation
     encoder_width : feature maps of the encoder's first stage; 0 trains without an encoder
+    pixel_weight, feature_weight, code_weight : λ_pixel, λ_feature, λ_code
     compute_dtype : precision of activations, "float32" or "bfloat16"
     """
 
     resolution: int = 128
     total_kimg: float = 100.0
     batch: int = 16
-    z_dim: int = 512
+    z_dim: int = 64
     w_dim: int = 512
     mapping_layers: int = 2
     channel_base: int = 2048
@@ -92,8 +94,7 @@ class GanConfig:
     encoder_width: int = 16
     pixel_weight: float = 4.0
     feature_weight: float = 1.0
-    latent_weight: float = 0.1
-    offset_weight: float = 0.05
+    code_weight: float = 0.1
     compute_dtype: str = "bfloat16"
     snapshot_kimg: float = 2.0
     seed: int = 0
@@ -120,6 +121,19 @@ PRESETS = {
         snapshot_kimg=20,
     ),
 }
+
+
+class CodeEncoder(nn.Module):
+    """Radiographs (N, 1, R, R) → codes (N, z_dim), each coordinate of zero mean and unit variance."""
+
+    def __init__(self, resolution: int, z_dim: int, width: int) -> None:
+        super().__init__()
+        self.trunk = Encoder(EncoderConfig(resolution, 1, z_dim, 1, width, 256, offset_rank=1))
+        self.norm = nn.BatchNorm1d(z_dim, affine=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        codes: Tensor = self.norm(self.trunk.split(images)[0])
+        return codes
 
 
 class GanTrainer:
@@ -154,12 +168,9 @@ class GanTrainer:
         self.discriminator = Discriminator(
             0, config.resolution, 1, config.channel_base, config.channel_max, config.mbstd_group_size
         )
-        self.encoder: Encoder | None = None
+        self.encoder: CodeEncoder | None = None
         if config.encoder_width:
-            shape = EncoderConfig(
-                config.resolution, self.generator.num_ws, config.w_dim, 1, config.encoder_width, 256
-            )
-            self.encoder = Encoder(shape)
+            self.encoder = CodeEncoder(config.resolution, config.z_dim, config.encoder_width)
         for network in (self.generator, self.discriminator, self.encoder):
             if network is not None:
                 network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -220,11 +231,10 @@ class GanTrainer:
             self.optimizers["encoder"].zero_grad(set_to_none=True)
         scalars: dict[str, Tensor] = {}
         kept = real[: config.batch // 2] if self.encoder else real[:0]
-        w = self._sample_ws(config.batch - len(kept), update_w_avg=True)
+        z, w = self._sample(config.batch - len(kept), update_w_avg=True)
         ws, loss = w, torch.zeros([], device=self.device)
         if self.encoder:
-            base, offsets = self._encode(kept)
-            ws = torch.cat([w, base[:, None] + offsets])
+            ws = torch.cat([w, self.generator.mapping(self._encode(real)[: len(kept)])])
         fakes = self._render(ws)
         maps = self.discriminator.features(self._augment(fakes))
         adversarial = generator_loss(self.discriminator.head(maps[-1]))
@@ -237,18 +247,14 @@ class GanTrainer:
             with torch.no_grad():
                 targets = self.discriminator.features(self._augment(kept)) if self.augment is None else None
             feature = feature_distance([m[n:] for m in maps], targets) if targets else torch.zeros_like(pixel)
-            spread = w[:, 0].detach().var(dim=0).mean() + 1e-4
-            found, _ = self._encode(fakes[:n].detach())
-            latent = (found - w.detach().mean(dim=1)).square().mean() / spread
-            offset = offsets.square().mean() / spread
+            code = (self._encode(fakes[:n].detach()) - z).square().mean()
             loss = (
                 loss
                 + config.pixel_weight * pixel
                 + config.feature_weight * feature
-                + config.latent_weight * latent
-                + config.offset_weight * offset
+                + config.code_weight * code
             )
-            scalars |= {"pixel": pixel.detach(), "feature": feature.detach(), "latent": latent.detach()}
+            scalars |= {"pixel": pixel.detach(), "feature": feature.detach(), "code": code.detach()}
         loss.backward()
         if self.encoder:
             nn.utils.clip_grad_norm_(self.encoder.parameters(), GRADIENT_NORM)
@@ -260,7 +266,7 @@ class GanTrainer:
     def _path_step(self) -> dict[str, Tensor]:
         config = self.config
         self.optimizers["generator"].zero_grad(set_to_none=True)
-        ws = self._sample_ws(max(1, config.batch // 2))
+        _, ws = self._sample(max(1, config.batch // 2))
         fakes = self._render(ws)
         noise = torch.randn(fakes.shape, device=self.device, generator=self.rng)
         lengths = path_lengths(fakes, ws, noise)
@@ -273,10 +279,9 @@ class GanTrainer:
         config = self.config
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
         with torch.no_grad():
-            ws = self._sample_ws(config.batch // 2 if self.encoder else config.batch)
+            _, ws = self._sample(config.batch // 2 if self.encoder else config.batch)
             if self.encoder:
-                base, offsets = self._encode(real[config.batch // 2 :])
-                ws = torch.cat([ws, base[:, None] + offsets])
+                ws = torch.cat([ws, self.generator.mapping(self._encode(real)[config.batch // 2 :])])
             fakes = self._augment(self._render(ws))
         shown = self._augment(real).detach().requires_grad_(regularise)
         real_logits = self.discriminator(shown)
@@ -293,8 +298,8 @@ class GanTrainer:
             scalars["augment_p"] = self.ada.pipeline.p.detach().clone()
         return scalars
 
-    def _sample_ws(self, count: int, *, update_w_avg: bool = False) -> Tensor:
-        """f(z) for fresh z, with style mixing: (count, L, w_dim)."""
+    def _sample(self, count: int, *, update_w_avg: bool = False) -> tuple[Tensor, Tensor]:
+        """Fresh z (count, z_dim) and f(z) (count, L, w_dim), with style mixing."""
         z = torch.randn(count, self.config.z_dim, device=self.device, generator=self.rng)
         ws: Tensor = self.generator.mapping(z, update_w_avg=update_w_avg)
         if self.config.style_mixing > 0:
@@ -303,18 +308,18 @@ class GanTrainer:
             if draws[0] < self.config.style_mixing:
                 cut = 1 + int(draws[1] * (ws.shape[1] - 1))
                 ws = torch.cat([ws[:, :cut], self.generator.mapping(other)[:, cut:]], dim=1)
-        return ws
+        return z, ws
 
     def _render(self, ws: Tensor) -> Tensor:
         image: Tensor = self.generator.synthesis(ws, noise_mode="random", generator=self.rng)
         return image
 
-    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(self, x: Tensor) -> Tensor:
         assert self.encoder is not None
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.config.compute_dtype == "bfloat16"
-        ):
-            return self.encoder.split(x.contiguous(memory_format=torch.channels_last))
+        half = self.config.compute_dtype == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            z: Tensor = self.encoder(x.contiguous(memory_format=torch.channels_last))
+        return z
 
     def _augment(self, x: Tensor) -> Tensor:
         return x if self.augment is None else self.augment(x, generator=self.rng)
@@ -365,8 +370,9 @@ class GanTrainer:
         taken = {}
         for name, net in self._networks().items():
             own = net.state_dict()
-            given = files.tensors(name) if name in files.parts else {}
-            if name == "encoder" and "stem.weight" in given and not same:
+            part = "code_encoder" if name == "encoder" else name
+            given = files.tensors(part) if part in files.parts else {}
+            if name == "encoder" and "trunk.stem.weight" in given and not same:
                 given = _deepen(given)
             fit = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
             net.load_state_dict(own | fit)
@@ -435,10 +441,10 @@ def _deepen(encoder: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names of an encoder's tensors as they are called in one with a further stage in front."""
     moved = {}
     for key, value in encoder.items():
-        if key.startswith("blocks."):
-            _, i, rest = key.split(".", 2)
-            moved[f"blocks.{int(i) + 1}.{rest}"] = value
-        elif not key.startswith("stem"):
+        if key.startswith("trunk.blocks."):
+            i, rest = key.removeprefix("trunk.blocks.").split(".", 1)
+            moved[f"trunk.blocks.{int(i) + 1}.{rest}"] = value
+        elif not key.startswith("trunk.stem"):
             moved[key] = value
     return moved
 
@@ -519,8 +525,10 @@ def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
         dtype="float16",
     )
     encoder = trainer.averages.get("encoder")
-    if isinstance(encoder, Encoder):
-        weights.save_part(folder, "encoder", encoder.state_dict(), encoder.config(), dtype="float16")
+    if isinstance(encoder, CodeEncoder):
+        weights.save_part(
+            folder, "code_encoder", encoder.state_dict(), encoder.trunk.config(), dtype="float16"
+        )
     moments = {}
     for name, net in trainer._networks().items():
         for key, parameter in net.named_parameters():

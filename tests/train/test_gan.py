@@ -73,7 +73,7 @@ def test_a_run_resumed_from_disk_is_identical(images: Tensor, tmp_path: Path, ch
 def test_snapshot_is_a_model_and_starts_a_larger_run(images: Tensor, tmp_path: Path) -> None:
     folder = train_gan(images, tmp_path / "small", config=replace(TINY, total_kimg=0.008))
     files = weights.load_model(folder)
-    assert set(files.parts) == {"generator", "discriminator", "encoder", "optimizer"}
+    assert set(files.parts) == {"generator", "discriminator", "code_encoder", "optimizer"}
     generator = Generator(**files.config("generator"))
     generator.load_state_dict(files.tensors("generator"))
     larger = replace(TINY, resolution=32, encoder_width=2)
