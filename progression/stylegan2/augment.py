@@ -18,7 +18,7 @@ is differentiable twice (R1 differentiates the discriminator's gradient through 
 | C | affine map of colour | (N, 4, 4) |
 | g | gain a band | (N, 4) |
 
-Parameters are drawn on the CPU whatever device the images are on, so that a seed means the same everywhere.
+Strengths are drawn on the CPU whatever device the images are on: they are few, and decide how much to compute.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Augment(nn.Module):
     config
         An `AugmentConfig` or the name of one in `PRESETS`.
     p
-        Overall strength 0 to 1; a buffer, to be changed while training (`ada.AdaptiveProbability`).
+        Overall strength 0 to 1; a buffer, to be changed while training (`ada.AdaptiveAugmentation`).
     """
 
     p: Tensor
@@ -149,7 +149,7 @@ class Augment(nn.Module):
         images
             (N, 1 or 3, H, W), float, about [-1, 1]. The result may exceed that range.
         generator
-            CPU generator of all draws; PyTorch's own if None.
+            Source of all draws, PyTorch's own if None. One on another device gives a seed for each call.
         debug_percentile
             Put this percentile q in (0, 1) of its distribution in place of each drawn strength. As in the
             official implementation, whose numbers this reproduces, Gaussian draws become erfinv(2q - 1),
@@ -165,6 +165,9 @@ class Augment(nn.Module):
         p = min(max(float(self.p), 0.0), 1.0)
         if p == 0.0:
             return images
+        if generator is not None and generator.device.type != "cpu":
+            seed = torch.randint(1 << 62, (1,), generator=generator, device=generator.device)
+            generator = torch.Generator().manual_seed(int(seed))
         draw = _Draw(images.shape[0], p, generator, debug_percentile)
         images = self._move(images, draw)
         images = self._recolor(images, draw)

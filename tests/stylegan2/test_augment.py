@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from progression.errors import UsageError
-from progression.stylegan2.ada import AdaptiveProbability
+from progression.stylegan2.ada import AdaptiveAugmentation
 from progression.stylegan2.augment import PRESETS, Augment, AugmentConfig, warp
 from progression.stylegan2.ops import setup_filter, upfirdn2d
 from progression.stylegan2.wavelet import SYM2, SYM6, downsampling, octave_bands, octave_filters, upsampling
@@ -278,35 +278,35 @@ def test_wrong_use_is_named() -> None:
 # ---------------------------------------------------------------------------- adaptive p
 
 
-def test_adaptive_probability_by_hand() -> None:
-    ada = AdaptiveProbability(ramp_kimg=1.0)
+def test_adaptive_p_by_hand() -> None:
+    ada = AdaptiveAugmentation(ramp_kimg=1.0, interval=2)
     assert math.isnan(ada.r_t)
-    assert ada.update() == 0.0
-    ada.observe(torch.tensor([[2.0], [1.0], [-1.0], [3.0]]))
-    ada.observe(torch.full((6, 1), 0.1))
-    assert ada.update() == pytest.approx(10 / 1000)  # r_t = (3 - 1 + 6) / 10 = 0.8 > 0.6
+    ada.update(torch.tensor([[2.0], [1.0], [-1.0], [3.0]]))
+    assert ada.p == 0.0  # only every second minibatch
+    ada.update(torch.full((6, 1), 0.1))
+    assert ada.p == pytest.approx(10 / 1000)  # r_t = (3 - 1 + 6) / 10 = 0.8 > 0.6
+    assert float(ada.pipeline.p) == pytest.approx(ada.p)
     assert ada.r_t == pytest.approx(0.8)
-    ada.observe(torch.full((400,), -1.0))
-    assert ada.update() == 0.0  # not below zero
-    assert ada.r_t == -1.0
-    for _ in range(3):
-        ada.observe(torch.ones(400))
-        ada.update()
-    assert ada.p == 1.0  # not above one
+    for _ in range(2):
+        ada.update(torch.full((400,), -1.0))
+    assert (ada.p, ada.r_t) == (0.0, -1.0)  # not below zero
+    for _ in range(6):
+        ada.update(torch.ones(400))
+    assert ada.p == float(ada.pipeline.p) == 1.0  # not above one
 
 
-def test_adaptive_probability_resumes_in_the_middle() -> None:
-    whole, first = AdaptiveProbability(0.5), AdaptiveProbability(0.5)
+def test_adaptive_p_resumes_between_adjustments() -> None:
+    whole, first, second = (AdaptiveAugmentation(p=p) for p in (0.5, 0.5, 0.1))
     for ada in (whole, first):
-        ada.observe(torch.tensor([1.0, 1.0, 1.0]))
-    second = AdaptiveProbability()
+        ada.update(torch.tensor([1.0, 1.0, 1.0]))
     second.load_state_dict(first.state_dict())
     for ada in (whole, second):
-        ada.observe(torch.tensor([-1.0, 1.0]))
-        ada.update()
+        for _ in range(4):
+            ada.update(torch.tensor([-1.0, 1.0]))
     assert second.state_dict() == whole.state_dict()
+    assert torch.equal(second.pipeline.p, whole.pipeline.p)
 
 
-def test_adaptive_probability_refuses_nonsense() -> None:
-    with pytest.raises(UsageError, match="0 <= p <= p_max <= 1"):
-        AdaptiveProbability(1.5)
+def test_adaptive_p_refuses_nonsense() -> None:
+    with pytest.raises(UsageError, match=r"0 <= p <= p_max <= 1.*received p=1\.5"):
+        AdaptiveAugmentation(p=1.5)

@@ -18,13 +18,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from official_files import golden, module_tree, posing, snapshot
 
 from progression.convert import convert
 from progression.errors import WeightsError
 from progression.stylegan2 import Discriminator, Generator
 from progression.stylegan2.checkpoint import discriminator_of, generator_of, read_official
 from progression.weights import load_model
+from tests.stylegan2.official_files import golden, module_tree, posing, snapshot
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 WATCHED = {
