@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 failure, 2 wrong use, 130 stopped by Ctrl-C.
 """
 
-import importlib.util
 import os
 import sys
 import traceback
@@ -50,9 +49,7 @@ def build_app() -> typer.Typer:
     app.command("predict")(_predict.predict)
     app.command("cohort")(_predict.cohort)
     for group in GROUPS:
-        module = f"progression.cli.{group}"
-        if importlib.util.find_spec(module) is not None:
-            app.add_typer(import_module(module).app, name=group)
+        app.add_typer(import_module(f"progression.cli.{group}").app, name=group)
     return app
 
 
