@@ -11,7 +11,7 @@ mean and variance of z and both kinds of fakes come from one distribution of w.
           + λ_pixel mean_s |↓_s x̃ − ↓_s x| + λ_feature mean_l |D_l(x̃) − D_l(x)| / |D_l(x)|,    x̃ = g(f(E(x)))
     L_E = the reconstruction terms of L_G + λ_code |E(g(f(z))) − z|²
 
-Every random draw comes from one generator whose state is in the checkpoint and batches are a function of the
+Every random draw comes from generators whose state is in the checkpoint and batches are a function of the
 image count, so that a killed run continues as if it had never stopped.
 """
 
@@ -33,6 +33,7 @@ from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError, WeightsError
 from progression.files import atomic_write
 from progression.stylegan2 import Discriminator, Generator
+from progression.stylegan2.ada import AdaptiveAugmentation
 from progression.stylegan2.losses import (
     discriminator_loss,
     generator_loss,
@@ -189,13 +190,12 @@ class GanTrainer:
                 self.encoder.parameters(), lr=config.encoder_learning_rate, betas=(0.9, 0.99)
             )
         self.rng = torch.Generator(self.device).manual_seed(config.seed)
+        self.host_rng = torch.Generator().manual_seed(config.seed + 1)  # choices that the host must know
         self.seen_images = 0
         self.path_mean = torch.zeros([], device=self.device)
         self.augment: nn.Module | None = None
-        self.ada: Any = None
+        self.ada: AdaptiveAugmentation | None = None
         if config.ada_target is not None:
-            from progression.stylegan2.ada import AdaptiveAugmentation
-
             self.ada = AdaptiveAugmentation(target=config.ada_target)
             self.augment = self.ada.pipeline.to(self.device)
 
@@ -295,7 +295,7 @@ class GanTrainer:
         self.optimizers["discriminator"].step()
         if self.ada is not None:
             self.ada.update(real_logits.detach())
-            scalars["augment_p"] = self.ada.pipeline.p.detach().clone()
+            scalars["augment_p"] = torch.tensor(self.ada.p)
         return scalars
 
     def _sample(self, count: int, *, update_w_avg: bool = False) -> tuple[Tensor, Tensor]:
@@ -303,7 +303,7 @@ class GanTrainer:
         z = torch.randn(count, self.config.z_dim, device=self.device, generator=self.rng)
         ws: Tensor = self.generator.mapping(z, update_w_avg=update_w_avg)
         if self.config.style_mixing > 0:
-            draws = torch.rand(2, device=self.device, generator=self.rng)
+            draws = torch.rand(2, generator=self.host_rng)
             other = torch.randn(z.shape, device=self.device, generator=self.rng)
             if draws[0] < self.config.style_mixing:
                 cut = 1 + int(draws[1] * (ws.shape[1] - 1))
@@ -322,7 +322,7 @@ class GanTrainer:
         return z
 
     def _augment(self, x: Tensor) -> Tensor:
-        return x if self.augment is None else self.augment(x, generator=self.rng)
+        return x if self.augment is None else self.augment(x, generator=self.host_rng)
 
     # ---- state ----------------------------------------------------------------------------------------------
 
@@ -335,6 +335,7 @@ class GanTrainer:
             "averages": {name: net.state_dict() for name, net in self.averages.items()},
             "optimizers": {name: adam.state_dict() for name, adam in self.optimizers.items()},
             "rng": self.rng.get_state(),
+            "host_rng": self.host_rng.get_state(),
             "path_mean": self.path_mean,
             "ada": self.ada.state_dict() if self.ada is not None else {},
         }
@@ -348,6 +349,7 @@ class GanTrainer:
         for name, adam in self.optimizers.items():
             adam.load_state_dict(state["optimizers"][name])
         self.rng.set_state(state["rng"].cpu())
+        self.host_rng.set_state(state["host_rng"])
         self.seen_images = int(state["seen_images"])
         self.path_mean = tensors_to(state["path_mean"], self.device)
         if self.ada is not None:
