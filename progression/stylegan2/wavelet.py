@@ -56,7 +56,7 @@ def upsampling(n: int, device: torch.device) -> Tensor:
         for tap, value in enumerate(SYM6):
             if 0 <= first + tap < len(matrix):
                 matrix[first + tap, reflect(k, n)] += 2**0.5 * value
-    return torch.from_numpy(matrix).float().to(device)
+    return _constant(matrix, device)
 
 
 @lru_cache(maxsize=32)
@@ -65,7 +65,7 @@ def downsampling(n: int, device: torch.device) -> Tensor:
     matrix = np.zeros((n, 2 * n + _TAPS - 2))
     for k in range(n):
         matrix[k, 2 * k : 2 * k + _TAPS] = np.array(SYM6) / 2**0.5
-    return torch.from_numpy(matrix).float().to(device)
+    return _constant(matrix, device)
 
 
 @lru_cache(maxsize=32)
@@ -77,7 +77,12 @@ def octave_bands(n: int, device: torch.device) -> Tensor:
     for row in range(n):
         for offset in range(-reach, reach + 1):
             matrix[:, row, reflect(row + offset, n)] += filters[:, reach + offset]
-    return torch.from_numpy(matrix).float().to(device)
+    return _constant(matrix, device)
+
+
+def _constant(matrix: np.ndarray[Any, np.dtype[np.float64]], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # cached, and must serve training whoever asked first
+        return torch.from_numpy(matrix).float().to(device)
 
 
 def octave_filters() -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -83,6 +83,14 @@ def test_down_undoes_up() -> None:
     assert torch.allclose(downsampling(n, CPU) @ upsampling(n, CPU)[own], torch.eye(n), atol=1e-6)
 
 
+def test_matrices_serve_training_after_inference() -> None:
+    x = torch.randn(1, 1, 13, 11)
+    with torch.inference_mode():
+        Augment("bgcf")(x, generator=seeded())
+    Augment("bgcf")(x.requires_grad_(), generator=seeded()).sum().backward()
+    assert x.grad is not None
+
+
 def test_octave_bands() -> None:
     filters = octave_filters()
     assert filters.shape == (4, 43)
