@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -66,15 +67,11 @@ class Subjects:
 
     def knees(self, split: str | None = None) -> Knees:
         """Baselines of a split, this one's by default, at the model's resolution."""
-        loaded = load_baselines(
-            read_visits(self.table),
-            resolution=self.files.resolution,
-            root=self.images,
-            split=split or self.split,
-        )
-        if not 0 < self.limit < len(loaded):
-            return loaded
-        return loaded.select(np.sort(np.random.default_rng(0).choice(len(loaded), self.limit, replace=False)))
+        table = read_visits(self.table)
+        wanted = split or self.split
+        if self.limit:
+            table = _some_knees(table, wanted, self.limit)
+        return load_baselines(table, resolution=self.files.resolution, root=self.images, split=wanted)
 
     def grader(self) -> Grader:
         """The model's grader, ready for use."""
@@ -196,6 +193,15 @@ def pick_device(name: str) -> str:
     if name == "cuda" and not has_cuda:
         raise UsageError("device cuda was asked for and PyTorch finds none: use --device cpu")
     return "cuda" if has_cuda and name != "cpu" else "cpu"
+
+
+def _some_knees(table: pd.DataFrame, split: str, limit: int) -> pd.DataFrame:
+    """Visits of at most `limit` knees of a split, drawn with a fixed seed."""
+    knee = pd.MultiIndex.from_frame(table[["subject", "side"]])
+    known = knee[(table["split"] == split).to_numpy()].unique() if "split" in table else knee.unique()
+    if len(known) <= limit:
+        return table
+    return table[knee.isin(known[np.random.default_rng(0).choice(len(known), limit, replace=False)])]
 
 
 def _available(load: Callable[..., T], progress: Say, *args: Any, **options: Any) -> T | None:

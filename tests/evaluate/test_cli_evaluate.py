@@ -93,7 +93,7 @@ def test_generator(model: Path, table: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_inversion(model: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--steps", "0", "--steps", "4", "--draws", "5", "--limit", "6", "--device", "cpu"]
+    options = ["--steps", "0", "--steps", "3", "--draws", "5", "--limit", "6", "--device", "cpu"]
     command = ["evaluate", "inversion", "--model", str(model), "--table", str(table), "--out", str(tmp_path)]
     assert run([*command, *options]) == 0
     report = report_of(tmp_path, "inversion")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
@@ -95,6 +95,7 @@ def test_separated_classes_still_have_an_interval() -> None:
     assert auc_delong([1, 1, 0], [1, 2, 3])[1][0] == 0.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(-5, 5)), min_size=4, max_size=40))
 def test_invariants(rows: list[tuple[bool, int]]) -> None:
     rows = [*rows, (True, 0), (False, 0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
@@ -41,6 +41,7 @@ def test_slope_without_a_maximum_is_nan(y: list[int], p: list[float]) -> None:
     assert np.isnan(calibration_slope(y, p)).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=50))
 def test_bounds(rows: list[tuple[bool, float]]) -> None:
     y, p = [int(r[0]) for r in rows], [r[1] for r in rows]

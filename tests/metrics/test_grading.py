@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion
@@ -23,6 +23,7 @@ def test_by_hand() -> None:
     assert quadratic_kappa(read, predicted) == pytest.approx(0.5)
 
 
+@settings(deadline=None)
 @given(GRADES)
 def test_agrees_with_scikit_learn(rows: list[tuple[int, int]]) -> None:
     read, predicted = [r[0] for r in rows], [r[1] for r in rows]
