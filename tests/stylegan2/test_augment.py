@@ -17,8 +17,9 @@ from torch import Tensor
 
 from progression.errors import UsageError
 from progression.stylegan2.ada import AdaptiveAugmentation
-from progression.stylegan2.augment import PRESETS, Augment, AugmentConfig, warp
+from progression.stylegan2.augment import PRESETS, Augment, AugmentConfig
 from progression.stylegan2.ops import setup_filter, upfirdn2d
+from progression.stylegan2.warp import warp
 from progression.stylegan2.wavelet import SYM2, SYM6, downsampling, octave_bands, octave_filters, upsampling
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "augment_grey.npz"
