@@ -1,15 +1,14 @@
-"""Train the generator: StyleGAN2-ADA, alone or jointly with an encoder of its input.
+"""Train the generator: StyleGAN2-ADA, alone or jointly with a variational encoder of its input.
 
 Each step sees a batch of N real radiographs x. Without an encoder the N fakes are g(f(z)), z ~ N(0, I). With one,
-half of them are reconstructions g(f(E(x))) of half of the batch: the discriminator judges both kinds, and the
+half of them are reconstructions x̃ = g(f(μ + σ·ε)), (μ, σ) = E(x): the discriminator judges both kinds, and the
 reconstruction tells the generator what knees look like long before the adversarial signal alone would
-(VAE/GAN, arXiv 1512.09300). E ends in a batch normalisation without affine part, so that its codes have the
-mean and variance of z and both kinds of fakes come from one distribution of w.
+(VAE/GAN, arXiv 1512.09300). The divergence from N(0, I) keeps the codes of real knees where z is drawn.
 
     L_D = −log σ(D(x)) − log(1 − σ(D(fake))) + γ/2 ‖∇D(x)‖²                     (R1, every r1_interval steps)
     L_G = −log σ(D(fake)) + λ_path (‖J_wᵀy‖ − a)²                              (every path_interval steps)
-          + λ_pixel mean_s |↓_s x̃ − ↓_s x| + λ_feature mean_l |D_l(x̃) − D_l(x)| / |D_l(x)|,    x̃ = g(f(E(x)))
-    L_E = the reconstruction terms of L_G + λ_code |E(g(f(z))) − z|²
+          + λ_pixel mean_s |↓_s x̃ − ↓_s x| + λ_feature mean_l |D_l(x̃) − D_l(x)| / |D_l(x)|
+    L_E = L_G + λ_divergence KL(N(μ, σ²) ‖ N(0, I))
 
 Every random draw comes from generators whose state is in the checkpoint and batches are a function of the
 image count, so that a killed run continues as if it had never stopped.
@@ -69,7 +68,7 @@ class GanConfig:
     path_interval : steps between path-length steps, 0 for none
     ada_target : r_t that the augmentation strength aims at; None for no augmentation
     encoder_width : feature maps of the encoder's first stage; 0 trains without an encoder
-    pixel_weight, feature_weight, code_weight : λ_pixel, λ_feature, λ_code
+    pixel_weight, feature_weight, divergence_weight : λ_pixel, λ_feature, λ_divergence (KL in nats)
     compute_dtype : precision of activations, "float32" or "bfloat16"
     """
 
@@ -83,7 +82,7 @@ class GanConfig:
     channel_max: int = 128
     mbstd_group_size: int = 4
     learning_rate: float = 0.0025
-    encoder_learning_rate: float = 0.0005
+    encoder_learning_rate: float = 0.001
     r1_gamma: float | None = None
     r1_interval: int = 16
     path_weight: float = 2.0
@@ -95,7 +94,7 @@ class GanConfig:
     encoder_width: int = 16
     pixel_weight: float = 4.0
     feature_weight: float = 1.0
-    code_weight: float = 0.1
+    divergence_weight: float = 0.001
     compute_dtype: str = "bfloat16"
     snapshot_kimg: float = 2.0
     seed: int = 0
@@ -125,16 +124,15 @@ PRESETS = {
 
 
 class CodeEncoder(nn.Module):
-    """Radiographs (N, 1, R, R) → codes (N, z_dim), each coordinate of zero mean and unit variance."""
+    """Radiographs (N, 1, R, R) → mean and log variance of their codes, (N, z_dim) each; N(0, I) untrained."""
 
     def __init__(self, resolution: int, z_dim: int, width: int) -> None:
         super().__init__()
-        self.trunk = Encoder(EncoderConfig(resolution, 1, z_dim, 1, width, 256, offset_rank=1))
-        self.norm = nn.BatchNorm1d(z_dim, affine=False)
+        self.trunk = Encoder(EncoderConfig(resolution, 1, 2 * z_dim, 1, width, 256, offset_rank=1))
 
-    def forward(self, images: Tensor) -> Tensor:
-        codes: Tensor = self.norm(self.trunk.split(images)[0])
-        return codes
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.trunk.split(images)[0].chunk(2, dim=1)
+        return mean, log_variance.clamp(-10, 4)
 
 
 class GanTrainer:
@@ -231,10 +229,11 @@ class GanTrainer:
             self.optimizers["encoder"].zero_grad(set_to_none=True)
         scalars: dict[str, Tensor] = {}
         kept = real[: config.batch // 2] if self.encoder else real[:0]
-        z, w = self._sample(config.batch - len(kept), update_w_avg=True)
+        w = self._sample(config.batch - len(kept), update_w_avg=True)
         ws, loss = w, torch.zeros([], device=self.device)
         if self.encoder:
-            ws = torch.cat([w, self.generator.mapping(self._encode(real)[: len(kept)])])
+            code, divergence = self._encode(kept)
+            ws = torch.cat([w, self.generator.mapping(code)])
         fakes = self._render(ws)
         maps = self.discriminator.features(self._augment(fakes))
         adversarial = generator_loss(self.discriminator.head(maps[-1]))
@@ -247,14 +246,13 @@ class GanTrainer:
             with torch.no_grad():
                 targets = self.discriminator.features(self._augment(kept)) if self.augment is None else None
             feature = feature_distance([m[n:] for m in maps], targets) if targets else torch.zeros_like(pixel)
-            code = (self._encode(fakes[:n].detach()) - z).square().mean()
             loss = (
                 loss
                 + config.pixel_weight * pixel
                 + config.feature_weight * feature
-                + config.code_weight * code
+                + config.divergence_weight * divergence
             )
-            scalars |= {"pixel": pixel.detach(), "feature": feature.detach(), "code": code.detach()}
+            scalars |= {"pixel": pixel.detach(), "feature": feature.detach(), "nats": divergence.detach()}
         loss.backward()
         if self.encoder:
             nn.utils.clip_grad_norm_(self.encoder.parameters(), GRADIENT_NORM)
@@ -266,7 +264,7 @@ class GanTrainer:
     def _path_step(self) -> dict[str, Tensor]:
         config = self.config
         self.optimizers["generator"].zero_grad(set_to_none=True)
-        _, ws = self._sample(max(1, config.batch // 2))
+        ws = self._sample(max(1, config.batch // 2))
         fakes = self._render(ws)
         noise = torch.randn(fakes.shape, device=self.device, generator=self.rng)
         lengths = path_lengths(fakes, ws, noise)
@@ -279,9 +277,9 @@ class GanTrainer:
         config = self.config
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
         with torch.no_grad():
-            _, ws = self._sample(config.batch // 2 if self.encoder else config.batch)
+            ws = self._sample(config.batch // 2 if self.encoder else config.batch)
             if self.encoder:
-                ws = torch.cat([ws, self.generator.mapping(self._encode(real)[config.batch // 2 :])])
+                ws = torch.cat([ws, self.generator.mapping(self._encode(real[config.batch // 2 :])[0])])
             fakes = self._augment(self._render(ws))
         shown = self._augment(real).detach().requires_grad_(regularise)
         real_logits = self.discriminator(shown)
@@ -298,8 +296,8 @@ class GanTrainer:
             scalars["augment_p"] = torch.tensor(self.ada.p)
         return scalars
 
-    def _sample(self, count: int, *, update_w_avg: bool = False) -> tuple[Tensor, Tensor]:
-        """Fresh z (count, z_dim) and f(z) (count, L, w_dim), with style mixing."""
+    def _sample(self, count: int, *, update_w_avg: bool = False) -> Tensor:
+        """f(z) for fresh z, with style mixing: (count, L, w_dim)."""
         z = torch.randn(count, self.config.z_dim, device=self.device, generator=self.rng)
         ws: Tensor = self.generator.mapping(z, update_w_avg=update_w_avg)
         if self.config.style_mixing > 0:
@@ -308,18 +306,21 @@ class GanTrainer:
             if draws[0] < self.config.style_mixing:
                 cut = 1 + int(draws[1] * (ws.shape[1] - 1))
                 ws = torch.cat([ws[:, :cut], self.generator.mapping(other)[:, cut:]], dim=1)
-        return z, ws
+        return ws
 
     def _render(self, ws: Tensor) -> Tensor:
         image: Tensor = self.generator.synthesis(ws, noise_mode="random", generator=self.rng)
         return image
 
-    def _encode(self, x: Tensor) -> Tensor:
+    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A draw of each code (N, z_dim), and the mean divergence from N(0, I) in nats."""
         assert self.encoder is not None
         half = self.config.compute_dtype == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            z: Tensor = self.encoder(x.contiguous(memory_format=torch.channels_last))
-        return z
+            mean, log_variance = self.encoder(x.contiguous(memory_format=torch.channels_last))
+        draw = torch.randn(mean.shape, device=self.device, generator=self.rng)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
+        return mean + draw * (0.5 * log_variance).exp(), divergence
 
     def _augment(self, x: Tensor) -> Tensor:
         return x if self.augment is None else self.augment(x, generator=self.host_rng)
