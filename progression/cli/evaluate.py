@@ -41,10 +41,11 @@ def generator(
 ) -> None:
     """FID, KID, precision, recall, memorisation and path length; floors from the table's split train."""
     from progression.evaluate.generator import generator_table
-    from progression.evaluate.run import Subjects, pick_device, run_generator
+    from progression.evaluate.run import Subjects, run_generator
+    from progression.predict import choose_device
 
     report = run_generator(
-        Subjects(model, table, images, split, pick_device(device), limit),
+        Subjects(model, table, images, split, choose_device(device), limit),
         n_samples=samples,
         n_path=path_samples,
         truncation_psi=psi,
@@ -65,18 +66,22 @@ def inversion(
     device: Device = "auto",
     limit: Limit = 0,
     steps: Annotated[
-        list[int] | None, typer.Option(min=0, help="Refinement steps to compare; repeatable.")
+        list[int] | None,
+        typer.Option(
+            min=0, help="Refinement steps to compare, repeatable; default: none, a prediction's, thrice that."
+        ),
     ] = None,
     draws: Draws = 1000,
     seed: Seed = 0,
 ) -> None:
     """PSNR, SSIM, LPIPS and grade of g(E(x)) against x, by number of refinement steps."""
     from progression.evaluate.inversion import inversion_table
-    from progression.evaluate.run import Subjects, pick_device, run_inversion
+    from progression.evaluate.run import STEPS, Subjects, run_inversion
+    from progression.predict import choose_device
 
     report = run_inversion(
-        Subjects(model, table, images, split, pick_device(device), limit),
-        steps=steps or (0, 10, 30),
+        Subjects(model, table, images, split, choose_device(device), limit),
+        steps=steps or STEPS,
         n_draws=draws,
         seed=seed,
         progress=_say,
@@ -98,9 +103,10 @@ def grader(
 ) -> None:
     """Accuracy, quadratic kappa and confusion of the grader against the grades read."""
     from progression.evaluate.grader import grader_table
-    from progression.evaluate.run import Subjects, pick_device, run_grader
+    from progression.evaluate.run import Subjects, run_grader
+    from progression.predict import choose_device
 
-    subjects = Subjects(model, table, images, split, pick_device(device), limit)
+    subjects = Subjects(model, table, images, split, choose_device(device), limit)
     report = run_grader(subjects, n_draws=draws, seed=seed, progress=_say)
     _leave(report, grader_table(report), out / "grader.json")
 

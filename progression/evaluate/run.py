@@ -19,18 +19,22 @@ from torch import Tensor
 
 from progression.data.dataset import Knees, load_baselines
 from progression.data.visits import read_visits
-from progression.errors import DependencyError, UsageError
+from progression.errors import DependencyError
+from progression.evaluate.extractors import grader_features, imagenet_features
 from progression.evaluate.generator import evaluate_generator
 from progression.evaluate.grader import evaluate_grader
 from progression.evaluate.inversion import evaluate_inversion
 from progression.latent.invert import refine
 from progression.latent.part import EncoderPart, load_generator
-from progression.metrics.features import Extractor, batches_of, imagenet_features
+from progression.metrics.features import Extractor, batches_of
 from progression.metrics.lpips import load_lpips
 from progression.metrics.ppl import feature_distance
+from progression.predict import REFINE_STEPS
 from progression.risk.grader import Grader
 from progression.weights import ModelFiles, load_model
 
+STEPS = (0, REFINE_STEPS, 3 * REFINE_STEPS)
+"""Refinement steps compared by default: the encoder alone, what a prediction takes, and three times that."""
 Say = Callable[[str], object]
 T = TypeVar("T")
 
@@ -49,7 +53,7 @@ class Subjects:
     table : visits table
     images : folder that the table's pictures are relative to; None is the table's own
     split : of the table
-    device : "cpu" or "cuda"
+    device : as `progression.predict.choose_device` gives it
     limit : at most so many knees, drawn with a fixed seed; 0 for all
     """
 
@@ -57,7 +61,7 @@ class Subjects:
     table: Path
     images: Path | None = None
     split: str = "val"
-    device: str = "cpu"
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  immutable
     limit: int = 0
 
     @cached_property
@@ -65,13 +69,14 @@ class Subjects:
         """The model's folder."""
         return load_model(self.model)
 
-    def knees(self, split: str | None = None) -> Knees:
-        """Baselines of a split, this one's by default, at the model's resolution."""
+    def knees(self, split: str | None = None, *, resolution: int | None = None) -> Knees:
+        """Baselines of a split, this one's by default, at the model's resolution by default."""
         table = read_visits(self.table)
         wanted = split or self.split
         if self.limit:
             table = _some_knees(table, wanted, self.limit)
-        return load_baselines(table, resolution=self.files.resolution, root=self.images, split=wanted)
+        size = resolution or self.files.resolution
+        return load_baselines(table, resolution=size, root=self.images, split=wanted)
 
     def grader(self) -> Grader:
         """The model's grader, ready for use."""
@@ -105,9 +110,7 @@ def run_generator(
     generator = load_generator(subjects.files, device=subjects.device)
     extractors = [e for e in (_available(imagenet_features, progress, subjects.device),) if e is not None]
     if "grader" in subjects.files.parts:
-        grader = subjects.grader()
-        name = f"grader of {subjects.files.name} ({len(grader.networks)} networks)"
-        extractors.append(Extractor(name, grader.features))
+        extractors.append(grader_features(subjects.grader(), model=subjects.files.name))
     if not extractors:
         raise DependencyError("no features to judge by: pip install 'progression-imaging[evaluate]'")
     distance, distance_name = _path_distance(subjects.device, extractors[0], progress)
@@ -133,12 +136,15 @@ def run_generator(
 def run_inversion(
     subjects: Subjects,
     *,
-    steps: Sequence[int] = (0, 10, 30),
+    steps: Sequence[int] = STEPS,
     n_draws: int = 1000,
     seed: int = 0,
     progress: Say = _quiet,
 ) -> dict[str, Any]:
-    """`evaluate_inversion` of the model's encoder and `refine`; grades where it has a grader."""
+    """`evaluate_inversion` of the model's encoder and `refine`; grades where it has a grader.
+
+    Both x and g(w) are graded at the model's resolution, so that only the inversion lies between them.
+    """
     generator = load_generator(subjects.files, device=subjects.device)
     part = EncoderPart.load(subjects.files, device=subjects.device)
     grader = subjects.grader() if "grader" in subjects.files.parts else None
@@ -168,31 +174,15 @@ def run_inversion(
 def run_grader(
     subjects: Subjects, *, n_draws: int = 1000, seed: int = 0, progress: Say = _quiet
 ) -> dict[str, Any]:
-    """`evaluate_grader` of the model's grader on the split's baseline pictures."""
+    """`evaluate_grader` of the model's grader on the split's baseline pictures, at the grader's resolution."""
     grader = subjects.grader()
-    knees = subjects.knees()
+    knees = subjects.knees(resolution=grader.input_resolution)
     progress(f"grading {len(knees)} knees")
     with torch.inference_mode():
         batches = batches_of(knees.images, device=subjects.device)
         probability = torch.cat([grader.probabilities(x).cpu() for x in batches])
     report = evaluate_grader(probability.numpy(), knees.grade, knees.subject, n_draws=n_draws, seed=seed)
     return subjects.about() | report
-
-
-def pick_device(name: str) -> str:
-    """ "cpu" or "cuda"; "auto" is cuda where there is one.
-
-    Raises
-    ------
-    UsageError
-        Unknown device, or cuda where there is none: nothing falls back silently.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"unknown device {name!r}: expected auto, cpu or cuda")
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise UsageError("device cuda was asked for and PyTorch finds none: use --device cpu")
-    return "cuda" if has_cuda and name != "cpu" else "cpu"
 
 
 def _some_knees(table: pd.DataFrame, split: str, limit: int) -> pd.DataFrame:
@@ -213,7 +203,7 @@ def _available(load: Callable[..., T], progress: Say, *args: Any, **options: Any
 
 
 def _path_distance(
-    device: str, extractor: Extractor, progress: Say
+    device: torch.device, extractor: Extractor, progress: Say
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
     lpips = _available(load_lpips, progress, "vgg", device=device)
     if lpips is not None:

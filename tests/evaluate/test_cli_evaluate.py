@@ -66,10 +66,10 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither optional package is asked for."""
 
-    def features(device: str) -> Extractor:
+    def features(device: torch.device) -> Extractor:
         return Extractor("cells", lambda x: torch.nn.functional.avg_pool2d(x, 8).flatten(1))
 
-    def lpips(network: str, device: str) -> Distance:
+    def lpips(network: str, device: torch.device) -> Distance:
         return lambda a, b: (a - b).square().mean(dim=(1, 2, 3))
 
     monkeypatch.setattr(running, "imagenet_features", features)
