@@ -68,8 +68,8 @@ class GradeTransport:
         grade: Tensor,
         *,
         subject: Sequence[str] | npt.NDArray[np.str_],
-        neighbours: int = 400,
-        shrinkage: float = 50.0,
+        neighbours: int = 1000,
+        shrinkage: float = 20.0,
     ) -> GradeTransport:
         """Learn from knees with a latent w (N, D) and a grade (N,); grade -1 (unread) is left out.
 
