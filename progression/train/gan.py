@@ -75,7 +75,7 @@ class GanConfig:
     resolution: int = 128
     total_kimg: float = 100.0
     batch: int = 16
-    z_dim: int = 64
+    z_dim: int = 512
     w_dim: int = 512
     mapping_layers: int = 2
     channel_base: int = 2048
@@ -91,7 +91,7 @@ class GanConfig:
     ema_half_life_kimg: float = 5.0
     ema_rampup: float | None = 0.1
     ada_target: float | None = None
-    encoder_width: int = 16
+    encoder_width: int = 0
     pixel_weight: float = 4.0
     feature_weight: float = 1.0
     divergence_weight: float = 0.001
@@ -106,8 +106,8 @@ class GanConfig:
 
 
 PRESETS = {
-    "cpu": GanConfig(),
-    "cpu-64": GanConfig(resolution=64, total_kimg=60, encoder_width=32, path_interval=0),
+    "cpu-64": GanConfig(resolution=64, total_kimg=30, r1_gamma=0.2, path_interval=0),
+    "cpu": GanConfig(total_kimg=70),
     "gpu": GanConfig(
         resolution=256,
         total_kimg=1000,
@@ -117,10 +117,10 @@ PRESETS = {
         path_interval=4,
         style_mixing=0.9,
         ada_target=0.6,
-        encoder_width=32,
         snapshot_kimg=20,
     ),
 }
+"""`cpu` (128²) starts from the snapshot of `cpu-64`; the two are what a CPU does in some hours."""
 
 
 class CodeEncoder(nn.Module):
