@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progression.errors import UsageError
-from progression.evaluate.report import as_table
-from progression.metrics.bootstrap import percentile_interval
+from progression.evaluate.report import as_table, interval
+from progression.metrics.bootstrap import cluster_bootstrap
 from progression.metrics.features import Extractor, batches_of
-from progression.metrics.frechet import Draws, fid_draws, kid_draws, nearest_distance, precision_recall
+from progression.metrics.frechet import fid_draws, kid_draws, nearest_distance, precision_recall
 from progression.metrics.ppl import SamplesPictures, perceptual_path_length, random_labels
 
 Features = NDArray[np.float32]
@@ -128,33 +128,39 @@ def compare_features(
             "kid_floor": asdict(kid_draws(held_out, train, **kid_options)),
             "precision_floor": real[0],
             "recall_floor": real[1],
-            "memorisation": memorisation(made, held_out, train, n_draws=n_draws, seed=seed),
+            "memorisation": memorisation(made, held_out, train, seed=seed),
         }
     return figures
 
 
 def memorisation(
-    made: Features, held_out: Features, train: Features, *, n_draws: int = 10, seed: int = 0
+    made: Features, held_out: Features, train: Features, *, n_draws: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Are generated pictures nearer to the training pictures than chance has it?
 
-    ``nearer_to_train`` is the share of generated pictures whose nearest real one, among equally many
-    training and held-out ones, is a training picture: 0.5 without memorisation, 1 for copies.  It tells
-    nothing of pictures that are far from all real ones (precision near 0), which are nearest to a few
-    odd ones, whichever side these are on.  The distances to the nearest training picture, of generated and of held-out pictures, tell whether the
+    ``nearer_to_train`` is the share of generated pictures whose nearest real one is a training picture and
+    not a held-out one, ``by_chance`` the training pictures' share of the real ones, and ``excess``
+    (nearer_to_train − by_chance) / (1 − by_chance): 0 without memorisation, 1 for copies.  Its interval is
+    over draws of generated pictures.  It tells nothing of pictures that are far from all real ones
+    (precision near 0): those are nearest to a few odd ones, whichever side these are on.
+
+    The distances to the nearest training picture, of generated and of held-out pictures, tell whether the
     closest are copies (a low first percentile against the held-out one).
     """
-    # half, so that draws differ on the smaller side too
-    n = max(min(len(held_out), len(train)) // 2, 1)
-    shares = []
-    for draw in range(n_draws):
-        near_train = nearest_distance(made, _drawn(train, n, seed + draw))
-        near_held_out = nearest_distance(made, _drawn(held_out, n, seed + draw))
-        shares.append((near_train < near_held_out).mean())
-    low, high = percentile_interval(shares)
     to_train = {"generated": nearest_distance(made, train), "held_out": nearest_distance(held_out, train)}
+    is_nearer = to_train["generated"] < nearest_distance(made, held_out)
+    chance = len(train) / (len(train) + len(held_out))
+
+    def excess(nearer: NDArray[np.bool_]) -> float:
+        return float((nearer.mean() - chance) / (1 - chance))
+
     return {
-        "nearer_to_train": asdict(Draws(float(np.mean(shares)), low, high, n, n_draws)),
+        "nearer_to_train": float(is_nearer.mean()),
+        "by_chance": chance,
+        "excess": excess(is_nearer),
+        "excess_interval": cluster_bootstrap(
+            excess, np.arange(len(made)), is_nearer, n_draws=n_draws, seed=seed
+        ),
         **{
             f"{name}_to_train": {
                 "percentile_01": float(np.quantile(distance, 0.01)),
@@ -189,11 +195,11 @@ def sample_images(
 def generator_table(report: Mapping[str, Any]) -> str:
     """One line an extractor, and the path length under them."""
     header = ("features", "n", "FID", "floor", "ratio", "KID x1000", "floor", "precision", "recall",
-              "nearer to train")  # fmt: skip
+              "copying")  # fmt: skip
     rows = []
     for name, figures in report["features"].items():
         kids = (figures["kid"], figures.get("kid_floor"))
-        share = figures.get("memorisation", {}).get("nearer_to_train")
+        copying = figures.get("memorisation")
         rows.append(
             (
                 name,
@@ -204,7 +210,7 @@ def generator_table(report: Mapping[str, Any]) -> str:
                 *(_thousandths(kid) for kid in kids),
                 figures["precision"],
                 figures["recall"],
-                None if share is None else f"{share['mean']:.3f} [{share['low']:.3f}, {share['high']:.3f}]",
+                None if copying is None else interval(copying["excess"], copying["excess_interval"]),
             )
         )
     table = as_table(header, rows)
