@@ -1,0 +1,227 @@
+"""The main path on an untrained model: shapes, invariants, and the command line from picture to files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import progression
+from progression.cli import run
+from progression.errors import UsageError, WeightsError
+from progression.image import exposure, from_model, to_model
+from progression.latent.extrapolate import extrapolate, key_of
+from progression.latent.invert import refine
+from progression.predict import NEIGHBOURS, Predictor, choose_device, load_predictor
+from progression.types import Radiograph, Side
+from progression.weights import load_model
+
+from .fakes import knee, save_knee
+from .models import RESOLUTION, write_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> Predictor:
+    return load_predictor(folder, device="cpu")
+
+
+def radiograph(seed: int = 0, side: Side = Side.RIGHT) -> Radiograph:
+    return Radiograph(knee(seed=seed), side, f"knee{seed}")
+
+
+def test_one_prediction(predictor: Predictor) -> None:
+    prediction = predictor.predict(knee(), side="left", horizon_months=[48, 12, 96], grade=1, name="anna")
+    assert prediction.name == "anna" and prediction.side is Side.LEFT
+    assert [h.horizon_months for h in prediction.horizons] == [12, 48, 96]
+    assert prediction.baseline.shape == prediction.reconstruction.shape == (RESOLUTION, RESOLUTION)
+    assert sum(prediction.kl_now) == pytest.approx(1, abs=1e-5)
+    assert 0 <= prediction.typicality <= 1
+    assert len(prediction.neighbour_distances) == NEIGHBOURS
+    assert list(prediction.neighbour_distances) == sorted(prediction.neighbour_distances)
+    before = (0.0, 0.0)
+    for horizon in prediction.horizons:
+        assert horizon.image is not None and horizon.image.shape == (RESOLUTION, RESOLUTION)
+        assert sum(horizon.kl_future) == pytest.approx(1, abs=1e-5)
+        assert 0 <= horizon.risk_fast <= horizon.risk_any <= 1
+        assert 0 <= horizon.risk_fast_product <= horizon.risk_any_product <= 1
+        assert horizon.risk_fast >= before[0] and horizon.risk_any >= before[1]
+        before = (horizon.risk_fast, horizon.risk_any)
+
+
+def test_the_product_is_that_of_the_two_gradings(predictor: Predictor) -> None:
+    prediction = predictor.predict(knee(), side="right")
+    (horizon,) = prediction.horizons
+    pairs = [(j - i, prediction.kl_now[i] * horizon.kl_future[j]) for i in range(5) for j in range(5)]
+    assert horizon.risk_fast_product == pytest.approx(sum(p for rise, p in pairs if rise >= 2), abs=1e-5)
+    assert horizon.risk_any_product == pytest.approx(sum(p for rise, p in pairs if rise >= 1), abs=1e-5)
+
+
+def test_the_path_is_the_papers_steps(predictor: Predictor) -> None:
+    """Step by step by hand, against the whole."""
+    given = radiograph()
+    x = to_model(given.pixels, side=given.side, resolution=RESOLUTION)[None]
+    ws = refine(
+        predictor.generator, predictor.encoder.encoder(x), x, steps=3, whitening=predictor.encoder.whitening
+    )
+    bank = predictor.bank
+    units = torch.nn.functional.normalize(bank.w, dim=1)
+    distance = (torch.nn.functional.normalize(key_of(ws), dim=1) - units).norm(dim=1)
+    nearest = distance.argsort()[:NEIGHBOURS]
+    future = extrapolate(ws, bank.displacement[nearest][None], bank.interval_months[nearest][None], [24])
+    with torch.no_grad():
+        image = predictor.generator.synthesis(future[0], noise_mode="const").clamp(-1, 1)[0]
+    expected = from_model(image, side=given.side, exposure=exposure(given.pixels))
+    found = predictor.predict_batch([given], horizon_months=[24], refine_steps=3)[0]
+    np.testing.assert_allclose(found.horizons[0].image, expected, atol=1e-5)
+    np.testing.assert_allclose(found.neighbour_distances, distance[nearest].detach(), atol=1e-5)
+
+
+def test_a_knees_numbers_do_not_depend_on_the_batch_or_on_rendering(predictor: Predictor) -> None:
+    knees = [radiograph(seed) for seed in range(3)]
+    together = predictor.predict_batch(knees, horizon_months=[24, 48], grades=[None, 2, 0], render=False)
+    for given, grade, found in zip(knees, (None, 2, 0), together, strict=True):
+        alone = predictor.predict_batch([given], horizon_months=[24, 48], grades=[grade])[0]
+        assert found.typicality == pytest.approx(alone.typicality, abs=1e-4)
+        for a, b in zip(found.horizons, alone.horizons, strict=True):
+            assert a.image is None and b.image is not None
+            assert a.risk_any == pytest.approx(b.risk_any, abs=1e-5)
+            assert a.kl_future == pytest.approx(b.kl_future, abs=1e-4)
+
+
+def test_a_mirrored_left_knee_is_the_right_knee(predictor: Predictor) -> None:
+    right = radiograph()
+    left = Radiograph(np.ascontiguousarray(right.pixels[:, ::-1]), Side.LEFT, "knee0")
+    a, b = predictor.predict_batch([right, left], horizon_months=[48])
+    assert a.horizons[0].image is not None and b.horizons[0].image is not None
+    np.testing.assert_allclose(a.horizons[0].image, b.horizons[0].image[:, ::-1], atol=1e-5)
+    assert a.horizons[0].risk_fast == pytest.approx(b.horizons[0].risk_fast, abs=1e-6)
+
+
+def test_own_subject_is_no_neighbour(predictor: Predictor) -> None:
+    given = radiograph()
+    free = predictor.predict_batch([given], refine_steps=0)[0]
+    nearest = predictor.bank.search(
+        key_of(
+            predictor.encoder.encoder(to_model(given.pixels, side=given.side, resolution=RESOLUTION)[None])
+        ),
+        k=1,
+    )
+    subject = str(predictor.bank.subject[nearest.index[0, 0]])
+    kept_out = predictor.predict_batch([given], refine_steps=0, subjects=[subject])[0]
+    assert kept_out.neighbour_distances[0] > free.neighbour_distances[0]
+
+
+def test_without_a_risk_part_the_product_is_the_risk(tmp_path: Path) -> None:
+    plain = load_predictor(write_model(tmp_path / "plain", risk=False), device="cpu")
+    months = [12, 24, 48, 96]
+    prediction = plain.predict(knee(), side="right", horizon_months=months)
+    highest = 0.0
+    for horizon in prediction.horizons:
+        highest = max(highest, horizon.risk_any_product)
+        assert horizon.risk_any == pytest.approx(highest)
+
+
+def test_projection_runs_and_differs(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    from functools import partial
+
+    from progression import predict
+
+    monkeypatch.setattr(predict, "project", partial(predict.project, steps=5))
+    projected = predictor.predict(knee(), side="right", inversion="projection")
+    encoded = predictor.predict(knee(), side="right")
+    assert projected.neighbour_distances != encoded.neighbour_distances
+    assert projected.provenance["arguments"]["inversion"] == "projection"
+
+
+def test_a_bank_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = write_model(tmp_path / "other", seed=1)
+    with pytest.raises(WeightsError, match="built with another"):
+        load_predictor(folder, device="cpu", bank=other)
+    assert load_predictor(folder, device="cpu", bank=folder).bank_hash == load_model(folder).hashes()["bank"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"horizon_months": [0]}, "from 1 to 96"),
+        ({"horizon_months": [-12]}, "from 1 to 96"),
+        ({"horizon_months": [97]}, "from 1 to 96"),
+        ({"horizon_months": []}, "no horizon"),
+        ({"method": "joint"}, "not in this version"),
+        ({"inversion": "guess"}, "encoder or projection"),
+        ({"grades": [5]}, "from 0 to 4"),
+        ({"grades": [1, 2]}, "2 grades for 1 knees"),
+    ],
+)
+def test_wrong_use_is_told(predictor: Predictor, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        predictor.predict_batch([radiograph()], **options)
+
+
+def test_devices_are_not_swapped_silently() -> None:
+    with pytest.raises(UsageError, match="expected auto, cpu or cuda"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="pass --device cpu"):
+            choose_device("cuda")
+
+
+def test_package_names() -> None:
+    assert progression.load_predictor is load_predictor
+    assert progression.Radiograph is Radiograph
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = progression.nothing
+
+
+def test_command_line_from_picture_to_files(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = save_knee(tmp_path / "knee.png")
+    common = ["--months", "24", "--months", "48", "--model", str(folder), "--device", "cpu"]
+    assert (
+        run(
+            [
+                "predict",
+                str(picture),
+                "--side",
+                "left",
+                "--grade",
+                "1",
+                "--out",
+                str(tmp_path / "out"),
+                *common,
+            ]
+        )
+        == 0
+    )
+    written = tmp_path / "out" / "knee"
+    assert {p.name for p in written.iterdir()} == {
+        "future_024m.png", "future_048m.png", "figure.png", "future.gif", "prediction.json",
+    }  # fmt: skip
+    with Image.open(written / "future_048m.png") as future:
+        assert future.info["Synthetic"] == "yes"
+    report = json.loads((written / "prediction.json").read_text())
+    assert report["weights_sha256"] == load_model(folder).hashes()
+    assert str(tmp_path) not in json.dumps(report)
+
+    table = tmp_path / "table.csv"
+    table.write_text("name,image,side,grade\nknee,knee.png,left,1\nlost,lost.png,right,\n")
+    results = tmp_path / "results.csv"
+    assert run(["cohort", str(table), "--out", str(results), *common]) == 1  # one knee is lost
+    rows = list(csv.DictReader(results.read_text().splitlines()))
+    assert [row["name"] for row in rows] == ["knee", "knee", "lost", "lost"]
+    for row, horizon in zip(rows[:2], report["horizons"], strict=True):
+        assert float(row["risk_any"]) == pytest.approx(horizon["risk_any"], abs=1e-5)
+        assert float(row["risk_fast_product"]) == pytest.approx(horizon["risk_fast_product"], abs=1e-5)
+    assert "no such file" in rows[2]["warnings"]
+    assert "lost" in capsys.readouterr().err
