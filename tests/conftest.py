@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no error.
+settings.register_profile("progression", deadline=None)
+settings.load_profile("progression")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
