@@ -26,7 +26,7 @@ MARK = "SYNTHETIC PHANTOM: computed by progression.data.phantom; no person was i
 TABLE_NAME = "visits.csv"
 ARCHIVE_NAME = "images.zip"
 
-_VARUS_DEG = 2.0
+_VARUS_DEG = 3.2
 _SPLIT_SHARES = {"train": 0.6, "val": 0.1, "test": 0.3}
 _MIN_RESOLUTION, _MAX_RESOLUTION = 64, 1024
 # What each random stream of a subject is for; separate, so that a change in one leaves the others.

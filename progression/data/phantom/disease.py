@@ -134,7 +134,7 @@ class Course:
         stage = min(int(severity), 4)
         ahead = stage + (severity - stage) ** np.exp(-0.6 * self.signs.osteophytes)
         spur = float(np.interp(ahead, _SEVERITY, _SPUR_MM))
-        hard = float(np.interp(severity, _SEVERITY, _SCLEROSIS) * np.exp(0.35 * self.signs.sclerosis))
+        hard = float(np.interp(severity, _SEVERITY, _SCLEROSIS) * np.exp(0.5 * self.signs.sclerosis))
         hard = min(max(hard, SEVERE_SCLEROSIS), 1.0) if severity >= 4 else min(hard, 1.0)
         affected, other = self.spaces_mm if self.medial else self.spaces_mm[::-1]
         spaces = (affected, affected, 0.5 * (affected + 3.3), DEFINITE_NARROWING_MM, SEVERE_NARROWING_MM, 0.3)
@@ -153,7 +153,7 @@ class Course:
 
 _SEVERITY = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
 _SPUR_MM = (0.0, DOUBTFUL_OSTEOPHYTE_MM, DEFINITE_OSTEOPHYTE_MM, 3.0, 4.8, 7.0)
-_SCLEROSIS = (0.0, 0.08, 0.20, 0.42, 0.75, 1.0)
+_SCLEROSIS = (0.14, 0.20, 0.28, 0.45, 0.75, 1.0)
 
 
 def sample_course(rng: np.random.Generator) -> Course:
