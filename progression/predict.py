@@ -9,7 +9,7 @@
 | ŵ(T) | codes at the horizons, w_0 + mean of the neighbours' scaled displacements | (N, H, L, D) |
 | x̂_T | rendered follow-ups | (N, H, 1, R, R) |
 
-Source: Han et al. 2022 (arXiv 2111.11439), steps 4 to 7; see `docs/method.md` for what is done otherwise.
+Source: Han et al. 2022 (arXiv 2111.11439), steps 4 to 7; `docs/architecture.md` says what is done otherwise.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Grading a radiograph, and the risk that the grade rises."""

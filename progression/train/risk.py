@@ -1,0 +1,208 @@
+"""Fit the risk model on out-of-fold gradings, and predict each knee by models that never saw its subject.
+
+The gradings must be out-of-fold (`progression.train.grader` writes them): gradings of knees that the grader
+was trained on are too good, and a model fitted on them would trust the picture too much.  At use the mean of
+the ensemble takes the place of one out-of-fold network; it is somewhat better, never worse, than what the
+model expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from progression.data.dataset import Knees
+from progression.errors import TableError, UsageError
+from progression.risk.grader import Grading
+from progression.risk.model import Risk, RiskModel, covariates, standardise
+from progression.risk.multistate import MultiState, Panel, fit_multistate, log_likelihood, panel
+from progression.train.grader import fold_of
+
+
+@dataclass(frozen=True)
+class RiskConfig:
+    """How to fit.
+
+    Attributes
+    ----------
+    ridges
+        Penalties to choose from, by the likelihood of held-out subjects' readings.
+    deviation_factor
+        How much harder deviations of single transitions are penalised than the common weights.
+    folds
+        Of the cross-validation, by subject.
+    """
+
+    ridges: tuple[float, ...] = (3.0, 10.0, 30.0, 100.0)
+    deviation_factor: float = 3.0
+    folds: int = 5
+    seed: int = 0
+
+
+def load_out_of_fold(path: Path, knees: Knees) -> Grading:
+    """Gradings of the training knees, from the file that `train_grader` writes.
+
+    Raises
+    ------
+    TableError
+        The file is about other knees.
+    """
+    with np.load(path, allow_pickle=False) as stored:
+        if not (
+            np.array_equal(stored["subject"], knees.subject) and np.array_equal(stored["side"], knees.side)
+        ):
+            raise TableError(f"{path} is about other knees than the table: train the grader on this table")
+        return Grading(*(torch.from_numpy(stored[name]) for name in ("now", "future", "rise")))
+
+
+def rows_of(grading: Grading, rows: npt.NDArray[np.int64]) -> Grading:
+    """The gradings of some knees."""
+    index = torch.as_tensor(rows)
+    return Grading(grading.now[index], grading.future[index], grading.rise[index])
+
+
+def calibrate_grades(grading: Grading, grade: Tensor) -> tuple[Tensor, Tensor]:
+    """Sharpness and bias of `RiskModel.grade_now` by maximum likelihood, lightly held at 1 and 0."""
+    known = grade >= 0
+    log_p, target = grading.now.double().clamp(min=1e-6).log()[known], grade[known].long()
+    sharpness = torch.ones((), dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(log_p.shape[1], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([sharpness, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(sharpness * log_p + bias, target, reduction="sum")
+        loss = loss + bias.square().sum() + (sharpness - 1).square()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return sharpness.detach(), bias.detach()
+
+
+def fit_risk(knees: Knees, grading: Grading, *, ridge: float, config: RiskConfig) -> RiskModel:
+    """The risk model of these knees at one ridge penalty."""
+    mean, scale = _location_and_scale(grading)
+    standard = standardise(covariates(grading), mean, scale)
+    fitted: dict[str, MultiState] = {}
+    for name, carry_forward in (("multistate", True), ("complete", False)):
+        fitted[name] = fit_multistate(
+            standard,
+            _readings(knees, carry_forward=carry_forward),
+            clock_months=knees.series_months.tolist(),
+            ridge=ridge,
+            ridge_deviation=ridge * config.deviation_factor,
+        )
+    sharpness, bias = calibrate_grades(grading, torch.as_tensor(knees.grade))
+    return RiskModel(fitted["multistate"], fitted["complete"], mean, scale, sharpness, bias)
+
+
+def choose_ridge(knees: Knees, grading: Grading, config: RiskConfig) -> float:
+    """The penalty under which held-out subjects' readings are most likely."""
+    if len(config.ridges) == 1:
+        return config.ridges[0]
+    scores = np.zeros(len(config.ridges))
+    for inside, outside in _splits(knees, config):
+        mean, scale = _location_and_scale(rows_of(grading, inside))
+        train, test = (
+            standardise(covariates(rows_of(grading, rows)), mean, scale) for rows in (inside, outside)
+        )
+        readings = _readings(knees.select(inside), carry_forward=True)
+        held_out = _readings(knees.select(outside), carry_forward=True)
+        for position, ridge in enumerate(config.ridges):
+            model = fit_multistate(
+                train,
+                readings,
+                clock_months=knees.series_months.tolist(),
+                ridge=ridge,
+                ridge_deviation=ridge * config.deviation_factor,
+            )
+            scores[position] += float(log_likelihood(model, test, held_out).sum())
+    return config.ridges[int(scores.argmax())]
+
+
+def train_risk(knees: Knees, grading: Grading, *, config: RiskConfig | None = None) -> RiskModel:
+    """Choose the penalty by cross-validation over subjects, then fit on all knees.
+
+    Parameters
+    ----------
+    knees
+        Training knees with their grade series; a baseline reading is needed.
+    grading
+        Out-of-fold gradings of the same knees.
+
+    Raises
+    ------
+    UsageError
+        Gradings of another number of knees, or missing ones.
+    """
+    config = config or RiskConfig()
+    _check(knees, grading)
+    return fit_risk(knees, grading, ridge=choose_ridge(knees, grading, config), config=config)
+
+
+def cross_predict(
+    knees: Knees, grading: Grading, horizon_months: Sequence[float], *, config: RiskConfig | None = None
+) -> tuple[Risk, Risk]:
+    """Each knee's risk by a model (penalty included) that never saw its subject: nested cross-validation.
+
+    Returns
+    -------
+    (image only, image and read grade)
+    """
+    config = config or RiskConfig()
+    _check(knees, grading)
+    parts: list[tuple[Risk, Risk]] = []
+    order: list[npt.NDArray[np.int64]] = []
+    for inside, outside in _splits(knees, config):
+        model = train_risk(knees.select(inside), rows_of(grading, inside), config=config)
+        part, grade = rows_of(grading, outside), torch.as_tensor(knees.grade[outside])
+        parts.append((model.predict(part, horizon_months), model.predict(part, horizon_months, grade=grade)))
+        order.append(outside)
+    back = torch.as_tensor(np.argsort(np.concatenate(order)))
+    alone, read = (
+        Risk(
+            *(
+                torch.cat([getattr(part[i], name) for part in parts])[back]
+                for name in ("fast", "any", "future")
+            )
+        )
+        for i in (0, 1)
+    )
+    return alone, read
+
+
+def _location_and_scale(grading: Grading) -> tuple[Tensor, Tensor]:
+    x = covariates(grading)
+    spread = x.std(dim=0)
+    return x.mean(dim=0), torch.where(spread > 1e-4, spread, 1.0)
+
+
+def _readings(knees: Knees, *, carry_forward: bool) -> Panel:
+    return panel(
+        torch.as_tensor(knees.grade_series), torch.as_tensor(knees.series_months), carry_forward=carry_forward
+    )
+
+
+def _splits(
+    knees: Knees, config: RiskConfig
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    folds = fold_of(knees.subject, folds=config.folds, seed=config.seed + 1)
+    for fold in range(config.folds):
+        yield np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+
+
+def _check(knees: Knees, grading: Grading) -> None:
+    if len(grading.now) != len(knees):
+        raise UsageError(f"expected gradings of the {len(knees)} knees, received {len(grading.now)}")
+    if not bool(grading.now.isfinite().all()):
+        raise UsageError(
+            "some knees have no out-of-fold grading: let `progression train grader` finish first"
+        )

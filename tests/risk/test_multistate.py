@@ -1,0 +1,137 @@
+"""The multi-state model: closed forms, order by construction, and rates recovered from simulated knees."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from progression.risk.multistate import (
+    TRANSITIONS,
+    MultiState,
+    clock_at,
+    fit_multistate,
+    log_likelihood,
+    panel,
+    rise_probabilities,
+)
+
+YEARLY = (torch.tensor([0.0, 12.0]).double(), torch.tensor([0.0, 1.0]).double())
+
+
+def _model(log_rates: dict[tuple[int, int], float], features: int = 1) -> MultiState:
+    intercepts = torch.tensor([log_rates.get(pair, -30.0) for pair in TRANSITIONS]).double()
+    return MultiState(intercepts, torch.zeros(features, len(TRANSITIONS)).double(), *YEARLY)
+
+
+def test_one_step_chain_has_its_closed_form() -> None:
+    p = _model({(0, 1): math.log(0.1), (1, 2): math.log(0.3)}).transitions(torch.zeros(1, 1), [24.0])[0, 0]
+    stay, on = math.exp(-0.2), math.exp(-0.6)
+    first = 0.1 / (0.3 - 0.1) * (stay - on)
+    expected = torch.tensor([stay, first, 1 - stay - first, 0, 0]).double()
+    torch.testing.assert_close(p[0], expected, rtol=0, atol=1e-4)
+    assert p[1, 0] == 0 and p[4, 4] == 1
+
+
+def test_covariates_multiply_rates() -> None:
+    model = MultiState(
+        torch.full((len(TRANSITIONS),), -3.0).double(),
+        torch.full((1, len(TRANSITIONS)), 0.5).double(),
+        *YEARLY,
+    )
+    q = model.generator(torch.tensor([[0.0], [2.0]]).double())
+    torch.testing.assert_close(q[1], q[0] * math.e)
+    torch.testing.assert_close(q.sum(dim=2), torch.zeros(2, 5).double())
+
+
+def test_clock_is_linear_between_knots_and_goes_on_beyond() -> None:
+    months, clock = torch.tensor([0.0, 12.0, 24.0]), torch.tensor([0.0, 1.0, 3.0])
+    received = clock_at(months, clock, torch.tensor([0.0, 6.0, 12.0, 18.0, 30.0]))
+    assert received.tolist() == [0, 0.5, 1, 2, 4]
+
+
+def test_panel_pairs_readings_that_follow_each_other() -> None:
+    series = torch.tensor([[1, 2, -1, 1], [0, -1, -1, -1], [-1, 2, 3, 3]])
+    months = torch.tensor([0, 12, 24, 48])
+    read = panel(series, months, carry_forward=False)
+    rows = sorted(zip(*(column.tolist() for column in vars(read).values()), strict=True))
+    # grades are running maxima; a knee without baseline or without any later reading does not count
+    assert rows == [(0, 1, 2, 0, 12), (0, 2, 2, 12, 48)]
+    carried = panel(series, months, carry_forward=True)
+    rows = sorted(zip(*(column.tolist() for column in vars(carried).values()), strict=True))
+    assert rows == [(0, 1, 2, 0, 12), (0, 2, 2, 12, 24), (0, 2, 2, 24, 48)]
+
+
+def test_likelihood_is_that_of_the_transition_matrix() -> None:
+    torch.manual_seed(0)
+    model = MultiState(
+        torch.randn(len(TRANSITIONS)).double() - 2, torch.randn(3, len(TRANSITIONS)).double() / 3, *YEARLY
+    )
+    x = torch.randn(2, 3).double()
+    series = torch.tensor([[0, 0, 1, 3], [2, 2, 4, 4]])
+    readings = panel(series, torch.tensor([0, 12, 24, 48]), carry_forward=False)
+    expected = 0.0
+    for knee, row in enumerate(series.tolist()):
+        for start, end, months in zip(row[:-1], row[1:], (12.0, 12.0, 24.0), strict=True):
+            expected += float(model.transitions(x[knee : knee + 1], [months])[0, 0, start, end].log())
+    assert float(log_likelihood(model, x, readings).sum()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_marginal_risk_mixes_the_grades() -> None:
+    p = torch.zeros(1, 1, 5, 5)
+    p[0, 0] = torch.eye(5)
+    p[0, 0, 0] = torch.tensor([0.5, 0.3, 0.2, 0, 0])
+    fast, rises, future = rise_probabilities(torch.tensor([[0.5, 0.5, 0, 0, 0]]), p)
+    assert (fast.item(), rises.item()) == (pytest.approx(0.1), pytest.approx(0.25))
+    torch.testing.assert_close(future[0, 0], torch.tensor([0.25, 0.65, 0.1, 0, 0]))
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**31), st.floats(0.1, 4))
+def test_order_holds_by_construction(seed: int, spread: float) -> None:
+    torch.manual_seed(seed)
+    months = torch.tensor([0.0, 12, 24, 48, 96]).double()
+    clock = torch.cat([torch.zeros(1), torch.rand(4).cumsum(dim=0)]).double()
+    model = MultiState(
+        spread * torch.randn(len(TRANSITIONS)).double() - 3,
+        spread * torch.randn(4, len(TRANSITIONS)).double(),
+        months,
+        clock,
+    )
+    p = model.transitions(torch.randn(3, 4).double(), list(range(1, 97)))
+    torch.testing.assert_close(p.sum(dim=3), torch.ones(3, 96, 5).double())
+    fast, rises, future = rise_probabilities(torch.rand(3, 5).softmax(dim=1), p)
+    assert bool((fast <= rises).all())
+    assert bool((fast.diff(dim=1) >= -1e-12).all() and (rises.diff(dim=1) >= -1e-12).all())
+    assert float(fast.min()) >= 0 and float(rises.max()) <= 1
+    torch.testing.assert_close(future.sum(dim=2), torch.ones(3, 96).double())
+
+
+def test_fit_recovers_simulated_rates() -> None:
+    torch.manual_seed(0)
+    truth = MultiState(
+        torch.tensor([-2.0, -1.5, -2.0, -2.5, -3.0, -3.5, -4.0]).double(),
+        torch.full((2, len(TRANSITIONS)), 0.0).double().index_fill(0, torch.tensor([0]), 0.6),
+        torch.tensor([0.0, 12, 24, 36]).double(),
+        torch.tensor([0.0, 1.0, 1.5, 2.5]).double(),
+    )
+    x = torch.randn(1500, 2).double()
+    q = truth.generator(x)
+    series = torch.randint(0, 4, (1500, 1))
+    for elapsed in truth.clock.diff():
+        p = torch.linalg.matrix_exp(q * elapsed)[torch.arange(1500), series[:, -1]]
+        series = torch.cat([series, torch.multinomial(p, 1)], dim=1)
+    months = torch.tensor([0, 12, 24, 36])
+    fitted = fit_multistate(
+        x,
+        panel(series, months, carry_forward=False),
+        clock_months=months.tolist(),
+        ridge=1.0,
+        ridge_deviation=30.0,
+    )
+    torch.testing.assert_close(fitted.clock, truth.clock, rtol=0, atol=0.15)
+    torch.testing.assert_close(fitted.intercepts[:4], truth.intercepts[:4], rtol=0, atol=0.3)
+    torch.testing.assert_close(fitted.weights[:, :4], truth.weights[:, :4], rtol=0, atol=0.15)

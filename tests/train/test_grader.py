@@ -1,0 +1,140 @@
+"""Training the grader: labels, folds, the loss, augmentation, and going on after a kill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from progression.data.dataset import Knees
+from progression.errors import UsageError
+from progression.risk.efficientnet import EfficientNet, Stage
+from progression.risk.grader import NUM_OUTPUTS
+from progression.train import grader as training
+from progression.train.grader import (
+    PRESETS,
+    GraderConfig,
+    augment,
+    fold_of,
+    grade_images,
+    grading_loss,
+    make_targets,
+    soften,
+    train_grader,
+)
+
+SMALL = GraderConfig(
+    folds=2, resolutions=(24, 32), batch_size=8, frozen_blocks=0, checkpoint_steps=2, learning_rate=3e-3
+)
+
+
+def _network() -> EfficientNet:
+    return EfficientNet(1, NUM_OUTPUTS, stem_width=4, head_width=8, stages=(Stage(1, 3, 2, 1, 4),))
+
+
+def _knees(count: int = 48) -> Knees:
+    """Bright pictures are of grade 3, dark ones of grade 0; two knees a subject."""
+    rng = np.random.default_rng(0)
+    bright = rng.integers(0, 2, count)
+    images = rng.integers(0, 60, (count, 32, 32)) + 150 * bright[:, None, None]
+    series = np.stack([3 * bright] * 3, axis=1)
+    return Knees(
+        torch.as_tensor(images, dtype=torch.uint8),
+        np.array([f"P{i // 2:03d}" for i in range(count)]),
+        np.array(["left", "right"] * (count // 2)),
+        series[:, 0],
+        series,
+        np.array([0.0, 24, 48]),
+    )
+
+
+def test_targets_by_hand() -> None:
+    knees = replace(
+        _knees(4),
+        grade=np.array([0, 1, 4, -1]),
+        grade_series=np.array([[0, 2, 1, -1], [1, -1, 1, 2], [4, 4, 4, 4], [-1, 2, 3, 3]]),
+        series_months=np.array([0.0, 24, 48, 96]),
+    )
+    targets = make_targets(knees)
+    assert targets.now.tolist() == [0, 1, 4, -1]
+    # by 24, 48 and 96 months; the first knee was not read after 48, the second not by 24
+    assert targets.future.tolist() == [[2, 2, -1], [-1, 1, 2], [4, 4, 4], [2, 3, 3]]
+    # (1, 48), (1, 96), (2, 48), (2, 96): grade 4 cannot rise, an unread baseline has no outcome
+    assert targets.rise.tolist() == [[1, 1, 1, 1], [0, 1, 0, 0], [-1] * 4, [-1] * 4]
+
+
+def test_softened_labels() -> None:
+    received = soften(torch.tensor([0, 2]), 0.2)
+    torch.testing.assert_close(received, torch.tensor([[0.8, 0.2, 0, 0, 0], [0, 0.1, 0.8, 0.1, 0]]))
+
+
+def test_unread_labels_do_not_count() -> None:
+    targets = make_targets(_knees(4))
+    outputs = torch.randn(4, NUM_OUTPUTS)
+    alone = grading_loss(outputs[:2], targets.rows(torch.tensor([0, 1])), SMALL)
+    unread = [torch.where(torch.arange(4).reshape(-1, *[1] * (t.ndim - 1)) < 2, t, -1) for t in
+              (targets.now, targets.future, targets.rise)]  # fmt: skip
+    torch.testing.assert_close(grading_loss(outputs, training.Targets(*unread), SMALL), alone)
+
+
+def test_folds_keep_subjects_together_and_are_even() -> None:
+    subjects = np.array([f"P{i // 2}" for i in range(60)])
+    folds = fold_of(subjects, folds=3, seed=0)
+    assert np.array_equal(folds[::2], folds[1::2])
+    assert np.bincount(folds).tolist() == [20, 20, 20]
+
+
+def test_augmentation_keeps_range_and_gives_the_resolution() -> None:
+    torch.manual_seed(0)
+    received = augment(torch.rand(6, 1, 128, 128) * 2 - 1, 48)
+    assert received.shape == (6, 1, 48, 48)
+    assert float(received.min()) >= -1 and float(received.max()) <= 1
+
+
+def test_it_learns_and_leaves_out(tmp_path: Path) -> None:
+    knees = _knees()
+    grader = train_grader(knees, tmp_path, config=replace(SMALL, resolutions=(32,) * 12), start=_network)
+    assert len(grader.networks) == 2
+    grade = grade_images(grader, knees.images, input_resolution=32).expected_grade
+    bright = torch.as_tensor(knees.grade == 3)
+    assert float(grade[bright].min()) > float(grade[~bright].max())
+    stored = np.load(tmp_path / "out_of_fold.npz")
+    assert np.isfinite(stored["now"]).all() and stored["future"].shape == (48, 3, 5)
+    first = grade_images(grader.members[0], knees.images, input_resolution=32)
+    left_out = stored["fold"] == 0
+    np.testing.assert_allclose(first.now.numpy()[left_out], stored["now"][left_out], atol=1e-5)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    knees = _knees()
+    unbroken = train_grader(knees, tmp_path / "a", config=SMALL, start=_network)
+    steps = 0
+    advance = training._Run.advance
+
+    def killed(run: training._Run) -> float:
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise KeyboardInterrupt
+        return advance(run)
+
+    monkeypatch.setattr(training._Run, "advance", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_grader(knees, tmp_path / "b", config=SMALL, start=_network)
+    resumed = train_grader(knees, tmp_path / "b", config=SMALL, start=_network)
+    for name, tensor in unbroken.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
+    train_grader(_knees(16), tmp_path, config=replace(SMALL, batch_size=4), start=_network)
+    with pytest.raises(UsageError, match="other settings"):
+        train_grader(_knees(16), tmp_path, config=replace(SMALL, batch_size=2), start=_network)
+
+
+def test_presets_end_at_native_resolution() -> None:
+    assert set(PRESETS) == {"cpu", "gpu"}
+    assert all(preset.resolutions[-1] == 224 for preset in PRESETS.values())

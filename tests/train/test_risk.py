@@ -1,0 +1,106 @@
+"""Fitting the risk model on simulated cohorts: it finds who progresses, and never sees whom it predicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from progression.data.dataset import Knees
+from progression.errors import TableError, UsageError
+from progression.metrics.auc import auc
+from progression.risk.grader import FUTURE_MONTHS, RISE_TARGETS, Grading
+from progression.train.risk import (
+    RiskConfig,
+    calibrate_grades,
+    choose_ridge,
+    cross_predict,
+    fit_risk,
+    load_out_of_fold,
+    rows_of,
+    train_risk,
+)
+
+QUICK = RiskConfig(ridges=(10.0,), folds=2)
+
+
+def _cohort(count: int = 300) -> tuple[Knees, Grading]:
+    """Knees whose rise head tells their pace, up to noise."""
+    rng = np.random.default_rng(0)
+    pace = rng.normal(size=count)
+    start = rng.integers(0, 4, count)
+    series = [start]
+    for _ in range(3):
+        series.append(np.minimum(series[-1] + (rng.random(count) < 0.15 * np.exp(pace)), 4))
+    grades = np.stack(series, axis=1)
+    now = torch.full((count, 5), 0.05).scatter(1, torch.as_tensor(start)[:, None], 0.8)
+    rise = torch.as_tensor(pace + rng.normal(size=count) / 4).float().sigmoid()
+    grading = Grading(
+        now, now[:, None].expand(-1, len(FUTURE_MONTHS), -1), rise[:, None].expand(-1, len(RISE_TARGETS))
+    )
+    subject = np.array([f"P{i // 2:03d}" for i in range(count)])
+    side = np.array(["left", "right"] * (count // 2))
+    images = torch.zeros(count, 1, 1, dtype=torch.uint8)
+    return Knees(images, subject, side, start, grades, np.array([0.0, 12, 24, 48])), grading
+
+
+def test_cross_prediction_ranks_and_is_calibrated() -> None:
+    knees, grading = _cohort()
+    alone, read = cross_predict(knees, grading, [48], config=QUICK)
+    rises = knees.grade_series.max(axis=1) > knees.grade
+    population = knees.grade <= 3
+    for risk in (alone, read):
+        assert auc(rises[population], risk.any[population, 0].numpy()) > 0.7
+        assert bool((risk.fast <= risk.any).all())
+    assert abs(float(read.any[population].mean()) - rises[population].mean()) < 0.04
+
+
+def test_a_subject_does_not_reach_its_own_prediction() -> None:
+    knees, grading = _cohort(200)
+    alone, _ = cross_predict(knees, grading, [48], config=QUICK)
+    changed = knees.grade_series.copy()
+    changed[:2, 1:] = 4  # both knees of the first subject
+    other = Knees(knees.images, knees.subject, knees.side, knees.grade, changed, knees.series_months)
+    again, _ = cross_predict(other, grading, [48], config=QUICK)
+    assert torch.equal(alone.any[:2], again.any[:2])
+    assert not torch.equal(alone.any, again.any)
+
+
+def test_harder_penalty_gives_smaller_weights_and_choice_is_by_likelihood() -> None:
+    knees, grading = _cohort(200)
+    soft, hard = (fit_risk(knees, grading, ridge=ridge, config=QUICK).multistate for ridge in (1.0, 1000.0))
+    assert float(hard.weights.norm()) < 0.2 * float(soft.weights.norm())
+    assert choose_ridge(knees, grading, replace(QUICK, ridges=(1e6, 10.0))) == 10.0
+
+
+def test_overconfident_grades_are_flattened() -> None:
+    grade = torch.tensor([0, 1] * 50)
+    now = torch.full((100, 5), 1e-4)
+    now[:, 0] = 1 - 4e-4
+    sharpness, bias = calibrate_grades(Grading(now, now[:, None], now), grade)
+    posterior = (sharpness * now.double().log() + bias).softmax(dim=1)[0]
+    assert posterior[:2].tolist() == pytest.approx([0.5, 0.5], abs=0.06)
+
+
+def test_gradings_must_be_of_these_knees(tmp_path: Path) -> None:
+    knees, grading = _cohort(20)
+    path = tmp_path / "out_of_fold.npz"
+    np.savez(
+        path,
+        subject=knees.subject,
+        side=knees.side,
+        now=grading.now,
+        future=grading.future,
+        rise=grading.rise,
+    )
+    assert torch.equal(load_out_of_fold(path, knees).now, grading.now)
+    with pytest.raises(TableError, match="other knees"):
+        load_out_of_fold(path, knees.select(np.arange(10)))
+    with pytest.raises(UsageError, match="20 knees, received 10"):
+        train_risk(knees, rows_of(grading, np.arange(10)))
+    grading.now[3] = float("nan")
+    with pytest.raises(UsageError, match="no out-of-fold grading"):
+        train_risk(knees, grading)
