@@ -1,8 +1,8 @@
 """Image → latent: one base w a knee and a small offset a layer (after e4e, arXiv 2102.02766).
 
-    ws_l = w_mean + base(x) + offset_l(x),   l = 1 … L
+    ws_l = w_mean + base(x) + offset_l(x),   l = 1 … L,   Σ_l offset_l = 0
 
-`base` is what knees are compared by; offsets let the reconstruction come nearer where one w cannot.
+`base` is what knees are compared by, and the mean over layers; offsets let the reconstruction come nearer where one w cannot.
 Penalising them in training keeps codes where W's displacements still mean the same.
 """
 
@@ -117,14 +117,15 @@ class Encoder(nn.Module):
         return maps
 
     def split(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Base w (N, w_dim), the mean included, and offsets (N, L, w_dim), float32."""
+        """Base w (N, w_dim), `w_mean` included, and offsets (N, L, w_dim) of zero sum over layers, float32."""
         cells = []
         for x, reduce in zip(self.features(images)[self.tapped :], self.reduce, strict=True):
             cells.append(F.leaky_relu(F.adaptive_avg_pool2d(reduce(x), MAP_SIDE), 0.2).flatten(1))
         h = torch.cat(cells, dim=1)
         base = self.base(F.leaky_relu(self.hidden(h), 0.2)).float() + self.w_mean
         inner = self.offset_in(h).float().unflatten(1, (self._config.num_ws, self._config.offset_rank))
-        return base, torch.einsum("nlr,lrd->nld", inner, self.offset_out.float())
+        offsets = torch.einsum("nlr,lrd->nld", inner, self.offset_out.float())
+        return base, offsets - offsets.mean(dim=1, keepdim=True)
 
     def forward(self, images: Tensor) -> Tensor:
         base, offsets = self.split(images)

@@ -3,6 +3,7 @@ import torch
 
 from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError
+from progression.latent.extrapolate import key_of
 
 
 @pytest.mark.parametrize(("resolution", "num_ws"), [(16, 6), (32, 8), (128, 12)])
@@ -22,6 +23,7 @@ def test_split_adds_up() -> None:
     base, offsets = encoder.split(images)
     torch.testing.assert_close(base[:, None] + offsets, encoder(images))
     assert offsets.std(dim=1).min() > 0
+    torch.testing.assert_close(key_of(encoder(images)), base)
 
 
 def test_config_rebuilds_it() -> None:

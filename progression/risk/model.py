@@ -160,15 +160,15 @@ class RiskModel:
         if list(config.get("covariates", ())) != list(COVARIATES):
             raise WeightsError("the risk model uses other covariates than this version: install its weights")
         try:
-            chains = [
+            multistate, complete = (
                 MultiState.from_tensors(
                     {field: tensors[f"{name}.{field}"] for field in MultiState.__dataclass_fields__}
                 )
                 for name in ("multistate", "complete")
-            ]
+            )
             plain = [tensors[name].double() for name in ("mean", "scale", "sharpness", "bias")]
         except KeyError as error:
             raise WeightsError(
                 f"the risk model lacks the tensor {error}: restore the model folder"
             ) from error
-        return cls(*chains, *plain)
+        return cls(multistate, complete, *plain)

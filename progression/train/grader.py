@@ -206,7 +206,7 @@ class _Run:
         self.network = start().to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.frozen = nn.ModuleList([self.network.stem, self.network.stem_norm])
-        self.frozen.extend(self.network.blocks[: config.frozen_blocks])
+        self.frozen.extend(list(self.network.blocks)[: config.frozen_blocks])
         self.frozen.requires_grad_(False)
         self.average = deepcopy(self.network).requires_grad_(False)
         trained = [p for p in self.network.parameters() if p.requires_grad]
