@@ -146,7 +146,8 @@ def _run(stream: io.BytesIO, calls: _Calls, *, persistent: Callable[..., Any] | 
     """Interpret one pickle; the stream is left just behind its STOP."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
-    for count, (opcode, operand, position) in enumerate(pickletools.genops(stream)):
+    opcodes: Any = pickletools.genops(stream)
+    for count, (opcode, operand, position) in enumerate(opcodes):
         if count > MAX_OPCODES:
             raise _Refused(f"more than {MAX_OPCODES} opcodes")
         op = opcode.name
@@ -276,7 +277,8 @@ def _number_type(code: Any, *_: Any) -> _NumberType:
 
 
 def _number(kind: _NumberType, content: bytes) -> int | float | bool:
-    dtype = np.dtype(kind.code).newbyteorder(kind.order)  # type: ignore[call-overload]
+    plain: Any = np.dtype(kind.code)
+    dtype = plain.newbyteorder(kind.order)
     (value,) = np.frombuffer(content, dtype=dtype).tolist()
     number: int | float | bool = value
     return number

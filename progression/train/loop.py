@@ -55,8 +55,8 @@ def update_ema(average: nn.Module, model: nn.Module, beta: float) -> None:
     """average ← β·average + (1 − β)·model for parameters; buffers are copied."""
     for a, p in zip(average.parameters(), model.parameters(), strict=True):
         a.lerp_(p, 1 - beta)
-    for a, b in zip(average.buffers(), model.buffers(), strict=True):
-        a.copy_(b)
+    for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(buffer)
 
 
 def batch_indices(count: int, batch: int, *, position: int, seed: int) -> Tensor:
@@ -86,7 +86,7 @@ class RunLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=int(done * 1000))  # type: ignore[no-untyped-call]
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=int(done * 1000))
         except ImportError:
             pass
 
