@@ -1,14 +1,7 @@
-"""Train the generator: StyleGAN2-ADA, alone or jointly with a variational encoder of its input.
+"""Train the generator: StyleGAN2-ADA (arXiv 1912.04958, 2006.06676).
 
-Each step sees a batch of N real radiographs x. Without an encoder the N fakes are g(f(z)), z ~ N(0, I). With one,
-half of them are reconstructions x̃ = g(f(μ + σ·ε)), (μ, σ) = E(x): the discriminator judges both kinds, and the
-reconstruction tells the generator what knees look like long before the adversarial signal alone would
-(VAE/GAN, arXiv 1512.09300). The divergence from N(0, I) keeps the codes of real knees where z is drawn.
-
-    L_D = −log σ(D(x)) − log(1 − σ(D(fake))) + γ/2 ‖∇D(x)‖²                     (R1, every r1_interval steps)
-    L_G = −log σ(D(fake)) + λ_path (‖J_wᵀy‖ − a)²                              (every path_interval steps)
-          + λ_pixel mean_s |↓_s x̃ − ↓_s x| + λ_feature mean_l |D_l(x̃) − D_l(x)| / |D_l(x)|
-    L_E = L_G + λ_divergence KL(N(μ, σ²) ‖ N(0, I))
+    L_D = −log σ(D(x)) − log(1 − σ(D(G(z)))) + γ/2 ‖∇D(x)‖²             (R1, every r1_interval steps)
+    L_G = −log σ(D(G(z))) + λ_path (‖J_wᵀy‖ − a)²                       (every path_interval steps)
 
 Every random draw comes from generators whose state is in the checkpoint and batches are a function of the
 image count, so that a killed run continues as if it had never stopped.
@@ -22,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from progression import weights
-from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError, WeightsError
 from progression.files import atomic_write
 from progression.stylegan2 import Discriminator, Generator
@@ -52,8 +43,6 @@ from progression.train.loop import (
 )
 from progression.weights import ModelFiles
 
-GRADIENT_NORM = 1.0
-
 
 @dataclass(frozen=True)
 class GanConfig:
@@ -67,8 +56,6 @@ class GanConfig:
     r1_gamma : γ of R1; the rule 0.0002·R²/batch of StyleGAN2-ADA is used where it is None
     path_interval : steps between path-length steps, 0 for none
     ada_target : r_t that the augmentation strength aims at; None for no augmentation
-    encoder_width : feature maps of the encoder's first stage; 0 trains without an encoder
-    pixel_weight, feature_weight, divergence_weight : λ_pixel, λ_feature, λ_divergence (KL in nats)
     compute_dtype : precision of activations, "float32" or "bfloat16"
     """
 
@@ -82,7 +69,6 @@ class GanConfig:
     channel_max: int = 128
     mbstd_group_size: int = 4
     learning_rate: float = 0.0025
-    encoder_learning_rate: float = 0.001
     r1_gamma: float | None = None
     r1_interval: int = 16
     path_weight: float = 2.0
@@ -91,10 +77,6 @@ class GanConfig:
     ema_half_life_kimg: float = 5.0
     ema_rampup: float | None = 0.1
     ada_target: float | None = None
-    encoder_width: int = 0
-    pixel_weight: float = 4.0
-    feature_weight: float = 1.0
-    divergence_weight: float = 0.001
     compute_dtype: str = "bfloat16"
     snapshot_kimg: float = 2.0
     seed: int = 0
@@ -121,18 +103,6 @@ PRESETS = {
     ),
 }
 """`cpu` (128²) starts from the snapshot of `cpu-64`; the two are what a CPU does in some hours."""
-
-
-class CodeEncoder(nn.Module):
-    """Radiographs (N, 1, R, R) → mean and log variance of their codes, (N, z_dim) each; N(0, I) untrained."""
-
-    def __init__(self, resolution: int, z_dim: int, width: int) -> None:
-        super().__init__()
-        self.trunk = Encoder(EncoderConfig(resolution, 1, 2 * z_dim, 1, width, 256, offset_rank=1))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self.trunk.split(images)[0].chunk(2, dim=1)
-        return mean, log_variance.clamp(-10, 4)
 
 
 class GanTrainer:
@@ -167,26 +137,16 @@ class GanTrainer:
         self.discriminator = Discriminator(
             0, config.resolution, 1, config.channel_base, config.channel_max, config.mbstd_group_size
         )
-        self.encoder: CodeEncoder | None = None
-        if config.encoder_width:
-            self.encoder = CodeEncoder(config.resolution, config.z_dim, config.encoder_width)
-        for network in (self.generator, self.discriminator, self.encoder):
-            if network is not None:
-                network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for network in (self.generator, self.discriminator):
+            network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._set_precision()
-        self.averages = {
-            name: self._average(net) for name, net in self._networks().items() if name != "discriminator"
-        }
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         r1_ratio = config.r1_interval / (config.r1_interval + 1)
         path_ratio = config.path_interval / (config.path_interval + 1) if config.path_interval else 1.0
         self.optimizers = {
             "generator": self._adam(self.generator, path_ratio),
             "discriminator": self._adam(self.discriminator, r1_ratio),
         }
-        if self.encoder is not None:
-            self.optimizers["encoder"] = torch.optim.Adam(
-                self.encoder.parameters(), lr=config.encoder_learning_rate, betas=(0.9, 0.99)
-            )
         self.rng = torch.Generator(self.device).manual_seed(config.seed)
         self.host_rng = torch.Generator().manual_seed(config.seed + 1)  # choices that the host must know
         self.seen_images = 0
@@ -205,7 +165,7 @@ class GanTrainer:
         index = batch_indices(len(self.images), config.batch, position=self.seen_images, seed=config.seed)
         real = self.images[index].to(self.device)[:, None].float() / 127.5 - 1
         turn = self.seen_images // config.batch
-        scalars = self._generator_step(real)
+        scalars = self._generator_step()
         if config.path_interval and turn % config.path_interval == 0:
             scalars |= self._path_step()
         scalars |= self._discriminator_step(real, regularise=turn % config.r1_interval == 0)
@@ -216,50 +176,18 @@ class GanTrainer:
             seen_images=self.seen_images,
             rampup=config.ema_rampup,
         )
-        networks = self._networks()
-        for name, average in self.averages.items():
-            update_ema(average, networks[name], beta)
+        update_ema(self.average, self.generator, beta)
         return scalars
 
-    def _generator_step(self, real: Tensor) -> dict[str, Tensor]:
-        config = self.config
+    def _generator_step(self) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
         self.optimizers["generator"].zero_grad(set_to_none=True)
-        if self.encoder:
-            self.optimizers["encoder"].zero_grad(set_to_none=True)
-        scalars: dict[str, Tensor] = {}
-        kept = real[: config.batch // 2] if self.encoder else real[:0]
-        w = self._sample(config.batch - len(kept), update_w_avg=True)
-        ws, loss = w, torch.zeros([], device=self.device)
-        if self.encoder:
-            code, divergence = self._encode(kept)
-            ws = torch.cat([w, self.generator.mapping(code)])
-        fakes = self._render(ws)
-        maps = self.discriminator.features(self._augment(fakes))
-        adversarial = generator_loss(self.discriminator.head(maps[-1]))
-        scalars["loss_g"] = adversarial.detach()
-        loss = loss + adversarial
-        if self.encoder:
-            n = len(w)
-            rebuilt = fakes[n:]
-            pixel = pyramid_distance(rebuilt, kept)
-            with torch.no_grad():
-                targets = self.discriminator.features(self._augment(kept)) if self.augment is None else None
-            feature = feature_distance([m[n:] for m in maps], targets) if targets else torch.zeros_like(pixel)
-            loss = (
-                loss
-                + config.pixel_weight * pixel
-                + config.feature_weight * feature
-                + config.divergence_weight * divergence
-            )
-            scalars |= {"pixel": pixel.detach(), "feature": feature.detach(), "nats": divergence.detach()}
+        fakes = self._render(self._sample(self.config.batch, update_w_avg=True))
+        loss = generator_loss(self.discriminator(self._augment(fakes)))
         loss.backward()
-        if self.encoder:
-            nn.utils.clip_grad_norm_(self.encoder.parameters(), GRADIENT_NORM)
-            self.optimizers["encoder"].step()
         self.optimizers["generator"].step()
         self.discriminator.requires_grad_(True)
-        return scalars
+        return {"loss_g": loss.detach()}
 
     def _path_step(self) -> dict[str, Tensor]:
         config = self.config
@@ -277,10 +205,7 @@ class GanTrainer:
         config = self.config
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
         with torch.no_grad():
-            ws = self._sample(config.batch // 2 if self.encoder else config.batch)
-            if self.encoder:
-                ws = torch.cat([ws, self.generator.mapping(self._encode(real[config.batch // 2 :])[0])])
-            fakes = self._augment(self._render(ws))
+            fakes = self._augment(self._render(self._sample(config.batch)))
         shown = self._augment(real).detach().requires_grad_(regularise)
         real_logits = self.discriminator(shown)
         loss = discriminator_loss(real_logits, self.discriminator(fakes))
@@ -312,16 +237,6 @@ class GanTrainer:
         image: Tensor = self.generator.synthesis(ws, noise_mode="random", generator=self.rng)
         return image
 
-    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """A draw of each code (N, z_dim), and the mean divergence from N(0, I) in nats."""
-        assert self.encoder is not None
-        half = self.config.compute_dtype == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            mean, log_variance = self.encoder(x.contiguous(memory_format=torch.channels_last))
-        draw = torch.randn(mean.shape, device=self.device, generator=self.rng)
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
-        return mean + draw * (0.5 * log_variance).exp(), divergence
-
     def _augment(self, x: Tensor) -> Tensor:
         return x if self.augment is None else self.augment(x, generator=self.host_rng)
 
@@ -333,7 +248,7 @@ class GanTrainer:
             "config": asdict(self.config),
             "seen_images": self.seen_images,
             "networks": {name: net.state_dict() for name, net in self._networks().items()},
-            "averages": {name: net.state_dict() for name, net in self.averages.items()},
+            "average": self.average.state_dict(),
             "optimizers": {name: adam.state_dict() for name, adam in self.optimizers.items()},
             "rng": self.rng.get_state(),
             "host_rng": self.host_rng.get_state(),
@@ -345,8 +260,7 @@ class GanTrainer:
         """Continue from `state_dict()` of a run with the same configuration."""
         for name, net in self._networks().items():
             net.load_state_dict(state["networks"][name])
-        for name, net in self.averages.items():
-            net.load_state_dict(state["averages"][name])
+        self.average.load_state_dict(state["average"])
         for name, adam in self.optimizers.items():
             adam.load_state_dict(state["optimizers"][name])
         self.rng.set_state(state["rng"].cpu())
@@ -359,9 +273,8 @@ class GanTrainer:
     def transfer(self, files: ModelFiles) -> dict[str, int]:
         """Start from another run's snapshot: every tensor of the same name and shape; returns counts taken.
 
-        A lower resolution fits where channel_base and channel_max agree. An encoder of half the resolution and
-        twice the width becomes the later stages of this one. A snapshot of the same resolution goes on at its
-        image count, with Adam's second moments as it keeps them (one a row).
+        A lower resolution fits where channel_base and channel_max agree. A snapshot of the same resolution goes
+        on at its image count, with Adam's second moments as it keeps them (one a row).
 
         Raises
         ------
@@ -373,10 +286,7 @@ class GanTrainer:
         taken = {}
         for name, net in self._networks().items():
             own = net.state_dict()
-            part = "code_encoder" if name == "encoder" else name
-            given = files.tensors(part) if part in files.parts else {}
-            if name == "encoder" and "trunk.stem.weight" in given and not same:
-                given = _deepen(given)
+            given = files.tensors(name) if name in files.parts else {}
             fit = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
             net.load_state_dict(own | fit)
             taken[name] = len(fit)
@@ -390,44 +300,20 @@ class GanTrainer:
         if moments:
             self.seen_images = int(files.config("optimizer")["seen_images"])
             self.path_mean = torch.full_like(self.path_mean, files.config("optimizer")["path_mean"])
-        for name, average in self.averages.items():
-            average.load_state_dict(self._networks()[name].state_dict())
+        self.average.load_state_dict(self.generator.state_dict())
         return taken
 
     def _networks(self) -> dict[str, nn.Module]:
-        networks: dict[str, nn.Module] = {"generator": self.generator, "discriminator": self.discriminator}
-        return networks | ({"encoder": self.encoder} if self.encoder is not None else {})
+        return {"generator": self.generator, "discriminator": self.discriminator}
 
     def _set_precision(self) -> None:
         dtype = getattr(torch, self.config.compute_dtype)
         self.generator.synthesis.compute_dtype = self.discriminator.compute_dtype = dtype
 
-    @staticmethod
-    def _average(net: nn.Module) -> nn.Module:
-        return copy.deepcopy(net).eval().requires_grad_(False)
-
     def _adam(self, network: nn.Module, ratio: float) -> torch.optim.Adam:
         """Adam with the correction for lazy regularisation (arXiv 1912.04958 App. B)."""
         rate = self.config.learning_rate * ratio
         return torch.optim.Adam(network.parameters(), lr=rate, betas=(0.0, 0.99**ratio), eps=1e-8)
-
-
-def pyramid_distance(a: Tensor, b: Tensor, *, levels: int = 3) -> Tensor:
-    """Mean absolute difference at full, half and quarter size, averaged."""
-    total = F.l1_loss(a, b)
-    for _ in range(levels - 1):
-        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-        total = total + F.l1_loss(a, b)
-    return total / levels
-
-
-def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """Mean absolute difference of discriminator activations relative to their size, averaged over maps."""
-    terms = [
-        (x.float() - y.float()).abs().mean() / (y.float().abs().mean() + 1e-4)
-        for x, y in zip(a, b, strict=True)
-    ]
-    return torch.stack(terms).mean()
 
 
 def _moments(parameter: nn.Parameter, root_mean_square: Tensor) -> dict[str, Tensor]:
@@ -438,18 +324,6 @@ def _moments(parameter: nn.Parameter, root_mean_square: Tensor) -> dict[str, Ten
         "exp_avg": torch.zeros_like(parameter),
         "exp_avg_sq": (torch.zeros_like(parameter) + spread).reshape(parameter.shape),
     }
-
-
-def _deepen(encoder: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names of an encoder's tensors as they are called in one with a further stage in front."""
-    moved = {}
-    for key, value in encoder.items():
-        if key.startswith("trunk.blocks."):
-            i, rest = key.removeprefix("trunk.blocks.").split(".", 1)
-            moved[f"trunk.blocks.{int(i) + 1}.{rest}"] = value
-        elif not key.startswith("trunk.stem"):
-            moved[key] = value
-    return moved
 
 
 def train_gan(
@@ -464,7 +338,7 @@ def train_gan(
     """Train, or go on training, in folder `out`; returns the folder of the model's newest snapshot.
 
     Files: `checkpoint.pt` (exact state, rewritten every `snapshot_kimg`), `snapshot/` (the portable model folder:
-    averaged generator and encoder, discriminator, half precision), `samples_<kimg>.png`, `log.jsonl`.
+    averaged generator, discriminator, half precision), `samples_<kimg>.png`, `log.jsonl`.
 
     Parameters
     ----------
@@ -514,11 +388,10 @@ def train_gan(
 def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
     """Portable model folder, another run goes on from it with `transfer`.
 
-    Averaged generator and encoder and the discriminator in half precision, and of Adam the root of the second
+    The averaged generator and the discriminator in half precision, and of Adam the root of the second
     moment averaged over each row of a parameter: the rate of a row survives, what varies within it does not.
     """
-    generator = trainer.averages["generator"]
-    assert isinstance(generator, Generator)
+    generator = trainer.average
     weights.save_part(folder, "generator", generator.state_dict(), generator.config(), dtype="float16")
     weights.save_part(
         folder,
@@ -527,11 +400,6 @@ def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
         trainer.discriminator.config(),
         dtype="float16",
     )
-    encoder = trainer.averages.get("encoder")
-    if isinstance(encoder, CodeEncoder):
-        weights.save_part(
-            folder, "code_encoder", encoder.state_dict(), encoder.trunk.config(), dtype="float16"
-        )
     moments = {}
     for name, net in trainer._networks().items():
         for key, parameter in net.named_parameters():
@@ -546,7 +414,7 @@ def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
 @torch.no_grad()
 def save_samples(path: Path, trainer: GanTrainer, *, rows: int = 4, columns: int = 8) -> Tensor:
     """Sheet of averaged-generator samples of a fixed seed: (H, W) in [0, 1], also written as a marked PNG."""
-    generator = trainer.averages["generator"]
+    generator = trainer.average
     z = torch.randn(rows * columns, trainer.config.z_dim, generator=torch.Generator().manual_seed(1))
     images = generator(z.to(trainer.device), noise_mode="const").clamp(-1, 1).cpu()
     grid = images.reshape(rows, columns, *images.shape[-2:]).permute(0, 2, 1, 3)
