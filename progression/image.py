@@ -294,7 +294,9 @@ def _unit_range(values: npt.NDArray[np.generic], label: str) -> Pixels:
 def _grey(colour: Pixels, label: str) -> Pixels:
     """(H, W, 3 or 4) in [0, 1] -> (H, W): luminance (ITU-R BT.601), over black where transparent."""
     rgb = colour[:, :, :3]
-    if float((rgb.max(axis=2) - rgb.min(axis=2)).mean()) > MAX_COLOURFULNESS:
+    red, green, blue = rgb[:, :, 0], rgb[:, :, 1], rgb[:, :, 2]
+    strongest, weakest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    if float((strongest - weakest).mean()) > MAX_COLOURFULNESS:
         raise ImageError(
             f"{label}: a colour picture; expected a grey radiograph; convert it to grey if it is one"
         )
