@@ -34,7 +34,7 @@ from progression.latent.invert import project, refine
 from progression.latent.part import EncoderPart, code_figures, load_generator
 from progression.risk.grader import Grader, Grading
 from progression.risk.model import RiskModel
-from progression.risk.risk import product_risk
+from progression.risk.risk import excess, product_risk
 from progression.stylegan2 import Generator
 from progression.types import (
     HorizonPrediction,
@@ -203,6 +203,7 @@ class Predictor:
         now = self.grader(self._pictures(radiographs, self.grader.input_resolution))
         p_future = self.grader(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
         product = torch.stack(product_risk(now.now, p_future), dim=-1)
+        beyond = self._excess(self.grader(code.reconstruction).now, p_future)
         risk = self._risk(now, months, read, product)
         provenance = self._provenance(request)
         predictions = []
@@ -217,6 +218,8 @@ class Predictor:
                     risk_fast_product=float(product[i, h, 0]),
                     risk_any_product=float(product[i, h, 1]),
                     kl_future=tuple(p_future[i, h].tolist()),
+                    risk_fast_excess=float(beyond[i, h, 0]),
+                    risk_any_excess=float(beyond[i, h, 1]),
                 )
                 for h, month in enumerate(months)
             )
@@ -268,6 +271,13 @@ class Predictor:
         cpu = Grading(*(t.cpu() for t in (now.now, now.future, now.rise)))
         risk = self.risk.predict(cpu, months, grade=grade)
         return torch.stack([risk.fast, risk.any], dim=-1)
+
+    @staticmethod
+    def _excess(p_rebuilt: Tensor, p_future: Tensor) -> Tensor:
+        """(N, H, 2) fast and any: the product between two synthetic pictures, above that for no change."""
+        changed = product_risk(p_rebuilt, p_future)
+        unchanged = product_risk(p_rebuilt, p_rebuilt[:, None])
+        return torch.stack([excess(r, r0) for r, r0 in zip(changed, unchanged, strict=True)], dim=-1)
 
     def _warnings(self, typicality: float, mirrored: float, grade: int | None) -> tuple[str, ...]:
         found = []

@@ -127,6 +127,8 @@ class HorizonPrediction:
     risk_fast, risk_any : probability that the KL grade rises by at least 2, at least 1, by the horizon
     risk_fast_product, risk_any_product : the same by the product of the two gradings (Han et al. 2022)
     kl_future : probability of each KL grade at the horizon, sums to 1
+    risk_fast_excess, risk_any_excess : the product with the reconstruction graded in the radiograph's place, above
+        its value for no change: (R − R_0) / (1 − R_0), at least 0; grades two synthetic pictures, and is 0 at T = 0
     """
 
     horizon_months: int
@@ -136,6 +138,8 @@ class HorizonPrediction:
     risk_fast_product: float
     risk_any_product: float
     kl_future: tuple[float, ...]
+    risk_fast_excess: float = 0.0
+    risk_any_excess: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,15 @@ def test_a_knees_numbers_do_not_depend_on_the_batch_or_on_rendering(predictor: P
             assert a.kl_future == pytest.approx(b.kl_future, abs=1e-4)
 
 
+def test_the_excess_is_zero_where_nothing_changes(predictor: Predictor) -> None:
+    graded = torch.tensor([[0.5, 0.5, 0, 0, 0]])
+    same = predictor._excess(graded, graded[:, None])
+    risen = predictor._excess(graded, torch.tensor([[[0, 0, 0.5, 0.5, 0]]]))
+    assert torch.equal(same, torch.zeros(1, 1, 2))
+    # fast: 0.25·(0→2) + 0.25·(0→3) + 0.25·(1→3) = 0.75 over 0; any: (1 − 0.25) / (1 − 0.25)
+    torch.testing.assert_close(risen, torch.tensor([[[0.75, 1.0]]]))
+
+
 def test_a_mirrored_left_knee_is_the_right_knee(predictor: Predictor) -> None:
     right = radiograph()
     left = Radiograph(np.ascontiguousarray(right.pixels[:, ::-1]), Side.LEFT, "knee0")

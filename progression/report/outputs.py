@@ -51,7 +51,7 @@ def row(prediction: Prediction, horizon: HorizonPrediction) -> dict[str, Any]:
 def as_json(prediction: Prediction) -> dict[str, Any]:
     """The content of prediction.json: the knee, one entry a horizon, and the provenance.
 
-    Every entry of `horizons` has all the keys of a row of results.csv.
+    Every entry of `horizons` has all the keys of a row of results.csv, and the excess of the product.
     """
     return {
         "name": prediction.name,
@@ -61,7 +61,14 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         **{f"kl_now_{grade}": float(value) for grade, value in enumerate(prediction.kl_now)},
         "neighbour_distances": [float(value) for value in prediction.neighbour_distances],
         "warnings": list(prediction.warnings),
-        "horizons": [row(prediction, horizon) for horizon in prediction.horizons],
+        "horizons": [
+            row(prediction, horizon)
+            | {
+                "risk_fast_excess": float(horizon.risk_fast_excess),
+                "risk_any_excess": float(horizon.risk_any_excess),
+            }
+            for horizon in prediction.horizons
+        ],
         **_without_paths(prediction.provenance),
     }
 
