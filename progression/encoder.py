@@ -2,8 +2,8 @@
 
     ws_l = w_mean + base(x) + offset_l(x),   l = 1 … L,   Σ_l offset_l = 0
 
-`base` is what knees are compared by, and the mean over layers; offsets let the reconstruction come nearer where one w cannot.
-Penalising them in training keeps codes where W's displacements still mean the same.
+`base` is what knees are compared by and the mean over layers; offsets let the reconstruction come nearer
+where one w cannot. Penalising them in training keeps codes where W's displacements still mean the same.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def refine(
     images: Tensor,
     *,
     steps: int = 30,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.02,
     space: Literal["w+", "w"] = "w+",
     whitening: Whitening | None = None,
     offset_weight: float = 0.02,

@@ -23,7 +23,8 @@ def test_columns_are_the_promised_ones() -> None:
 def test_json_says_everything_and_no_path() -> None:
     made = prediction(radiograph("knee"), (24, 48))
     content = as_json(made)
-    assert content["horizons"] == [row(made, horizon) for horizon in made.horizons]
+    excess = {"risk_fast_excess": 0.0, "risk_any_excess": 0.0}
+    assert content["horizons"] == [row(made, horizon) | excess for horizon in made.horizons]
     assert [entry["horizon_months"] for entry in content["horizons"]] == [24, 48]
     assert content["neighbour_distances"] == [0.5, 0.6]
     assert content["seed"] == 0 and set(content["weights"]) == {"generator"}
