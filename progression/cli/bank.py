@@ -111,7 +111,7 @@ def synthesise(
     files, real_files = load_model(model), load_model(bank)
     check_built_with(real_files, files)
     real = TrajectoryBank.load(real_files)
-    keys = partial(sample_keys, load_generator(files), EncoderPart.load(files).encoder)
+    keys = partial(sample_keys, load_generator(files), EncoderPart.load(files).encoder, real.w)
     made, privacy = draw(real, lambda n, s: keys(n, seed=s), count=count, seed=seed)
     made.save(out, built_with=_hashes(files.hashes()), resolution=files.resolution)
     typer.echo(f"{len(made)} synthetic trajectories: {out}")

@@ -15,7 +15,7 @@ from progression.errors import UsageError, WeightsError
 from progression.latent.extrapolate import key_of
 from progression.latent.perceptual import pyramid_distance
 from progression.latent.typicality import Typicality
-from progression.latent.whiten import Whitening, sample_w
+from progression.latent.whiten import Whitening
 from progression.stylegan2 import Generator
 from progression.weights import ModelFiles, save_part
 
@@ -144,16 +144,25 @@ def encode_keys(encoder: Encoder, images: Tensor, *, batch: int = 64) -> Tensor:
 
 
 @torch.no_grad()
-def sample_keys(generator: Generator, encoder: Encoder, count: int, *, seed: int, batch: int = 64) -> Tensor:
-    """Search keys (count, D), on the CPU, of made-up pictures: samples, rendered and encoded again.
+def sample_keys(
+    generator: Generator, encoder: Encoder, like: Tensor, count: int, *, seed: int, batch: int = 64
+) -> Tensor:
+    """Search keys (count, D), on the CPU, of made-up pictures of a population.
 
-    Encoded, so that they lie where the encoder puts pictures.
+    w is drawn from the Gaussian with the mean and covariance of the keys `like` (N, D), rendered and encoded
+    again, so that keys lie where the encoder puts pictures. Plain samples g(f(z)) would spread more widely than
+    real knees do, and off their centre, unless the generator is perfect.
     """
+    mean = like.mean(dim=0)
+    _, size, axes = torch.linalg.svd(like - mean, full_matrices=False)
+    axes = axes * (size / (len(like) - 1) ** 0.5)[:, None]
+    draws = torch.Generator().manual_seed(seed)
+    w = mean + torch.randn(count, len(axes), generator=draws) @ axes
     found = []
-    for w in sample_w(generator, count, seed=seed).split(batch):
-        pictures = generator.synthesis(w[:, None].repeat(1, generator.num_ws, 1), noise_mode="const")
-        found.append(key_of(encoder(pictures)))
-    return torch.cat(found).cpu()
+    for part in w.to(encoder.w_mean.device).split(batch):
+        pictures = generator.synthesis(part[:, None].repeat(1, generator.num_ws, 1), noise_mode="const")
+        found.append(key_of(encoder(pictures)).cpu())
+    return torch.cat(found)
 
 
 def _prefixed(**groups: Mapping[str, Tensor]) -> dict[str, Tensor]:

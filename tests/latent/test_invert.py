@@ -62,7 +62,7 @@ def test_penalties_hold_the_code(
     generator: Generator, whitening: Whitening, problem: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     start, images = problem
-    options = {"steps": 20, "whitening": whitening}
+    options = {"steps": 20, "learning_rate": 0.1, "whitening": whitening}
     free = refine(generator, start, images, offset_weight=0.0, spread_weight=0.0, **options)  # type: ignore[arg-type]
     held = refine(generator, start, images, offset_weight=10.0, spread_weight=0.0, **options)  # type: ignore[arg-type]
     even = refine(generator, start, images, offset_weight=0.0, spread_weight=50.0, **options)  # type: ignore[arg-type]

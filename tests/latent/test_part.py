@@ -66,9 +66,9 @@ def test_keys(folder: Path) -> None:
     keys = encode_keys(encoder, images, batch=2)
     torch.testing.assert_close(keys, encoder(from_bytes(images)).mean(dim=1).detach())
     assert from_bytes(torch.tensor([[[0, 255]]], dtype=torch.uint8)).tolist() == [[[[-1.0, 1.0]]]]
-    made = sample_keys(generator, encoder, 7, seed=3, batch=3)
+    made = sample_keys(generator, encoder, keys, 7, seed=3, batch=3)
     assert made.shape == (7, 16)
-    torch.testing.assert_close(sample_keys(generator, encoder, 7, seed=3), made)
+    torch.testing.assert_close(sample_keys(generator, encoder, keys, 7, seed=3), made)
 
 
 def test_damaged_parts(tmp_path: Path) -> None:
