@@ -1,0 +1,373 @@
+"""Is the extrapolated follow-up nearer to the true one than the baseline carried forward, and does risk separate?
+
+    python benchmarks/extrapolation_phantom.py --work DIR        # goes on where it was stopped; about 35 min, 1 core
+
+Real follow-up films are rare, so phantoms are asked, whose films at every visit are known. The cohort's rates were
+matched to real knees before any model saw a phantom; a generator, an encoder and a grader of 64² are trained on it,
+both kinds of bank are built from its training subjects, and held-out subjects are predicted as users' knees are.
+
+Stated before the first run:
+- Question: is the distance to the truth smaller for the extrapolation than for the baseline, in pairs, over subjects?
+- Primary: 96 months, k = 5 neighbours, unscaled, all test subjects, the grader's features, truth = the film of that
+  visit; g(ŵ) against g(w_0) and x_0 + g(ŵ) − g(w_0) against x_0; `imaged` and `graded`, so four comparisons.
+- Subgroups: knees whose grade rises by the horizon, and the others. Everything else is secondary.
+- Truths: "film" (the visit's own pose and scanner), "same" (the disease of the visit seen as at baseline, which is
+  change alone), "code" and "code same" (reconstructions of these two).
+- Controls: `mean` (the bank's mean displacement for everybody), `own grades` (grade transport that is told the knee's
+  later grades), `true change` (the displacement between the codes of "same" and of the baseline: what W allows).
+- `chosen`: k and a scale, chosen on validation subjects by the grader's distance at 96 months.
+
+Prints tables of Markdown and writes DIR/result.json. `docs/phantom.md` holds the results of the published run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import phantom_measures as measures
+import phantom_risks
+import torch
+from phantom_measures import Films, Models
+from phantom_tables import tables
+from torch import Tensor
+
+from progression.data.dataset import Knees
+from progression.data.phantom import VISIT_MONTHS, PhantomKnee, sample_knee
+from progression.files import atomic_write
+from progression.image import to_model
+from progression.latent.bank import TrajectoryBank, build_graded, build_imaged
+from progression.latent.invert import refine
+from progression.latent.part import EncoderPart, encode_keys, from_bytes, load_generator
+from progression.predict import REFINE_STEPS
+from progression.risk.efficientnet import EfficientNet, Stage
+from progression.risk.grader import NUM_OUTPUTS, Grader
+from progression.risk.model import RiskModel
+from progression.train.encoder import EncoderTraining, train_encoder
+from progression.train.encoder_losses import precision
+from progression.train.gan import GanConfig, train_gan
+from progression.train.grader import GraderConfig, train_grader
+from progression.train.loop import load_checkpoint, save_checkpoint
+from progression.train.risk import RiskConfig, load_out_of_fold, rows_of, train_risk
+from progression.weights import load_model, save_part
+
+CHUNK = 100
+GRADER_STAGES = (Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 4, 32), Stage(2, 3, 2, 4, 64), Stage(1, 3, 2, 4, 96))
+GAN = GanConfig(
+    resolution=64, total_kimg=20, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
+)
+ENCODER = EncoderTraining(kimg=10, batch=16)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of a run. `train`, `val`, `test`, `more`: subjects (`more` are test subjects with a baseline film only)."""
+
+    train: int = 1500
+    val: int = 100
+    test: int = 400
+    more: int = 600
+    resolution: int = 64
+    grader_epochs: int = 9
+    refine_steps: int = REFINE_STEPS
+    gan: GanConfig = GAN
+    encoder: EncoderTraining = ENCODER
+    seed: int = 0
+
+
+# ---- stages: each leaves files, and does nothing where they are ------------------------------------------------
+
+
+def make_films(work: Path, plan: Plan) -> None:
+    """Compute the films, in chunks."""
+    wanted = {"train": plan.train, "val": plan.val, "test": plan.test, "more": plan.more}
+    found: dict[str, list[int]] = {name: [] for name in wanted}
+    index = 0
+    while any(len(found[name]) < count for name, count in wanted.items()):
+        split = sample_knee(index, seed=plan.seed).split
+        split = "more" if split == "test" and len(found["test"]) == plan.test else split
+        if len(found[split]) < wanted[split]:
+            found[split].append(index)
+        index += 1
+    visits = [VISIT_MONTHS.index(month) for month in measures.HORIZONS]
+    follow_up = [(visit, None) for visit in visits] + [(0, month) for month in measures.HORIZONS]
+    films = {"train": [(v, None) for v in range(len(VISIT_MONTHS))], "more": [(0, None)]}
+    for split, subjects in found.items():
+        for number, start in enumerate(range(0, len(subjects), CHUNK)):
+            path = work / "films" / f"{split}-{number:03d}.pt"
+            if not path.exists():
+                knees = [sample_knee(i, seed=plan.seed) for i in subjects[start : start + CHUNK]]
+                shown = films.get(split, [(0, None), *follow_up])
+                save_checkpoint(path, vars(_filmed(subjects[start : start + CHUNK], knees, shown, plan)))
+
+
+def _filmed(
+    subjects: list[int],
+    knees: list[PhantomKnee],
+    shown: Sequence[tuple[int, float | None]],
+    plan: Plan,
+) -> Films:
+    images = []
+    for knee in knees:
+        for visit, months in shown:
+            picture = knee.image(visit, resolution=plan.resolution, months=months)
+            images.append(to_model(picture, side=knee.side, resolution=plan.resolution)[0])
+        vars(knee).pop("_knee")  # its texture is large
+    pixels = ((torch.stack(images) + 1) * 127.5).round().to(torch.uint8)
+    return Films(
+        subject=torch.tensor(subjects),
+        images=pixels.unflatten(0, (len(knees), len(shown))),
+        grade=torch.tensor([[knee.grade(v) for v in range(len(VISIT_MONTHS))] for knee in knees]),
+        severity=torch.tensor([[knee.course.severity_at(m) for m in VISIT_MONTHS] for knee in knees]),
+        rate=torch.tensor([knee.course.rate for knee in knees]),
+        visible=torch.tensor([knee.course.signs.visible for knee in knees]),
+    )
+
+
+def make_grader(work: Path, plan: Plan) -> None:
+    """Two cross-fitted networks on all visits, and the multi-state model on their out-of-fold baselines."""
+    if (work / "grader" / "manifest.json").exists():
+        return
+    films = load_films(work, "train")
+    knees = every_visit(films)
+    resolutions = (plan.resolution,) * plan.grader_epochs
+    config = GraderConfig(
+        folds=2,
+        resolutions=resolutions,
+        batch_size=min(64, len(knees) // 4),
+        learning_rate=3e-3,
+        frozen_blocks=0,
+    )
+
+    def start() -> EfficientNet:
+        return EfficientNet(
+            1, NUM_OUTPUTS, stem_width=24, head_width=192, stages=GRADER_STAGES, drop_path=0.0
+        )
+
+    grader = train_grader(knees, work / "grader-run", config=config, start=start)
+    grading = load_out_of_fold(work / "grader-run" / "out_of_fold.npz", knees)
+    first = np.arange(0, len(knees), len(VISIT_MONTHS))
+    risk = train_risk(
+        _baselines(films), rows_of(grading, first), config=RiskConfig(ridges=(10.0, 30.0), folds=3)
+    )
+    folder = work / "grader"
+    save_part(folder, "risk", risk.tensors(), risk.config(), dtype="float32", resolution=plan.resolution)
+    save_part(folder, "grader", grader.state_dict(), grader.config(), dtype="float32")
+
+
+def make_generator(work: Path, plan: Plan) -> None:
+    """A plain StyleGAN2 of the training subjects' films at all visits."""
+    if (work / "model" / "manifest.json").exists():
+        return
+    folder = train_gan(load_films(work, "train").images.flatten(0, 1), work / "gan", config=plan.gan)
+    trained = load_model(folder)
+    save_part(
+        work / "model",
+        "generator",
+        trained.tensors("generator"),
+        trained.config("generator"),
+        dtype="float32",
+        resolution=plan.resolution,
+    )
+
+
+def make_encoder(work: Path, plan: Plan) -> None:
+    """An encoder for the generator that keeps the grader's features."""
+    files = load_model(work / "model")
+    if "encoder" in files.parts:
+        return
+    images = load_films(work, "train").images.flatten(0, 1)
+    heldout = load_films(work, "val").images[:, 0]
+    part = train_encoder(
+        files,
+        images,
+        run=work / "encoder",
+        preset=plan.encoder,
+        heldout=heldout,
+        features=load_grader(work).features,
+    )
+    part.save(work / "model", dtype="float32")
+
+
+def make_banks(work: Path, plan: Plan) -> None:
+    """`imaged` from first and last films, `graded` from the first film and all grades, of training subjects."""
+    if all((work / f"bank-{kind}" / "manifest.json").exists() for kind in measures.KINDS):
+        return
+    films = load_films(work, "train")
+    encoder = EncoderPart.load(load_model(work / "model")).encoder
+    first, last = (encode_keys(encoder, films.images[:, visit]) for visit in (0, -1))
+    n = len(first)
+    imaged = build_imaged(
+        torch.cat([first, last]),
+        subject=films.names * 2,
+        side=["right"] * 2 * n,
+        months=[0.0] * n + [VISIT_MONTHS[-1]] * n,
+        grade=[*films.grade[:, 0].tolist(), *films.grade[:, -1].tolist()],
+    )
+    graded = build_graded(
+        first, subject=films.names, grade_series=films.grade.numpy(), series_months=VISIT_MONTHS
+    )
+    for kind, bank in zip(measures.KINDS, (imaged, graded), strict=True):
+        bank.save(work / f"bank-{kind}", dtype="float32", resolution=plan.resolution)
+
+
+def make_codes(work: Path, plan: Plan) -> None:
+    """Refined codes of all films of subjects not trained on, with gradients in half precision."""
+    files = load_model(work / "model")
+    generator, part = load_generator(files), EncoderPart.load(files)
+    for path in sorted((work / "films").glob("*.pt")):
+        out = work / "codes" / path.name
+        if path.name.startswith("train") or out.exists():
+            continue
+        images = load_checkpoint(path)["images"]
+        if path.name.startswith("val"):
+            images = images[:, :1]
+        found = []
+        for batch in images.flatten(0, 1).split(50):
+            x = from_bytes(batch)
+            with torch.no_grad():
+                ws = part.encoder(x)
+            with precision(generator, torch.bfloat16):
+                ws = refine(generator, ws, x, steps=plan.refine_steps, whitening=part.whitening)
+            found.append(ws)
+        save_checkpoint(out, {"ws": torch.cat(found).unflatten(0, images.shape[:2])})
+
+
+STAGES: dict[str, Callable[[Path, Plan], None]] = {
+    "films": make_films,
+    "grader": make_grader,
+    "gan": make_generator,
+    "encoder": make_encoder,
+    "banks": make_banks,
+    "codes": make_codes,
+}
+
+
+# ---- reading back what stages left -----------------------------------------------------------------------------
+
+
+def load_films(work: Path, split: str) -> Films:
+    """All films of a split."""
+    chunks = [load_checkpoint(path) for path in sorted((work / "films").glob(f"{split}-*.pt"))]
+    return Films(**{name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]})
+
+
+def load_codes(work: Path, split: str) -> Tensor:
+    """Codes (N, films, L, D) of a split."""
+    return torch.cat([load_checkpoint(path)["ws"] for path in sorted((work / "codes").glob(f"{split}-*.pt"))])
+
+
+def load_grader(work: Path) -> Grader:
+    """The grader of this run."""
+    files = load_model(work / "grader")
+    return Grader.from_tensors(files.tensors("grader"), files.config("grader"))
+
+
+def load_models(work: Path) -> Models:
+    """All that was trained and built."""
+    files = load_model(work / "grader")
+    return Models(
+        generator=load_generator(load_model(work / "model")),
+        grader=load_grader(work),
+        risk=RiskModel.from_tensors(files.tensors("risk"), files.config("risk")),
+        banks={kind: TrajectoryBank.load(load_model(work / f"bank-{kind}")) for kind in measures.KINDS},
+    )
+
+
+def every_visit(films: Films) -> Knees:
+    """Each visit as a baseline of its own: what follows it becomes its grade series."""
+    months = np.array(VISIT_MONTHS)
+    n, v = films.grade.shape
+    gap = months[None, :] - months[:, None]
+    gaps = np.unique(gap[gap >= 0])
+    series = np.full((n, v, len(gaps)), -1)
+    for start in range(v):
+        for end in range(start, v):
+            series[:, start, np.searchsorted(gaps, gap[start, end])] = films.grade[:, end]
+    return Knees(
+        images=films.images.flatten(0, 1),
+        subject=np.repeat(np.array(films.names), v),
+        side=np.full(n * v, "right"),
+        grade=films.grade.flatten().numpy(),
+        grade_series=series.reshape(n * v, -1),
+        series_months=gaps,
+    )
+
+
+def _baselines(films: Films) -> Knees:
+    return Knees(
+        images=films.images[:, 0],
+        subject=np.array(films.names),
+        side=np.full(len(films.names), "right"),
+        grade=films.grade[:, 0].numpy(),
+        grade_series=films.grade.numpy(),
+        series_months=np.array(VISIT_MONTHS),
+    )
+
+
+@torch.no_grad()
+def measure(models: Models, films: Mapping[str, Films], codes: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Everything, for JSON. `codes`: (N, F, L, D), one a film, of "val" (baseline only), "test" and "more"."""
+    chosen = measures.choose(models, films["val"], codes["val"][:, 0])
+    test = films["test"]
+    offsets = measures.all_offsets(models, test, codes["test"], chosen)
+    distances = measures.all_distances(models, test, codes["test"], offsets)
+    return {
+        "subjects": {name: len(part.subject) for name, part in films.items()},
+        "grader": measures.grading_quality(models, films, codes),
+        "reconstruction": measures.reconstruction(models, test, codes["test"][:, 0]),
+        "chosen": chosen,
+        "comparisons": measures.all_comparisons(distances, test),
+        "attenuation": measures.attenuation(models, test, codes["test"], offsets),
+        "risk": phantom_risks.risks(models, films, codes),
+    }
+
+
+def run(work: Path, plan: Plan, *, stages: Sequence[str] = tuple(STAGES)) -> dict[str, Any]:
+    """Bring the stages to their end, then measure; returns what result.json holds (empty if not all is there)."""
+    work.mkdir(parents=True, exist_ok=True)
+    clock = work / "seconds.json"
+    for name in stages:
+        start = time.monotonic()
+        STAGES[name](work, plan)
+        spent = json.loads(clock.read_text()) if clock.exists() else {}
+        spent[name] = round(spent.get(name, 0) + time.monotonic() - start, 1)
+        clock.write_text(json.dumps(spent))
+        print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+    if "codes" not in stages:
+        return {}
+    found = measure(
+        load_models(work),
+        {split: load_films(work, split) for split in ("train", "val", "test", "more")},
+        {split: load_codes(work, split) for split in ("val", "test", "more")},
+    )
+    result = {"plan": asdict(plan), "seconds": json.loads(clock.read_text())} | found
+    with atomic_write(work / "result.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of everything that the run leaves")
+    parser.add_argument("--stage", action="append", choices=list(STAGES), help="only these stages")
+    parser.add_argument("--gan-kimg", type=float, default=GAN.total_kimg)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    plan = Plan(gan=replace(GAN, total_kimg=options.gan_kimg))
+    result = run(options.work, plan, stages=options.stage or tuple(STAGES))
+    if result:
+        print(tables(result))
+
+
+if __name__ == "__main__":
+    main()
