@@ -32,6 +32,7 @@ from progression.stylegan2.losses import (
     r1_penalty,
 )
 from progression.train.allocator import keep_freed_memory
+from progression.train.grow import grow
 from progression.train.loop import (
     RunLog,
     batch_indices,
@@ -273,8 +274,9 @@ class GanTrainer:
     def transfer(self, files: ModelFiles) -> dict[str, int]:
         """Start from another run's snapshot: every tensor of the same name and shape; returns counts taken.
 
-        A lower resolution fits where channel_base and channel_max agree. A snapshot of the same resolution goes
-        on at its image count, with Adam's second moments as it keeps them (one a row).
+        Half the resolution fits where channel_base and channel_max agree; the new blocks are then set so that both
+        networks compute what they did before (`grow`). A snapshot of the same resolution goes on at its image
+        count, with Adam's second moments as it keeps them (one a row).
 
         Raises
         ------
@@ -297,6 +299,8 @@ class GanTrainer:
             raise WeightsError(
                 f"no tensor of {files.folder} fits this network: compare channel_base and channel_max"
             )
+        if 2 * files.resolution == self.config.resolution:
+            grow(self.generator, self.discriminator, files.tensors("discriminator"))
         if moments:
             self.seen_images = int(files.config("optimizer")["seen_images"])
             self.path_mean = torch.full_like(self.path_mean, files.config("optimizer")["path_mean"])

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from progression import weights
 from progression.errors import UsageError, WeightsError
-from progression.stylegan2 import Generator
+from progression.stylegan2 import Discriminator, Generator
+from progression.stylegan2.ops import upsample2d
 from progression.train.gan import (
     PRESETS,
     GanConfig,
@@ -67,20 +68,31 @@ def test_a_run_resumed_from_disk_is_identical(images: Tensor, tmp_path: Path, ch
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-def test_snapshot_is_a_model_and_starts_a_larger_run(images: Tensor, tmp_path: Path) -> None:
-    folder = train_gan(images, tmp_path / "small", config=replace(TINY, total_kimg=0.008))
+def test_snapshot_is_a_model_and_a_larger_run_starts_with_the_same_functions(
+    images: Tensor, tmp_path: Path
+) -> None:
+    wide = replace(TINY, total_kimg=0.008, channel_base=512, channel_max=16)  # 16 functions to fit with
+    folder = train_gan(images, tmp_path / "small", config=wide)
     files = weights.load_model(folder)
     assert set(files.parts) == {"generator", "discriminator", "optimizer"}
-    generator = Generator(**files.config("generator"))
-    generator.load_state_dict(files.tensors("generator"))
-    larger = replace(TINY, resolution=32)
-    trainer = GanTrainer(larger, torch.zeros(4, 32, 32, dtype=torch.uint8))
-    taken = trainer.transfer(files)
-    own = trainer.generator.state_dict()
-    shared = generator.state_dict()
-    assert taken["generator"] == len(shared)
-    assert all(torch.equal(own[key], value) for key, value in shared.items())
-    assert trainer.seen_images == 0
+    small = Generator(**files.config("generator"))
+    small.load_state_dict(files.tensors("generator"))
+    judge = Discriminator(**files.config("discriminator"))
+    judge.load_state_dict(files.tensors("discriminator"))
+    larger = GanTrainer(replace(wide, resolution=32), torch.zeros(4, 32, 32, dtype=torch.uint8))
+    taken = larger.transfer(files)
+    assert taken["generator"] == len(small.state_dict()) and larger.seen_images == 0
+    z = torch.randn(4, 8)
+    with torch.no_grad():
+        before = small(z, noise_mode="const")
+        doubled = upsample2d(before, small.synthesis.b16.resample_filter)
+        torch.testing.assert_close(larger.generator(z, noise_mode="const"), doubled)
+        # grey values in [-1, 1], flat enough that blurring before or after the first layer is the same
+        flat = torch.linspace(-0.9, 0.9, 4)[:, None, None, None].expand(4, 1, 16, 16)
+        expected = judge.b16.fromrgb(flat)
+        found = larger.discriminator.b32(flat.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
+    inside = (slice(None), slice(None), slice(3, -3), slice(3, -3))
+    assert float((found[inside] - expected[inside]).abs().max()) < 0.03 * float(expected.abs().max())
 
 
 def test_a_snapshot_goes_on_elsewhere(images: Tensor, tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Double the resolution of a GAN without a jump (in the spirit of progressive growing, arXiv 1710.10196)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from progression.stylegan2 import Discriminator, Generator
+from progression.stylegan2.discriminator import Convolution
+
+
+@torch.no_grad()
+def grow(generator: Generator, discriminator: Discriminator, smaller: Mapping[str, Tensor]) -> None:
+    """Set the blocks of the highest resolution so that the networks compute what half-sized ones computed.
+
+    The generator's new contribution to the image is 0. The discriminator's new residual branch is 0, and its skip
+    branch reproduces the `fromrgb` layer of the half-sized discriminator, whose tensors are `smaller`: that layer is
+    a function of the grey value (or colour) alone, here fitted by least squares to the new layer's functions.
+    Without this both networks start from noise and the discriminator forgets what it knew (seen at 128²: logits of
+    real and generated knees alike even after 6 kimg).
+    """
+    last = getattr(generator.synthesis, f"b{generator.img_resolution}")
+    last.torgb.weight.zero_()
+    last.torgb.bias.zero_()
+    half = discriminator.img_resolution // 2
+    key = f"b{half}.fromrgb"
+    if f"{key}.weight" not in smaller:
+        return
+    block = getattr(discriminator, f"b{discriminator.img_resolution}")
+    block.conv1.weight.zero_()
+    block.conv1.bias.zero_()
+    device, colours = block.conv1.weight.device, discriminator.img_channels
+    draws = torch.Generator().manual_seed(0)
+    block.fromrgb.bias.copy_(2 * torch.rand(block.fromrgb.bias.shape, generator=draws) - 1)
+    block.fromrgb.weight.copy_(torch.randn(block.fromrgb.weight.shape, generator=draws).sign())
+    x = (2 * torch.rand(8192, colours, 1, 1, generator=draws) - 1).to(device)
+    old = Convolution(colours, smaller[f"{key}.weight"].shape[0], 1).to(device)
+    old.weight.copy_(smaller[f"{key}.weight"])
+    assert old.bias is not None
+    old.bias.copy_(smaller[f"{key}.bias"])
+    basis, wanted = block.fromrgb(x).flatten(1), old(x).flatten(1)
+    fit = torch.linalg.lstsq(basis.double(), wanted.double()).solution.t().float()
+    block.skip.weight.copy_((fit / (block.skip.weight_gain * math.sqrt(0.5)))[:, :, None, None])
