@@ -101,18 +101,13 @@ def synthesise(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
     """Draw a bank that is nobody's from models fitted on a real one, and print its privacy figures."""
-    from functools import partial
-
     from progression.latent.bank import TrajectoryBank, check_built_with
-    from progression.latent.part import EncoderPart, load_generator, sample_keys
     from progression.latent.synthetic import synthesise as draw
     from progression.weights import load_model
 
     files, real_files = load_model(model), load_model(bank)
     check_built_with(real_files, files)
-    real = TrajectoryBank.load(real_files)
-    keys = partial(sample_keys, load_generator(files), EncoderPart.load(files).encoder, real.w)
-    made, privacy = draw(real, lambda n, s: keys(n, seed=s), count=count, seed=seed)
+    made, privacy = draw(TrajectoryBank.load(real_files), count=count, seed=seed)
     made.save(out, built_with=_hashes(files.hashes()), resolution=files.resolution)
     typer.echo(f"{len(made)} synthetic trajectories: {out}")
     for name, value in privacy.as_dict().items():

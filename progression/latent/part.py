@@ -143,28 +143,6 @@ def encode_keys(encoder: Encoder, images: Tensor, *, batch: int = 64) -> Tensor:
     return torch.cat([key_of(encoder(from_bytes(part, device))) for part in images.split(batch)]).cpu()
 
 
-@torch.no_grad()
-def sample_keys(
-    generator: Generator, encoder: Encoder, like: Tensor, count: int, *, seed: int, batch: int = 64
-) -> Tensor:
-    """Search keys (count, D), on the CPU, of made-up pictures of a population.
-
-    w is drawn from the Gaussian with the mean and covariance of the keys `like` (N, D), rendered and encoded
-    again, so that keys lie where the encoder puts pictures. Plain samples g(f(z)) would spread more widely than
-    real knees do, and off their centre, unless the generator is perfect.
-    """
-    mean = like.mean(dim=0)
-    _, size, axes = torch.linalg.svd(like - mean, full_matrices=False)
-    axes = axes * (size / (len(like) - 1) ** 0.5)[:, None]
-    draws = torch.Generator().manual_seed(seed)
-    w = mean + torch.randn(count, len(axes), generator=draws) @ axes
-    found = []
-    for part in w.to(encoder.w_mean.device).split(batch):
-        pictures = generator.synthesis(part[:, None].repeat(1, generator.num_ws, 1), noise_mode="const")
-        found.append(key_of(encoder(pictures)).cpu())
-    return torch.cat(found)
-
-
 def _prefixed(**groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 

@@ -3,8 +3,7 @@
 A row of a real bank is a person's knee, and the generator turns its latent back into a picture. Shipped rows
 are drawn instead:
 
-    key            w ~ E(g(N(mean, covariance of the real keys))): the code of a made-up picture;
-                   those too near a training key are dropped
+    key            w ~ N(mean, covariance of the real keys); those too near a training key are dropped
     grade now      P(k_0 | u), multinomial logistic in u, the key's leading principal coordinates
     later grades   the multi-state chain of :mod:`progression.risk.multistate`, its rates depending on u
     displacement   d = Σ_j c_j (B_j [1, u]) + s·e,   c_j = 1 for each grade step j → j + 1 that was made
@@ -16,7 +15,6 @@ s = 1. B, the chain and the axes are a few hundred numbers estimated from thousa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -29,9 +27,6 @@ from progression.latent.bank import TrajectoryBank
 from progression.latent.transport import last_reading, running_maximum
 from progression.risk.multistate import MultiState, clock_at, fit_multistate, panel
 from progression.types import KL_GRADES
-
-SampleKeys = Callable[[int, int], Tensor]
-"""(count, seed) → keys (count, D) of pictures that the generator made up."""
 
 CLOCK_KNOTS_MONTHS = (0.0, 24.0, 48.0, 96.0)
 
@@ -78,7 +73,8 @@ class BankModel:
         known = (series[:, 0] >= 0) & (series[:, 1:] >= 0).any(dim=1)
         if int(known.sum()) < 2:
             raise UsageError("a synthetic bank needs knees with grades at the first and at a later visit")
-        mean, axes = _principal(bank.w, components)
+        mean, axes = _principal_axes(bank.w)
+        axes = (axes / axes.square().sum(dim=1, keepdim=True))[:components].T
         u = (bank.w - mean) @ axes
         raised = running_maximum(series)
         readings = panel(series[known], bank.series_months.double(), carry_forward=True)
@@ -135,7 +131,6 @@ class BankModel:
 
 def synthesise(
     bank: TrajectoryBank,
-    sample_keys: SampleKeys,
     *,
     count: int,
     seed: int = 0,
@@ -148,20 +143,31 @@ def synthesise(
     Raises
     ------
     UsageError
-        If too many keys are that near for `count` to be left over: the generator has learnt people by heart.
+        If too many keys are that near for `count` to be left over.
     """
     model = BankModel.fit(bank, components=components)
-    independent = sample_keys(len(bank), seed + 1)
-    keys = sample_keys(count + count // 10 + 10, seed)
+    independent = sample_keys(bank.w, len(bank), seed=seed + 1)
+    keys = sample_keys(bank.w, count + count // 10 + 10, seed=seed)
     limit = copy_limit(nearest_distances(keys, independent))
     keys = keys[nearest_distances(keys, bank.w) >= limit][:count]
     if len(keys) < count:
         raise UsageError(
             f"only {len(keys)} of {count} made-up latents keep their distance from the training knees: "
-            "the generator repeats them; train it further from overfitting (ADA) or ask for a smaller bank"
+            "they are too few to be described without being given away; build a larger real bank"
         )
     made = model.sample(keys, seed=seed)
     return made, nearest_distance_test(made.w, bank.w, independent=independent)
+
+
+def sample_keys(like: Tensor, count: int, *, seed: int) -> Tensor:
+    """Keys (count, D) from the Gaussian with the mean and covariance of `like` (N, D).
+
+    The generator's own samples f(z) would be no better known to be nobody's, and lie where the encoder puts
+    real knees only if the generator is perfect: its population is wider and off their centre otherwise.
+    """
+    mean, axes = _principal_axes(like)
+    draws = torch.Generator().manual_seed(seed)
+    return mean + torch.randn(count, len(axes), generator=draws) @ axes
 
 
 def copy_limit(independent: Tensor) -> float:
@@ -237,12 +243,12 @@ def nearest_distances(w: Tensor, others: Tensor) -> Tensor:
     return torch.cat(nearest)
 
 
-def _principal(w: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and leading principal axes (D, r), scaled to unit variance of the coordinates."""
+def _principal_axes(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and principal axes (r, D), each as long as the standard deviation along it, longest first."""
     mean = w.mean(dim=0)
     _, size, axes = torch.linalg.svd(w - mean, full_matrices=False)
-    kept = int((size[:components] > 1e-4 * size[0]).sum())
-    return mean, axes[:kept].T / (size[:kept] / (len(w) - 1) ** 0.5)
+    kept = size > 1e-4 * size[0]
+    return mean, axes[kept] * (size[kept] / (len(w) - 1) ** 0.5)[:, None]
 
 
 def _with_one(u: Tensor) -> Tensor:
@@ -292,6 +298,4 @@ def _regress(x: Tensor, y: Tensor, scale: Tensor, *, ridge: float) -> tuple[Tens
     moving = scale[:, 0] > 0
     if not bool(moving.any()):
         return effect.float(), torch.zeros(1, y.shape[1])
-    residual = ((y - x @ effect) / scale.clamp(min=1e-12))[moving]
-    _, size, axes = torch.linalg.svd(residual, full_matrices=False)
-    return effect.float(), (axes * (size / len(residual) ** 0.5)[:, None]).float()
+    return effect.float(), _principal_axes(((y - x @ effect) / scale.clamp(min=1e-12))[moving])[1].float()

@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,8 +47,6 @@ from progression.train.loop import (
 from progression.weights import ModelFiles
 
 CHECKPOINT = "encoder.pt"
-JOINT = "code_encoder"
-"""Part with the encoder to z that joint training leaves."""
 GRADIENT_NORM = 5.0
 WEIGHTS = ("latent", "pyramid", "pixel", "feature", "offset", "radius")
 
@@ -110,7 +107,7 @@ def train_encoder(
 
     The state lies in `run`, and the same call goes on from it exactly. A new run, or one whose generator
     has changed since, starts from the model's own encoder; if it has none, from the weights that the run has
-    reached, or from the convolutions of an encoder to z trained jointly with the generator; else from scratch.
+    reached; else from scratch.
 
     Parameters
     ----------
@@ -228,8 +225,6 @@ class _State:
             encoder.load_state_dict(saved["encoder" if resumed else "average"])
         elif "encoder" in model.parts:
             encoder = read_encoder(model)
-        elif JOINT in model.parts:
-            encoder = _with_trunk(generator, preset, model.tensors(JOINT))
         else:
             encoder = Encoder(_shape(generator, preset))
         if encoder.config()["resolution"] != generator.img_resolution:
@@ -304,23 +299,6 @@ def _shape(generator: Generator, preset: EncoderTraining) -> EncoderConfig:
         width=preset.width,
         max_width=preset.max_width,
     )
-
-
-def _with_trunk(generator: Generator, preset: EncoderTraining, tensors: Mapping[str, Tensor]) -> Encoder:
-    """A new encoder that has learnt to look: the convolutions are those of the joint training's encoder to z."""
-    width = len(tensors["trunk.stem.weight"])
-    encoder = Encoder(_shape(generator, replace(preset, width=width)))
-    own = encoder.state_dict()
-    looking = {
-        name.removeprefix("trunk."): value
-        for name, value in tensors.items()
-        if name.startswith(("trunk.stem", "trunk.blocks.", "trunk.reduce.", "trunk.hidden."))
-    }
-    fitting = {
-        name: value for name, value in looking.items() if name in own and own[name].shape == value.shape
-    }
-    encoder.load_state_dict(own | fitting)
-    return encoder
 
 
 def _checked(images: Tensor, heldout: Tensor | None, *, resolution: int, batch: int) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,15 @@ import pytest
 import torch
 
 from progression.errors import UsageError
+from progression.latent import synthetic
 from progression.latent.bank import TrajectoryBank, build_graded
-from progression.latent.synthetic import BankModel, nearest_distance_test, nearest_distances, synthesise
+from progression.latent.synthetic import (
+    BankModel,
+    nearest_distance_test,
+    nearest_distances,
+    sample_keys,
+    synthesise,
+)
 
 D = 12
 MONTHS = [0.0, 24.0, 48.0, 96.0]
@@ -31,10 +38,6 @@ def real_bank(count: int = 1000) -> TrajectoryBank:
     )
 
 
-def sample_keys(count: int, seed: int) -> torch.Tensor:
-    return cohort(count, seed=1000 + seed)[0]
-
-
 @pytest.fixture(scope="module")
 def real() -> TrajectoryBank:
     return real_bank()
@@ -42,7 +45,7 @@ def real() -> TrajectoryBank:
 
 @pytest.fixture(scope="module")
 def made(real: TrajectoryBank) -> TrajectoryBank:
-    return synthesise(real, sample_keys, count=1000, components=6)[0]
+    return synthesise(real, count=1000, components=6)[0]
 
 
 def rises(bank: TrajectoryBank) -> torch.Tensor:
@@ -77,33 +80,44 @@ def test_nothing_of_the_real_bank_is_in_it(real: TrajectoryBank, made: Trajector
     assert nearest_distances(made.w, real.w).min() > 0
 
 
+def test_keys_have_the_moments_of_the_population() -> None:
+    like = torch.randn(4000, 5, generator=torch.Generator().manual_seed(0)) @ torch.randn(5, 5) + 3
+    keys = sample_keys(like, 20_000, seed=1)
+    torch.testing.assert_close(keys.mean(dim=0), like.mean(dim=0), atol=0.1, rtol=0.05)
+    torch.testing.assert_close(keys.T.cov(), like.T.cov(), atol=0.2, rtol=0.1)
+    assert sample_keys(like, 5, seed=2).equal(sample_keys(like, 5, seed=2))
+
+
 def test_copies_are_found_out(real: TrajectoryBank) -> None:
-    independent = sample_keys(len(real), 7)
-    fine = nearest_distance_test(sample_keys(500, 8), real.w, independent=independent)
+    independent = sample_keys(real.w, len(real), seed=7)
+    fine = nearest_distance_test(sample_keys(real.w, 500, seed=8), real.w, independent=independent)
+    assert fine.passed
     assert fine.share_nearer < 0.05
     assert fine.training_median == pytest.approx(fine.independent_median, rel=0.1)
-    copied = torch.cat([sample_keys(499, 8), 2 * real.w[:1] + 0.001])
+    copied = torch.cat([sample_keys(real.w, 499, seed=8), 2 * real.w[:1] + 0.001])
     bad = nearest_distance_test(copied, real.w, independent=independent)
     assert not bad.passed
     assert bad.training_min < 0.01
 
 
-def test_keys_too_near_are_dropped(real: TrajectoryBank) -> None:
-    def leaky(count: int, seed: int) -> torch.Tensor:
-        keys = sample_keys(count, seed)
+def test_keys_too_near_are_dropped(real: TrajectoryBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaky(like: torch.Tensor, count: int, *, seed: int) -> torch.Tensor:
+        keys = sample_keys(like, count, seed=seed)
         if seed == 0:
-            keys[:5] = real.w[:5] * 1.001
+            keys[:5] = like[:5] * 1.001
         return keys
 
-    made, privacy = synthesise(real, leaky, count=300, components=4)
+    monkeypatch.setattr(synthetic, "sample_keys", leaky)
+    made, privacy = synthesise(real, count=300, components=4)
     assert privacy.passed
     assert len(made) == 300
 
-    def parrot(count: int, seed: int) -> torch.Tensor:
-        return real.w[torch.arange(count) % len(real)] if seed == 0 else sample_keys(count, seed)
+    def parrot(like: torch.Tensor, count: int, *, seed: int) -> torch.Tensor:
+        return like[torch.arange(count) % len(like)] if seed == 0 else sample_keys(like, count, seed=seed)
 
+    monkeypatch.setattr(synthetic, "sample_keys", parrot)
     with pytest.raises(UsageError, match="keep their distance"):
-        synthesise(real, parrot, count=300, components=4)
+        synthesise(real, count=300, components=4)
 
 
 def test_imaged_bank_keeps_drift_without_grade_change(real: TrajectoryBank) -> None:
@@ -118,7 +132,7 @@ def test_imaged_bank_keeps_drift_without_grade_change(real: TrajectoryBank) -> N
             "kind": np.full(len(real), "imaged"),
         }
     )
-    made = BankModel.fit(imaged, components=4).sample(sample_keys(400, 5), seed=0)
+    made = BankModel.fit(imaged, components=4).sample(sample_keys(real.w, 400, seed=5), seed=0)
     still = rises(made) == 0
     assert made.displacement[still, 3].mean().item() == pytest.approx(0.8, rel=0.1)
     assert made.displacement[still, 5].std() > 0.02
@@ -130,7 +144,7 @@ def vars_of(bank: TrajectoryBank) -> dict[str, object]:
 
 def test_same_seed_same_bank(real: TrajectoryBank) -> None:
     model = BankModel.fit(real, components=4)
-    keys = sample_keys(50, 3)
+    keys = sample_keys(real.w, 50, seed=3)
     one, two = model.sample(keys, seed=1), model.sample(keys, seed=1)
     assert one.displacement.equal(two.displacement)
     assert not one.grade_series.equal(model.sample(keys, seed=2).grade_series)

@@ -10,8 +10,7 @@ from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError, WeightsError
 from progression.latent.part import EncoderPart, load_generator
 from progression.stylegan2 import Generator
-from progression.train.encoder import CHECKPOINT, JOINT, EncoderTraining, train_encoder
-from progression.train.gan import CodeEncoder
+from progression.train.encoder import CHECKPOINT, EncoderTraining, train_encoder
 from progression.weights import ModelFiles, load_model, save_part
 
 TINY = EncoderTraining(kimg=0.16, batch=8, warmup_kimg=0.05, width=8, max_width=16, bfloat16=False)
@@ -106,17 +105,6 @@ def test_starts_from_the_models_encoder_else_from_the_run(
         EncoderPart.load(load_model(third.folder))
     finished = train_encoder(load_model(third.folder), images, run=tmp_path / "run", preset=short)
     assert finished.encoder.base.weight.equal(joint.base.weight)
-
-
-def test_starts_with_the_convolutions_of_joint_training(images: torch.Tensor, tmp_path: Path) -> None:
-    joint = make_model(tmp_path / "joint", seed=3)
-    codes = CodeEncoder(16, 16, 4)
-    save_part(joint.folder, JOINT, codes.state_dict(), codes.trunk.config(), dtype="float32")
-    still = replace(TINY, kimg=0.008, learning_rate=0.0)
-    part = train_encoder(load_model(joint.folder), images, run=tmp_path / "run", preset=still)
-    assert part.encoder.config()["width"] == 4
-    assert part.encoder.hidden.weight.equal(codes.trunk.hidden.weight)
-    assert not part.encoder.base.weight.any()
 
 
 def test_other_options_are_refused(model: ModelFiles, images: torch.Tensor, tmp_path: Path) -> None:
