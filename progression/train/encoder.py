@@ -22,12 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError
-from progression.files import atomic_write
 from progression.latent.invert import frozen
 from progression.latent.part import EncoderPart, code_figures, from_bytes, load_generator, read_encoder
 from progression.latent.typicality import Typicality
@@ -44,6 +42,7 @@ from progression.train.loop import (
     tensors_to,
     update_ema,
 )
+from progression.train.sheet import save_sheet
 from progression.weights import ModelFiles
 
 CHECKPOINT = "encoder.pt"
@@ -181,10 +180,7 @@ def write_sheet(path: Path, generator: Generator, encoder: Encoder) -> None:
     z = torch.randn(8, generator.z_dim, generator=torch.Generator().manual_seed(0))
     samples = generator.synthesis(generator.mapping(z.to(encoder.w_mean.device), None), noise_mode="const")
     again = generator.synthesis(encoder(samples), noise_mode="const")
-    rows = torch.cat([torch.cat(list(pictures[:, 0]), dim=1) for pictures in (samples, again)])
-    grey = ((rows + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    with atomic_write(path) as temporary:
-        Image.fromarray(grey).save(temporary)
+    save_sheet(path, torch.stack([samples[:, 0], again[:, 0]]))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What every training shares: checkpoints, logs with rate and time left, exponential moving averages."""
+"""What every training shares: presets, checkpoints, logs with rate and time left, exponential moving averages."""
 
 from __future__ import annotations
 
@@ -7,13 +7,28 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from progression.errors import WeightsError
+from progression.errors import UsageError, WeightsError
 from progression.files import atomic_write
+
+Config = TypeVar("Config")
+
+
+def preset_of(presets: Mapping[str, Config], name: str) -> Config:
+    """The configuration of that name.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    if name not in presets:
+        raise UsageError(f"unknown preset {name!r}: expected one of {', '.join(presets)}")
+    return presets[name]
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

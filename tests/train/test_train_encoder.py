@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError, WeightsError
@@ -43,7 +44,8 @@ def test_learns_and_is_stored(
     part = train_encoder(model, images, run=run, preset=replace(TINY, kimg=0.8))
     assert "left 0:00" in capsys.readouterr().out
     assert (run / CHECKPOINT).is_file()
-    assert list(run.glob("sheet-*.png"))
+    with Image.open(next(run.glob("sheet-*.png"))) as sheet:
+        assert sheet.size == (8 * 16, 2 * 16) and "SYNTHETIC" in sheet.info["Comment"]
     generator = load_generator(model)
     with torch.no_grad():
         w = generator.mapping(torch.randn(32, 16, generator=torch.Generator().manual_seed(9)), None)
