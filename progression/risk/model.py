@@ -28,18 +28,20 @@ from progression.types import KL_GRADES
 UNREAD = -1
 
 COVARIATES = (
-    "expected_grade",
+    *(f"log_p_grade{grade}" for grade in range(KL_GRADES)),
     "grade_spread",
     *(f"expected_rise_{month}m" for month in FUTURE_MONTHS),
     *(f"logit_rise{step}_{month}m" for step, month in RISE_TARGETS),
+    "looks_worse_by",
 )
 
 
 def covariates(grading: Grading) -> Tensor:
-    """What of a grading drives the rates, (N, F) float64, in the order of `COVARIATES`.
+    """What of a grading drives the rates, for every grade to start from: (N, 5, F) float64.
 
-    Expected grade now and its standard deviation, expected rise to each later visit (grades), and the log
-    odds of each rise.
+    In the order of `COVARIATES`: log probability of each grade now, standard deviation of the grade, expected
+    rise to each later visit (grades), log odds of each rise, and, the only one that depends on the start,
+    expected grade now minus the grade started from.
     """
     scale = torch.arange(KL_GRADES, dtype=torch.float64)
     now, future = grading.now.double(), grading.future.double()
@@ -47,7 +49,9 @@ def covariates(grading: Grading) -> Tensor:
     spread = (now @ scale.square() - expected.square()).clamp(min=0).sqrt()
     rise = future @ scale - expected[:, None]
     odds = grading.rise.double().clamp(1e-4, 1 - 1e-4).logit()
-    return torch.cat([expected[:, None], spread[:, None], rise, odds], dim=1)
+    picture = torch.cat([now.clamp(min=1e-6).log(), spread[:, None], rise, odds], dim=1)
+    worse = expected[:, None] - scale
+    return torch.cat([picture[:, None].expand(-1, KL_GRADES, -1), worse[:, :, None]], dim=2)
 
 
 def standardise(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -68,6 +72,12 @@ class Risk:
     fast: Tensor
     any: Tensor
     future: Tensor
+
+
+def _never_falling(risk: Tensor, horizon_months: Sequence[float]) -> Tensor:
+    """Take rounding errors out of an order that holds by construction."""
+    order = torch.as_tensor(horizon_months).argsort(stable=True)
+    return risk[:, order].cummax(dim=1).values[:, order.argsort()]
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,9 @@ class RiskModel:
         x = standardise(covariates(grading), self.mean, self.scale)
         model = self.complete if complete else self.multistate
         chances = model.transitions(x, horizon_months)
-        return Risk(*rise_probabilities(self.grade_now(grading, grade), chances))
+        fast, rises, future = rise_probabilities(self.grade_now(grading, grade), chances)
+        rises = _never_falling(rises, horizon_months)
+        return Risk(_never_falling(fast, horizon_months).minimum(rises), rises, future)
 
     def tensors(self) -> dict[str, Tensor]:
         """For `save_part`; keep them in float32."""

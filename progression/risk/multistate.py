@@ -1,25 +1,30 @@
 """How a knee's KL grade rises over time: a progressive multi-state model with covariates.
 
-The grade k(t), as a running maximum, is a continuous-time Markov chain on 0..4 that only goes up, by one or
-by two grades at a time (readers often pass over grade 1):
+The grade k(t), as a running maximum, is a Markov chain on 0..4 that only goes up, by one or by two grades at
+a time (readers often pass over grade 1). Its rates depend on the knee's covariates x and change with time in
+two ways: a clock common to all knees, and eras in which the covariates weigh differently (a picture that
+looks worse than its reading rises at the next reading; late visits were read on a selected part of a cohort).
 
-    rate of transition r of knee n:   q_nr = exp(a_r + x_n · (b + d_r))         per unit of the clock
-    transition matrix to month T:     P_n(T) = expm(Q_n Λ(T))                   (5, 5), upper triangular
+    rate of transition r in era e:    q_er = exp(a_er + x · w_er)          per unit of the clock
+    transition matrix:                P(s, t) = Π_e expm(Q_e (Λ_e(t) - Λ_e(s)))     (5, 5), upper triangular
 
-Λ is a clock, piecewise linear in months and strictly rising, common to all knees.  Because the chain only
-goes up and the clock only forward, risk_fast <= risk_any and both rise with T for every knee, by
-construction.  Fitted on panel data (grades known at visits only) by the exact likelihood
+Λ_e(t) is the part of the clock Λ(t) that lies in era e; Λ is piecewise linear in months and strictly rising.
+Because the chain only goes up and the clock only forward, risk_fast <= risk_any and both rise with T for
+every knee, by construction. Covariates may depend on the grade that the knee starts from ("how much worse it
+looks than grade i"), so they are given for every start; row i of P uses those of start i.
 
-    log L = Σ over knees and successive readings (s, t) of  log P(s, t)[k(s), k(t)],
-    P(s, t) = expm(Q (Λ(t) - Λ(s))),  for an unchanged grade k simply exp(Q_kk (Λ(t) - Λ(s)))
+Fitted on panel data (grades known at visits only) by the exact likelihood
 
-with ridge penalties on b and, harder, on d.  Source: Kalbfleisch & Lawless, J Am Stat Assoc 80 (1985).
+    log L = Σ over knees and successive readings (s, t) of  log P(s, t)[k(s), k(t)]
+
+(for an unchanged grade k that is Σ_e Q_e,kk (Λ_e(t) - Λ_e(s))), with w_er = b + d_r + c_e and ridge penalties
+on b, d and c. Source: Kalbfleisch & Lawless, J Am Stat Assoc 80 (1985).
 
 | symbol | shape | meaning |
 |---|---|---|
-| x | (N, F) | standardised covariates, from the image |
-| a, d | (R,), (F, R) | each transition's intercept and its deviation from the common weights b (F,) |
-| Λ | knots (M,) | clock at `clock_months`, Λ(0) = 0, in the units of 1 / rate |
+| x | (N, F) or (N, 5, F) | standardised covariates, (one row a start grade) |
+| a, w | (E, R), (E, F, R) | intercepts and weights of every era and transition |
+| Λ | (M,) at `clock_months` | clock; one unit is a year at the pace of the first interval |
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from torch import Tensor
 from progression.types import KL_GRADES
 
 TRANSITIONS = ((0, 1), (1, 2), (2, 3), (3, 4), (0, 2), (1, 3), (2, 4))
+_TYPICAL_LOG_RATE = -3.5
 
 
 @dataclass(frozen=True)
@@ -41,26 +47,56 @@ class MultiState:
 
     Attributes
     ----------
-    intercepts : (R,)
-    weights : (F, R), b + d_r
-    clock_months : (M,) ascending, from 0
-    clock : (M,) ascending, from 0
+    intercepts : (E, R), a
+    weights : (E, F, R), w
+    era_months : (E + 1,) ascending, from 0; the last era goes on for ever
+    clock_months, clock : (M,) ascending, from 0
     """
 
     intercepts: Tensor
     weights: Tensor
+    era_months: Tensor
     clock_months: Tensor
     clock: Tensor
 
-    def generator(self, covariates: Tensor) -> Tensor:
-        """Q of each knee, (N, 5, 5): rows sum to 0, nothing below the diagonal."""
-        return generator_matrix(log_rates(covariates, self.intercepts, self.weights))
+    def generators(self, covariates: Tensor) -> Tensor:
+        """Q of each era and knee, (E, N, 5, 5): rows sum to 0, nothing below the diagonal."""
+        rates = (self.intercepts[:, None] + covariates @ self.weights).clamp(-12, 12).exp()
+        q = rates.new_zeros(*rates.shape[:2], KL_GRADES, KL_GRADES)
+        for column, (start, end) in enumerate(TRANSITIONS):
+            q[..., start, end] = rates[..., column]
+        return q - torch.diag_embed(q.sum(dim=3))
+
+    def ticks(self, start_months: Tensor, end_months: Tensor) -> Tensor:
+        """Λ_e(end) - Λ_e(start) of each pair, (E, P)."""
+        eras = []
+        bounds = torch.cat([self.era_months[1:-1], self.era_months.new_tensor([torch.inf])])
+        for era in range(len(bounds)):
+            low, high = self.era_months[era], bounds[era]
+            until, since = (
+                clock_at(self.clock_months, self.clock, months.clamp(low, high))
+                for months in (end_months, start_months)
+            )
+            eras.append(until - since)
+        return torch.stack(eras)
 
     def transitions(self, covariates: Tensor, horizon_months: Sequence[float]) -> Tensor:
-        """P_n(T), (N, H, 5, 5): probability to be at grade j by T when starting at i."""
-        ticks = clock_at(self.clock_months, self.clock, torch.as_tensor(horizon_months, dtype=torch.float64))
-        q = self.generator(covariates.double())
-        return torch.linalg.matrix_exp(q[:, None] * ticks[None, :, None, None]).clamp(0, 1)
+        """P(0, T), (N, H, 5, 5): probability to be at grade j by T when starting at i.
+
+        Parameters
+        ----------
+        covariates
+            (N, 5, F), of each start grade.
+        horizon_months
+            H horizons, > 0.
+        """
+        count = len(covariates)
+        until = torch.as_tensor(horizon_months, dtype=torch.float64)
+        ticks = self.ticks(torch.zeros_like(until), until)
+        q = self.generators(covariates.double().flatten(0, 1))
+        p = _product(q[:, :, None] * ticks[:, None, :, None, None])
+        rows = p.unflatten(0, (count, KL_GRADES)).diagonal(dim1=1, dim2=3)
+        return rows.permute(0, 1, 3, 2).clamp(0, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything there is, by name."""
@@ -72,23 +108,17 @@ class MultiState:
         return cls(**{name: tensors[name].double() for name in cls.__dataclass_fields__})
 
 
-def log_rates(covariates: Tensor, intercepts: Tensor, weights: Tensor) -> Tensor:
-    """log q, (N, R), held within ±12 so that no input overflows."""
-    return (intercepts + covariates @ weights).clamp(-12, 12)
-
-
-def generator_matrix(rates_log: Tensor) -> Tensor:
-    """Q from log rates (N, R), (N, 5, 5)."""
-    q = rates_log.new_zeros(len(rates_log), KL_GRADES, KL_GRADES)
-    rates = rates_log.exp()
-    for column, (start, end) in enumerate(TRANSITIONS):
-        q[:, start, end] = rates[:, column]
-    return q - torch.diag_embed(q.sum(dim=2))
+def _product(exponents: Tensor) -> Tensor:
+    """Π_e expm(exponents_e), first era leftmost."""
+    result, *others = torch.linalg.matrix_exp(exponents)
+    for other in others:
+        result = result @ other
+    return result
 
 
 def clock_at(clock_months: Tensor, clock: Tensor, months: Tensor) -> Tensor:
     """Λ(months): linear between the knots, the last slope beyond them."""
-    right = torch.searchsorted(clock_months, months).clamp(1, len(clock_months) - 1)
+    right = torch.searchsorted(clock_months, months.contiguous()).clamp(1, len(clock_months) - 1)
     left = right - 1
     slope = (clock[right] - clock[left]) / (clock_months[right] - clock_months[left])
     return clock[left] + slope * (months - clock_months[left])
@@ -141,14 +171,15 @@ def panel(series: Tensor, months: Tensor, *, carry_forward: bool) -> Panel:
 
 
 def log_likelihood(model: MultiState, covariates: Tensor, readings: Panel) -> Tensor:
-    """Log-likelihood of each pair of readings, (P,); differentiable in the model's tensors."""
-    q = model.generator(covariates)
-    elapsed = clock_at(model.clock_months, model.clock, readings.end_months) - clock_at(
-        model.clock_months, model.clock, readings.start_months
-    )
-    stayed = q[readings.knee, readings.start, readings.start] * elapsed
+    """Log-likelihood of each pair of readings, (P,); differentiable in the model's tensors.
+
+    `covariates` are (N, F): those of the grade that each knee started from.
+    """
+    q = model.generators(covariates)
+    ticks = model.ticks(readings.start_months, readings.end_months)
+    stayed = (q[:, readings.knee, readings.start, readings.start] * ticks).sum(dim=0)
     moved = (readings.end > readings.start).nonzero()[:, 0]
-    p = torch.linalg.matrix_exp(q[readings.knee[moved]] * elapsed[moved, None, None])
+    p = _product(q[:, readings.knee[moved]] * ticks[:, moved, None, None])
     chosen = p[torch.arange(len(moved)), readings.start[moved], readings.end[moved]]
     return stayed.index_put((moved,), chosen.clamp(min=1e-30).log())
 
@@ -175,59 +206,63 @@ def rise_probabilities(p_now: Tensor, transitions: Tensor) -> tuple[Tensor, Tens
     return fast.clamp(0, 1), rises.clamp(0, 1), joint.sum(dim=2)
 
 
+@dataclass(frozen=True)
+class Penalty:
+    """Ridge penalties, in units of one observation of a standardised covariate.
+
+    Attributes
+    ----------
+    common : on b
+    transition : on d, what single transitions add
+    era : on c, what single eras add
+    """
+
+    common: float = 30.0
+    transition: float = 90.0
+    era: float = 3.0
+
+
 def fit_multistate(
     covariates: Tensor,
     readings: Panel,
     *,
     clock_months: Sequence[float],
-    ridge: float,
-    ridge_deviation: float,
-    start: MultiState | None = None,
-    iterations: int = 100,
+    era_months: Sequence[float],
+    penalty: Penalty,
+    iterations: int = 120,
 ) -> MultiState:
     """Penalised maximum likelihood by L-BFGS.
 
-    Maximises  Σ log L - ridge/2 ‖b‖² - ridge_deviation/2 ‖d‖² - (intercepts and clock lightly held).
+    Maximises  Σ log L - (common ‖b‖² + transition ‖d‖² + era ‖c‖²) / 2; intercepts and the clock's pace are
+    lightly held at typical values, so that intervals without events do no harm.
 
     Parameters
     ----------
     covariates
-        (N, F) standardised.
+        (N, F) standardised, of the grade that each knee started from.
     readings
         From `panel`.
-    clock_months
-        Knots of the clock; from 0.
-    ridge, ridge_deviation
-        In units of one observation of a standardised covariate.
-    start
-        Its intercepts and clock are the starting point.
+    clock_months, era_months
+        Knots of the clock and bounds of the eras, ascending from 0.
     """
     x = covariates.double()
-    knots = torch.as_tensor(clock_months, dtype=torch.float64)
-    widths = knots.diff() / 12
-    features = x.shape[1]
-    a = (
-        torch.full((len(TRANSITIONS),), -3.5, dtype=torch.float64)
-        if start is None
-        else start.intercepts.clone()
-    )
-    log_speed = torch.zeros(len(widths), dtype=torch.float64)
-    if start is not None:
-        log_speed = (start.clock.diff() / widths).log()
-    b = torch.zeros(features, dtype=torch.float64)
-    d = torch.zeros(features, len(TRANSITIONS), dtype=torch.float64)
-    parameters = [a, log_speed, b, d]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
+    knots, bounds = (torch.tensor(list(months), dtype=torch.float64) for months in (clock_months, era_months))
+    widths, eras, count = knots.diff() / 12, len(bounds) - 1, len(TRANSITIONS)
+
+    def free(*shape: int, value: float = 0.0) -> Tensor:
+        return torch.full(shape, value, dtype=torch.float64, requires_grad=True)
+
+    a, a_era = free(count, value=_TYPICAL_LOG_RATE), free(eras, count)
+    b, d, c = free(x.shape[1]), free(x.shape[1], count), free(eras, x.shape[1])
+    log_pace = free(len(widths))
 
     def build() -> MultiState:
-        # the first interval sets the clock's unit: one tick is a year at the first year's pace
-        speed = (log_speed - log_speed[0]).exp()
-        clock = torch.cat([speed.new_zeros(1), (speed * widths).cumsum(dim=0)])
-        return MultiState(a, b[:, None] + d, knots, clock)
+        steps = (log_pace - log_pace[0]).exp() * widths
+        clock = torch.cat([steps.new_zeros(1), steps.cumsum(dim=0)])
+        return MultiState(a + a_era, (b[:, None] + d) + c[:, :, None], bounds, knots, clock)
 
     optimiser = torch.optim.LBFGS(
-        parameters,
+        [a, a_era, b, d, c, log_pace],
         max_iter=iterations,
         line_search_fn="strong_wolfe",
         tolerance_grad=0.02,
@@ -236,9 +271,10 @@ def fit_multistate(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        penalty = ridge * b.square().sum() + ridge_deviation * d.square().sum()
-        penalty = penalty + 0.1 * (a + 3.5).square().sum() + log_speed.square().sum()
-        loss = penalty / 2 - log_likelihood(build(), x, readings).sum()
+        ridge = penalty.common * b.square().sum() + penalty.transition * d.square().sum()
+        ridge = ridge + penalty.era * c.square().sum() + a_era.square().sum() + log_pace.square().sum()
+        ridge = ridge + 0.1 * (a - _TYPICAL_LOG_RATE).square().sum()
+        loss: Tensor = ridge / 2 - log_likelihood(build(), x, readings).sum()
         loss.backward()
         return loss
 

@@ -22,7 +22,14 @@ from progression.data.dataset import Knees
 from progression.errors import TableError, UsageError
 from progression.risk.grader import Grading
 from progression.risk.model import Risk, RiskModel, covariates, standardise
-from progression.risk.multistate import MultiState, Panel, fit_multistate, log_likelihood, panel
+from progression.risk.multistate import (
+    MultiState,
+    Panel,
+    Penalty,
+    fit_multistate,
+    log_likelihood,
+    panel,
+)
 from progression.train.grader import fold_of
 
 
@@ -32,17 +39,19 @@ class RiskConfig:
 
     Attributes
     ----------
-    ridges
-        Penalties to choose from, by the likelihood of held-out subjects' readings.
-    deviation_factor
-        How much harder deviations of single transitions are penalised than the common weights.
-    folds
-        Of the cross-validation, by subject.
+    penalties
+        To choose from, by the likelihood of held-out subjects' readings.
+    era_months
+        Bounds of the times in which covariates weigh differently: the first re-reading (after misread
+        baselines), the visits that nearly all knees have, and those read on a selected part.
+    folds, inner_folds
+        Of the cross-validation by subject that predicts, and of the one inside it that chooses the penalty.
     """
 
-    ridges: tuple[float, ...] = (3.0, 10.0, 30.0, 100.0)
-    deviation_factor: float = 3.0
+    penalties: tuple[Penalty, ...] = (Penalty(10.0, 30.0), Penalty(30.0, 90.0), Penalty(100.0, 300.0))
+    era_months: tuple[float, ...] = (0.0, 12.0, 48.0, 96.0)
     folds: int = 5
+    inner_folds: int = 3
     seed: int = 0
 
 
@@ -87,45 +96,32 @@ def calibrate_grades(grading: Grading, grade: Tensor) -> tuple[Tensor, Tensor]:
     return sharpness.detach(), bias.detach()
 
 
-def fit_risk(knees: Knees, grading: Grading, *, ridge: float, config: RiskConfig) -> RiskModel:
-    """The risk model of these knees at one ridge penalty."""
-    mean, scale = _location_and_scale(grading)
-    standard = standardise(covariates(grading), mean, scale)
-    fitted: dict[str, MultiState] = {}
-    for name, carry_forward in (("multistate", True), ("complete", False)):
-        fitted[name] = fit_multistate(
-            standard,
-            _readings(knees, carry_forward=carry_forward),
-            clock_months=knees.series_months.tolist(),
-            ridge=ridge,
-            ridge_deviation=ridge * config.deviation_factor,
-        )
+def fit_risk(knees: Knees, grading: Grading, *, penalty: Penalty, config: RiskConfig) -> RiskModel:
+    """The risk model of these knees at one penalty."""
+    mean, scale = _location_and_scale(knees, grading)
+    multistate, complete = (
+        _fit(knees, grading, mean, scale, penalty=penalty, config=config, carry_forward=carry_forward)
+        for carry_forward in (True, False)
+    )
     sharpness, bias = calibrate_grades(grading, torch.as_tensor(knees.grade))
-    return RiskModel(fitted["multistate"], fitted["complete"], mean, scale, sharpness, bias)
+    return RiskModel(multistate, complete, mean, scale, sharpness, bias)
 
 
-def choose_ridge(knees: Knees, grading: Grading, config: RiskConfig) -> float:
+def choose_penalty(knees: Knees, grading: Grading, config: RiskConfig) -> Penalty:
     """The penalty under which held-out subjects' readings are most likely."""
-    if len(config.ridges) == 1:
-        return config.ridges[0]
-    scores = np.zeros(len(config.ridges))
-    for inside, outside in _splits(knees, config):
-        mean, scale = _location_and_scale(rows_of(grading, inside))
-        train, test = (
-            standardise(covariates(rows_of(grading, rows)), mean, scale) for rows in (inside, outside)
-        )
-        readings = _readings(knees.select(inside), carry_forward=True)
-        held_out = _readings(knees.select(outside), carry_forward=True)
-        for position, ridge in enumerate(config.ridges):
-            model = fit_multistate(
-                train,
-                readings,
-                clock_months=knees.series_months.tolist(),
-                ridge=ridge,
-                ridge_deviation=ridge * config.deviation_factor,
-            )
-            scores[position] += float(log_likelihood(model, test, held_out).sum())
-    return config.ridges[int(scores.argmax())]
+    if len(config.penalties) == 1:
+        return config.penalties[0]
+    scores = np.zeros(len(config.penalties))
+    for inside, outside in _splits(knees, folds=config.inner_folds, seed=config.seed + 2):
+        fitted, held_out = knees.select(inside), knees.select(outside)
+        part = rows_of(grading, inside)
+        mean, scale = _location_and_scale(fitted, part)
+        test = standardise(_own(held_out, rows_of(grading, outside)), mean, scale)
+        readings = _readings(held_out, carry_forward=True)
+        for position, penalty in enumerate(config.penalties):
+            model = _fit(fitted, part, mean, scale, penalty=penalty, config=config, carry_forward=True)
+            scores[position] += float(log_likelihood(model, test, readings).sum())
+    return config.penalties[int(scores.argmax())]
 
 
 def train_risk(knees: Knees, grading: Grading, *, config: RiskConfig | None = None) -> RiskModel:
@@ -145,7 +141,7 @@ def train_risk(knees: Knees, grading: Grading, *, config: RiskConfig | None = No
     """
     config = config or RiskConfig()
     _check(knees, grading)
-    return fit_risk(knees, grading, ridge=choose_ridge(knees, grading, config), config=config)
+    return fit_risk(knees, grading, penalty=choose_penalty(knees, grading, config), config=config)
 
 
 def cross_predict(
@@ -161,7 +157,7 @@ def cross_predict(
     _check(knees, grading)
     parts: list[tuple[Risk, Risk]] = []
     order: list[npt.NDArray[np.int64]] = []
-    for inside, outside in _splits(knees, config):
+    for inside, outside in _splits(knees, folds=config.folds, seed=config.seed + 1):
         model = train_risk(knees.select(inside), rows_of(grading, inside), config=config)
         part, grade = rows_of(grading, outside), torch.as_tensor(knees.grade[outside])
         parts.append((model.predict(part, horizon_months), model.predict(part, horizon_months, grade=grade)))
@@ -179,10 +175,34 @@ def cross_predict(
     return alone, read
 
 
-def _location_and_scale(grading: Grading) -> tuple[Tensor, Tensor]:
-    x = covariates(grading)
+def _own(knees: Knees, grading: Grading) -> Tensor:
+    """Covariates of the grade that each knee was read as, (N, F)."""
+    return covariates(grading)[torch.arange(len(knees)), torch.as_tensor(knees.grade).clamp(min=0)]
+
+
+def _location_and_scale(knees: Knees, grading: Grading) -> tuple[Tensor, Tensor]:
+    x = _own(knees, grading)
     spread = x.std(dim=0)
     return x.mean(dim=0), torch.where(spread > 1e-4, spread, 1.0)
+
+
+def _fit(
+    knees: Knees,
+    grading: Grading,
+    mean: Tensor,
+    scale: Tensor,
+    *,
+    penalty: Penalty,
+    config: RiskConfig,
+    carry_forward: bool,
+) -> MultiState:
+    return fit_multistate(
+        standardise(_own(knees, grading), mean, scale),
+        _readings(knees, carry_forward=carry_forward),
+        clock_months=knees.series_months.tolist(),
+        era_months=config.era_months,
+        penalty=penalty,
+    )
 
 
 def _readings(knees: Knees, *, carry_forward: bool) -> Panel:
@@ -192,11 +212,11 @@ def _readings(knees: Knees, *, carry_forward: bool) -> Panel:
 
 
 def _splits(
-    knees: Knees, config: RiskConfig
+    knees: Knees, *, folds: int, seed: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    folds = fold_of(knees.subject, folds=config.folds, seed=config.seed + 1)
-    for fold in range(config.folds):
-        yield np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+    fold = fold_of(knees.subject, folds=folds, seed=seed)
+    for left_out in range(folds):
+        yield np.flatnonzero(fold != left_out), np.flatnonzero(fold == left_out)
 
 
 def _check(knees: Knees, grading: Grading) -> None:

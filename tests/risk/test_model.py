@@ -23,27 +23,31 @@ def _gradings(count: int = 4) -> Grading:
 
 def _model() -> RiskModel:
     torch.manual_seed(0)
-    shape = (len(COVARIATES), len(TRANSITIONS))
+    features, kinds = len(COVARIATES), len(TRANSITIONS)
     months = torch.tensor([0.0, 12, 24, 48, 96]).double()
     parts = [
         MultiState(
-            torch.full(shape[1:], -3.0).double(), torch.randn(shape).double() / 4, months, months * pace
+            torch.full((1, kinds), -3.0).double(),
+            torch.randn(1, features, kinds).double() / 8,
+            torch.tensor([0.0, 96]).double(),
+            months,
+            months * pace,
         )
         for pace in (0.05, 0.1)
     ]
-    zeros, ones = torch.zeros(shape[0]).double(), torch.ones(shape[0]).double()
+    zeros, ones = torch.zeros(features).double(), torch.ones(features).double()
     return RiskModel(*parts, zeros, ones, torch.tensor(1.0).double(), torch.zeros(5).double())
 
 
 def test_covariates_by_hand() -> None:
-    now, future = (
-        torch.tensor([[0.5, 0, 0.5, 0, 0]]),
-        torch.tensor([[[0, 1.0, 0, 0, 0]] * 2 + [[0, 0, 0, 1.0, 0]]]),
-    )
-    received = covariates(Grading(now, future, torch.tensor([[0.5, 0.5, 0.5, 0.0]])))[0].tolist()
-    assert len(received) == len(COVARIATES)
-    assert received[:8] == [1, 1, 0, 0, 2, 0, 0, 0]
-    assert -10 < received[8] < -9  # held, so that certainty does not overflow
+    now = torch.tensor([[0.5, 0, 0.5, 0, 0]])
+    future = torch.tensor([[[0, 1.0, 0, 0, 0]] * 2 + [[0, 0, 0, 1.0, 0]]])
+    received = covariates(Grading(now, future, torch.tensor([[0.5, 0.5, 0.5, 0.0]])))
+    assert received.shape == (1, 5, len(COVARIATES))
+    assert received[0, 0, :2].exp().tolist() == pytest.approx([0.5, 1e-6])
+    assert received[0, 0, 5:12].tolist() == [1, 0, 0, 2, 0, 0, 0]  # spread, rises, odds
+    assert -10 < float(received[0, 0, 12]) < -9  # held, so that certainty does not overflow
+    assert received[0, :, 13].tolist() == [1, 0, -1, -2, -3]  # looks like grade 1
 
 
 def test_reading_selects_the_row_and_image_mixes_rows() -> None:

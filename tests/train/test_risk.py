@@ -13,10 +13,11 @@ from progression.data.dataset import Knees
 from progression.errors import TableError, UsageError
 from progression.metrics.auc import auc
 from progression.risk.grader import FUTURE_MONTHS, RISE_TARGETS, Grading
+from progression.risk.multistate import Penalty
 from progression.train.risk import (
     RiskConfig,
     calibrate_grades,
-    choose_ridge,
+    choose_penalty,
     cross_predict,
     fit_risk,
     load_out_of_fold,
@@ -24,7 +25,7 @@ from progression.train.risk import (
     train_risk,
 )
 
-QUICK = RiskConfig(ridges=(10.0,), folds=2)
+QUICK = RiskConfig(penalties=(Penalty(10.0, 30.0),), era_months=(0.0, 48.0), folds=2, inner_folds=2)
 
 
 def _cohort(count: int = 300) -> tuple[Knees, Grading]:
@@ -71,9 +72,15 @@ def test_a_subject_does_not_reach_its_own_prediction() -> None:
 
 def test_harder_penalty_gives_smaller_weights_and_choice_is_by_likelihood() -> None:
     knees, grading = _cohort(200)
-    soft, hard = (fit_risk(knees, grading, ridge=ridge, config=QUICK).multistate for ridge in (1.0, 1000.0))
-    assert float(hard.weights.norm()) < 0.2 * float(soft.weights.norm())
-    assert choose_ridge(knees, grading, replace(QUICK, ridges=(1e6, 10.0))) == 10.0
+    gentle, harsh = Penalty(1.0, 3.0, 1.0), Penalty(1000.0, 3000.0, 1000.0)
+    soft, hard = (
+        fit_risk(knees, grading, penalty=penalty, config=QUICK).multistate for penalty in (gentle, harsh)
+    )
+    assert float(hard.weights.norm()) < 0.4 * float(soft.weights.norm())
+    assert (
+        choose_penalty(knees, grading, replace(QUICK, penalties=(harsh, QUICK.penalties[0])))
+        == QUICK.penalties[0]
+    )
 
 
 def test_overconfident_grades_are_flattened() -> None:
