@@ -5,7 +5,7 @@
 | symbol | meaning | shape |
 |---|---|---|
 | x_0 | baseline radiograph, right-sided, exposure normalised | (N, 1, R, R) in [-1, 1] |
-| ws_0 | its code, one w a layer; the search key is their mean | (N, L, D) |
+| ws_0 | its code, one w a layer; the search key is the mean of the encoder's, before refinement | (N, L, D) |
 | ŵ(T) | codes at the horizons, w_0 + mean of the neighbours' scaled displacements | (N, H, L, D) |
 | x̂_T | rendered follow-ups | (N, H, 1, R, R) |
 
@@ -54,8 +54,12 @@ ATYPICAL = 0.01
 
 @dataclass(frozen=True)
 class Code:
-    """What inversion gives for N pictures: latents, reconstructions (N, 1, R, R), typicality (N,)."""
+    """What inversion gives for N pictures: latents, reconstructions (N, 1, R, R), typicality (N,).
 
+    The search key is the encoder's, as in banks, whatever comes after it.
+    """
+
+    key: Tensor
     ws: Tensor
     reconstruction: Tensor
     typicality: Tensor
@@ -83,8 +87,7 @@ def load_predictor(
     files = load_model(model)
     chosen = choose_device(device)
     bank_files = files if bank is None else load_model(bank)
-    if bank is not None:
-        check_built_with(bank_files, files)
+    check_built_with(bank_files, files)
     return Predictor(
         files=files,
         device=chosen,
@@ -183,9 +186,8 @@ class Predictor:
             seed=seed,
         )
         months = request.horizon_months
-        read = [
-            None if grade is None else check_grade(grade) for grade in grades or [None] * len(radiographs)
-        ]
+        given = [None] * len(radiographs) if grades is None else grades
+        read = [None if grade is None else check_grade(grade) for grade in given]
         if len(read) != len(radiographs):
             raise UsageError(
                 f"{len(read)} grades for {len(radiographs)} knees: give one a knee, None if unread"
@@ -194,9 +196,7 @@ class Predictor:
             return []
         x0 = self._pictures(radiographs, self.resolution)
         code = self._invert(x0, request)
-        neighbours = self.bank.search(
-            key_of(code.ws), k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects
-        )
+        neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
         displacement, interval_months = (t.to(self.device) for t in self.bank.trajectories(neighbours))
         futures_ws = extrapolate(code.ws, displacement, interval_months, months)
         futures = self._render(futures_ws.flatten(0, 1)).unflatten(0, futures_ws.shape[:2])
@@ -250,12 +250,13 @@ class Predictor:
         ws = self.encoder.encoder(x)
         typicality = self.encoder.typicality(*code_figures(self.generator, self.encoder.whitening, ws, x))
         mirrored = self.encoder.typical(self.generator, x.flip(3))
+        key = key_of(ws)
         if request.inversion == "projection":
             ws = project(self.generator, x, seed=request.seed)
         else:
             steps = REFINE_STEPS if request.refine_steps is None else request.refine_steps
             ws = refine(self.generator, ws, x, steps=steps, whitening=self.encoder.whitening)
-        return Code(ws, self._render(ws), typicality, mirrored)
+        return Code(key, ws, self._render(ws), typicality, mirrored)
 
     def _render(self, ws: Tensor) -> Tensor:
         image: Tensor = self.generator.synthesis(ws, noise_mode="const")
@@ -264,7 +265,7 @@ class Predictor:
     def _risk(
         self, now: Grading, months: Sequence[int], grades: Sequence[int | None], product: Tensor
     ) -> Tensor:
-        """(N, H, 2) fast and any; the paper's product, made monotone, for a model without a risk part."""
+        """(N, H, 2) fast and any; without a risk part the product's running maximum over the horizons asked for."""
         if self.risk is None:
             return torch.cummax(product, dim=1).values
         grade = torch.tensor([-1 if g is None else g for g in grades])

@@ -229,7 +229,7 @@ def save_part(
         Storage type of floating tensors.
     name, resolution
         Of the model; needed for a new folder unless the folder's name and `config["img_resolution"]` or
-        `config["resolution"]` say them.
+        `config["resolution"]` say them. An existing model keeps its resolution, unless its generator is replaced.
 
     Returns
     -------
@@ -250,7 +250,9 @@ def save_part(
     entry = _Part(file=f"{part}-{digest[:8]}.safetensors", sha256=digest, dtype=dtype, config=dict(config))
     old = _read_manifest(folder) if (folder / MANIFEST).is_file() else None
     if old is not None:
-        resolution = resolution or old.resolution
+        # A grader may look at pictures of another size; only the generator says what size the model's are.
+        stated = config.get("img_resolution") if part == "generator" else None
+        resolution = stated or old.resolution
         name = name or old.name
     resolution = resolution or config.get("img_resolution") or config.get("resolution")
     if resolution is None:

@@ -56,7 +56,11 @@ def write_model(folder: Path, *, risk: bool = True, seed: int = 0) -> Path:
         months = torch.tensor([0.0, 24, 96]).double()
         shape = (len(COVARIATES), len(TRANSITIONS))
         chain = MultiState(
-            torch.full(shape[1:], -3.0).double(), torch.randn(shape).double() / 8, months, months / 24
+            intercepts=torch.full((1, shape[1]), -3.0).double(),
+            weights=torch.randn(1, *shape).double() / 8,
+            era_months=months[[0, 2]],
+            clock_months=months,
+            clock=months / 24,
         )
         zeros, ones = torch.zeros(shape[0]).double(), torch.ones(shape[0]).double()
         model = RiskModel(chain, chain, zeros, ones, torch.tensor(1.0).double(), torch.zeros(5).double())

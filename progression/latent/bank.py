@@ -222,10 +222,11 @@ def check_built_with(bank: ModelFiles, model: ModelFiles) -> None:
     Raises
     ------
     WeightsError
-        If a hash that the bank states differs from the model's.
+        If a hash that the bank states differs from the model's, or it states none.
     """
-    for part, digest in bank.config("bank").get("built_with", {}).items():
-        if model.hashes().get(part) != digest:
+    stated = bank.config("bank").get("built_with", {})
+    for part in ("generator", "encoder"):
+        if stated.get(part) != model.hashes().get(part):
             raise WeightsError(
                 f"bank {bank.folder} was built with another {part} than model {model.folder} has: "
                 "expected the same; build the bank anew (progression bank build)"

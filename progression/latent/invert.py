@@ -153,7 +153,10 @@ def project(
     draws = torch.Generator().manual_seed(seed)
     names = [name for name, _ in generator.synthesis.named_buffers() if name.endswith("noise_const")]
     noises = {
-        name: torch.randn(count, 1, *buffer.shape, generator=draws).to(device).requires_grad_()
+        name: torch.randn(1, 1, *buffer.shape, generator=draws)
+        .repeat(count, 1, 1, 1)
+        .to(device)
+        .requires_grad_()
         for name, buffer in generator.synthesis.named_buffers()
         if name in names
     }
@@ -165,7 +168,8 @@ def project(
             t = step / steps
             adam.param_groups[0]["lr"] = learning_rate * _ramp(t, rampup=rampup, rampdown=rampdown)
             strength = initial_noise * sigma * max(0.0, 1.0 - t / noise_ramp) ** 2
-            wandering = w + strength * torch.randn(w.shape, generator=draws).to(device)
+            # one draw for all, so that a knee's result does not depend on its place in the batch
+            wandering = w + strength * torch.randn(1, w.shape[1], generator=draws).to(device)
             ws = wandering[:, None].expand(-1, generator.num_ws, -1)
             rendered = torch.func.functional_call(
                 generator.synthesis, dict(noises), (ws,), {"noise_mode": "const"}

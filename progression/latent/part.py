@@ -17,7 +17,7 @@ from progression.latent.perceptual import pyramid_distance
 from progression.latent.typicality import Typicality
 from progression.latent.whiten import Whitening
 from progression.stylegan2 import Generator
-from progression.weights import ModelFiles, save_part
+from progression.weights import MANIFEST, ModelFiles, load_model, save_part
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class EncoderPart:
         """Write part "encoder" of the model folder; `training` says how it came about, for the card."""
         tensors = _prefixed(encoder=self.encoder.state_dict(), whitening=self.whitening.tensors())
         tensors |= _prefixed(typicality=self.typicality.tensors())
-        config = {"encoder": self.encoder.config(), "training": dict(training or {})}
+        config: dict[str, Any] = {"encoder": self.encoder.config(), "training": dict(training or {})}
+        if (Path(folder) / MANIFEST).is_file():
+            config["generator"] = load_model(folder).hashes().get("generator")
         resolution = self.encoder.config()["resolution"]
         return save_part(folder, "encoder", tensors, config, dtype=dtype, resolution=resolution)
 
@@ -58,6 +60,12 @@ class EncoderPart:
         WeightsError
             If tensors and configuration do not fit together.
         """
+        made_for = files.config("encoder").get("generator")
+        if made_for is not None and made_for != files.hashes().get("generator"):
+            raise WeightsError(
+                f"the encoder of model {files.folder} was trained for another generator than it has; "
+                "run progression train encoder"
+            )
         tensors, encoder = files.tensors("encoder"), read_encoder(files)
         try:
             whitening = Whitening.from_tensors(_part(tensors, "whitening"))

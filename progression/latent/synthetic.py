@@ -25,7 +25,7 @@ from torch import Tensor
 from progression.errors import UsageError
 from progression.latent.bank import TrajectoryBank
 from progression.latent.transport import last_reading, running_maximum
-from progression.risk.multistate import MultiState, clock_at, fit_multistate, panel
+from progression.risk.multistate import MultiState, Penalty, fit_multistate, panel
 from progression.types import KL_GRADES
 
 CLOCK_KNOTS_MONTHS = (0.0, 24.0, 48.0, 96.0)
@@ -81,7 +81,12 @@ class BankModel:
         last = float(bank.series_months[-1])
         knots = [*(month for month in CLOCK_KNOTS_MONTHS if month < last), last]
         chain = fit_multistate(
-            u[known], readings, clock_months=knots, ridge=ridge, ridge_deviation=10 * ridge, iterations=60
+            u[known],
+            readings,
+            clock_months=knots,
+            era_months=[0.0, last],
+            penalty=Penalty(common=ridge, transition=10 * ridge, era=ridge),
+            iterations=60,
         )
         first, final = raised[known, 0], last_reading(raised[known])[0]
         drivers = _drivers(kinds[0], first, final, bank.interval_months[known])
@@ -120,10 +125,11 @@ class BankModel:
 
     def _grades(self, u: Tensor, k: Tensor, draws: torch.Generator) -> Tensor:
         """A path of the chain (N, V) from grades k (N,)."""
-        q = self.chain.generator(u.double())
-        ticks = clock_at(self.chain.clock_months, self.chain.clock, self.series_months.double())
+        (q,) = self.chain.generators(u.double())
+        months = self.series_months.double()
+        (steps,) = self.chain.ticks(months[:-1], months[1:])
         path = [k]
-        for step in ticks.diff():
+        for step in steps:
             move = torch.linalg.matrix_exp(q * step).clamp(min=0)
             path.append(torch.multinomial(move[torch.arange(len(k)), path[-1]], 1, generator=draws)[:, 0])
         return torch.stack(path, dim=1)

@@ -62,7 +62,7 @@ class Typicality:
 
 
 def _survival(value: Tensor, quantiles: Tensor) -> Tensor:
-    """Share of the reference with at least `value`, at most 1 - 1/(2Q) … and an exponential tail; falling."""
+    """Share of the reference with at least `value`, with an exponential tail beyond it; falling from 1 to 0."""
     quantiles = quantiles.to(value.device)
     steps = len(quantiles) - 1
     place = torch.searchsorted(quantiles, value.contiguous(), right=True)
