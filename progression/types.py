@@ -1,6 +1,6 @@
 """What goes in and what comes out: frozen dataclasses with units in their names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -17,6 +17,11 @@ Pixels = npt.NDArray[np.float32]
 KL_GRADES = 5
 MAX_HORIZON_MONTHS = 96
 INVERSIONS = ("encoder", "projection")
+REFINE_STEPS = 20
+"""Optimisation steps on the encoder's code where none are asked for."""
+MAX_REFINE_STEPS = 10_000
+PROJECTION_STEPS = 1000
+"""Optimisation steps of the projection, which takes no other number."""
 
 
 class Side(StrEnum):
@@ -52,6 +57,14 @@ def check_horizon_months(value: object) -> int:
     raise UsageError(f"horizon {value!s}: expected whole months from 1 to {MAX_HORIZON_MONTHS} (--months 48)")
 
 
+def check_horizons(value: object) -> tuple[int, ...]:
+    """One horizon or several, as whole months in ascending order, each once; UsageError for anything else."""
+    months = {check_horizon_months(one) for one in (value if isinstance(value, Iterable) else (value,))}
+    if not months:
+        raise UsageError("no horizon: expected at least one, from 1 to 96 months (--months 48)")
+    return tuple(sorted(months))
+
+
 def check_grade(value: object) -> int:
     """A Kellgren-Lawrence grade from 0 to 4, or UsageError."""
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value < KL_GRADES:
@@ -65,8 +78,8 @@ class Request:
 
     Attributes
     ----------
-    horizon_months : whole months from 1 to 96; kept ascending, each once
-    refine_steps : optimisation steps on the encoder's code; None for the model's own number
+    horizon_months : whole months from 1 to 96, one or several; kept as an ascending tuple, each once
+    refine_steps : optimisation steps on the encoder's code, 0 to 10,000; None for 20. Not with "projection"
     inversion : "encoder", or "projection" (1,000 optimisation steps from the mean latent)
     method : "paper", the closed form of Han et al. 2022
     seed : of every random draw
@@ -74,7 +87,7 @@ class Request:
     Raises
     ------
     UsageError
-        If a value is out of range.
+        If a value is out of range, or two do not go together.
     """
 
     horizon_months: tuple[int, ...] = (48,)
@@ -84,20 +97,33 @@ class Request:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.horizon_months:
-            raise UsageError("no horizon: expected at least one, from 1 to 96 months (--months 48)")
-        months = {check_horizon_months(value) for value in self.horizon_months}
-        object.__setattr__(self, "horizon_months", tuple(sorted(months)))
-        if self.refine_steps is not None and self.refine_steps < 0:
-            raise UsageError(f"refine steps {self.refine_steps}: expected 0 or more (--refine-steps 20)")
+        object.__setattr__(self, "horizon_months", check_horizons(self.horizon_months))
         if self.inversion not in INVERSIONS:
             raise UsageError(f"inversion {self.inversion!r}: expected {' or '.join(INVERSIONS)}")
+        if self.refine_steps is not None:
+            if not isinstance(self.refine_steps, int) or not 0 <= self.refine_steps <= MAX_REFINE_STEPS:
+                raise UsageError(
+                    f"refine steps {self.refine_steps}: expected a whole number from 0 to {MAX_REFINE_STEPS:,} "
+                    f"(--refine-steps {REFINE_STEPS})"
+                )
+            if self.inversion == "projection":
+                raise UsageError(
+                    f"refine steps {self.refine_steps} with inversion projection, which has its own "
+                    f"{PROJECTION_STEPS:,} steps: give one or the other"
+                )
         if self.method == "joint":
             raise UsageError("method 'joint' is not in this version yet; use --method paper")
         if self.method != "paper":
             raise UsageError(f"method {self.method!r}: expected paper or joint")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}: expected 0 to 2^63 - 1")
+
+    @property
+    def steps(self) -> int:
+        """Number of optimisation steps that the inversion takes."""
+        if self.inversion == "projection":
+            return PROJECTION_STEPS
+        return REFINE_STEPS if self.refine_steps is None else self.refine_steps
 
 
 @dataclass(frozen=True)
@@ -107,13 +133,21 @@ class Radiograph:
     Attributes
     ----------
     pixels : (H, W) float32 in [0, 1], in the orientation in which it was read (left knees not mirrored)
-    side : which knee
+    side : which knee; left, right, L or R as text become a `Side`
     name : short name without path, for outputs
+
+    Raises
+    ------
+    UsageError
+        If the side is none of these.
     """
 
     pixels: Pixels
     side: Side
     name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "side", Side.parse(self.side))
 
 
 @dataclass(frozen=True)
