@@ -1,9 +1,14 @@
 """`progression train gan|encoder|grader|risk`: each resumes where it was stopped."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from progression.data.dataset import Knees
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,10 +24,13 @@ Images = Annotated[
 Split = Annotated[str | None, typer.Option("--split", help="Split of the table to train on; default: all.")]
 Preset = Annotated[str, typer.Option("--preset", help="cpu, or gpu for one large GPU; gan also has cpu-64.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of every random draw.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of every random draw.")]
 Model = Annotated[str, typer.Option("--model", help="Model folder or name to train for.")]
 Save = Annotated[Path, typer.Option("--save", help="Model folder that gets the trained part.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the configuration and stop.")]
+Kimg = Annotated[
+    float | None, typer.Option("--kimg", min=0.001, help="Length, thousands of images [preset's].")
+]
 
 
 @app.command()
@@ -32,33 +40,29 @@ def gan(
     images: Images = None,
     split: Split = "train",
     preset: Preset = "cpu",
-    kimg: Annotated[
-        float | None, typer.Option("--kimg", help="Length, thousands of images [preset's].")
-    ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Images a step [preset's].")] = None,
+    kimg: Kimg = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images a step [preset's].")] = None,
     transfer: Annotated[
         Path | None, typer.Option("--transfer", help="Snapshot folder of another run to start from.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", help="Stop, resumably, after so long.")
+        float | None, typer.Option("--minutes", min=0, help="Stop, resumably, after so long.")
     ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
-    """Train the generator (with an encoder beside it) on the baseline radiographs of a table."""
+    """Train the generator on the baseline radiographs of a table."""
     from progression.train.gan import train_gan, with_overrides
 
     config = with_overrides(preset, total_kimg=kimg, batch=batch, seed=seed)
     if dry_run:
         typer.echo(config)
         return
-    from progression.data.dataset import load_baselines
-    from progression.data.visits import read_visits
     from progression.predict import choose_device
 
     chosen = choose_device(device)
-    knees = load_baselines(read_visits(table), resolution=config.resolution, root=images, split=split)
+    knees = _knees(table, resolution=config.resolution, images=images, split=split)
     folder = train_gan(
         knees.images, out, config=config, device=str(chosen), transfer=transfer, minutes=minutes
     )
@@ -76,10 +80,16 @@ def encoder(
     heldout: Annotated[
         str | None, typer.Option("--heldout", help="Split whose figures typicality is made of.")
     ] = "val",
+    grade_features: Annotated[
+        bool,
+        typer.Option(
+            "--grade-features/--no-grade-features",
+            help="Reconstructions must also look alike to the model's grader; on a CPU this takes "
+            "several times as long.",
+        ),
+    ] = False,
     preset: Preset = "cpu",
-    kimg: Annotated[
-        float | None, typer.Option("--kimg", help="Length, thousands of images [preset's].")
-    ] = None,
+    kimg: Kimg = None,
     device: Device = "auto",
     seed: Seed = 0,
     dry_run: DryRun = False,
@@ -87,29 +97,39 @@ def encoder(
     """Train the encoder of a model's generator, and store the statistics of its latent space with it."""
     from dataclasses import replace
 
-    from progression.errors import UsageError
     from progression.train.encoder import PRESETS, train_encoder
+    from progression.train.loop import preset_of
 
-    if preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
-    config = PRESETS[preset] if kimg is None else replace(PRESETS[preset], kimg=kimg)
+    config = preset_of(PRESETS, preset)
+    if kimg is not None:
+        config = replace(config, kimg=kimg)
     if dry_run:
         typer.echo(config)
         return
-    from progression.data.dataset import load_baselines
-    from progression.data.visits import read_visits
     from progression.predict import choose_device
+    from progression.risk.grader import Grader
     from progression.weights import load_model
 
-    chosen, visits, files = choose_device(device), read_visits(table), load_model(model)
-    knees = load_baselines(visits, resolution=files.resolution, root=images, split=split)
+    chosen, files = choose_device(device), load_model(model)
+    features = None
+    if grade_features:
+        features = Grader.from_tensors(files.tensors("grader"), files.config("grader")).to(chosen).features
+    knees = _knees(table, resolution=files.resolution, images=images, split=split)
     others = None
     if heldout is not None:
-        others = load_baselines(visits, resolution=files.resolution, root=images, split=heldout).images
+        others = _knees(table, resolution=files.resolution, images=images, split=heldout).images
     part = train_encoder(
-        files, knees.images, run=out, preset=config, heldout=others, device=chosen, seed=seed
+        files,
+        knees.images,
+        run=out,
+        preset=config,
+        heldout=others,
+        features=features,
+        device=chosen,
+        seed=seed,
     )
-    path = part.save(save, training={"preset": preset, "kimg": config.kimg, "seed": seed})
+    training = {"preset": preset, "kimg": config.kimg, "seed": seed, "grade_features": grade_features}
+    path = part.save(save, training=training)
     typer.echo(f"encoder: {path}")
 
 
@@ -128,22 +148,18 @@ def grader(
     """Train the cross-fitted grader (fine-tunes ImageNet weights: needs the extra `train`)."""
     from dataclasses import replace
 
-    from progression.errors import UsageError
     from progression.train.grader import PRESETS, train_grader
+    from progression.train.loop import preset_of
 
-    if preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
-    config = replace(PRESETS[preset], seed=seed)
+    config = replace(preset_of(PRESETS, preset), seed=seed)
     if dry_run:
         typer.echo(config)
         return
-    from progression.data.dataset import load_baselines
-    from progression.data.visits import read_visits
     from progression.predict import choose_device
     from progression.weights import save_part
 
     chosen = choose_device(device)
-    knees = load_baselines(read_visits(table), resolution=config.resolutions[-1], root=images, split=split)
+    knees = _knees(table, resolution=config.resolutions[-1], images=images, split=split)
     trained = train_grader(knees, out, config=config, device=str(chosen))
     path = save_part(
         save, "grader", trained.state_dict(), trained.config(), resolution=config.resolutions[-1]
@@ -161,14 +177,22 @@ def risk(
     preset: Preset = "cpu",
 ) -> None:
     """Fit the risk model on the grader's out-of-fold outputs and the table's grade series."""
-    from progression.data.dataset import load_baselines
-    from progression.data.visits import read_visits
     from progression.train.grader import PRESETS
+    from progression.train.loop import preset_of
     from progression.train.risk import load_out_of_fold, train_risk
     from progression.weights import save_part
 
-    resolution = PRESETS[preset].resolutions[-1]
-    knees = load_baselines(read_visits(table), resolution=resolution, root=images, split=split)
+    resolution = preset_of(PRESETS, preset).resolutions[-1]
+    # the pictures were graded already: only which knees have one, and their grades, matter here
+    knees = _knees(table, resolution=8, images=images, split=split)
     model = train_risk(knees, load_out_of_fold(grader_run / "out_of_fold.npz", knees))
     path = save_part(save, "risk", model.tensors(), model.config(), dtype="float32", resolution=resolution)
     typer.echo(f"risk: {path}")
+
+
+def _knees(table: Path, *, resolution: int, images: Path | None, split: str | None) -> Knees:
+    """Baseline pictures and grade series of a split of the table."""
+    from progression.data.dataset import load_baselines
+    from progression.data.visits import read_visits
+
+    return load_baselines(read_visits(table), resolution=resolution, root=images, split=split)

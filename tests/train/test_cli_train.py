@@ -1,0 +1,106 @@
+"""`progression train`: what is asked for arrives, and what cannot be is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from progression import cli
+from progression.risk.efficientnet import EfficientNet, Stage
+from progression.risk.grader import NUM_OUTPUTS, Grader
+from progression.stylegan2 import Generator
+from progression.train import encoder as encoder_training
+from progression.weights import save_part
+from tests.fakes import save_knee
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rows = []
+    for i in range(4):
+        name = save_knee(tmp_path / f"{i}.png", seed=i).name
+        row = {"subject": f"P{i}", "side": "left", "split": "train" if i < 2 else "val"}
+        rows += [row | {"months": 0, "image": name, "grade": 1}, row | {"months": 48, "grade": 1 + i % 2}]
+    pd.DataFrame(rows).to_csv(tmp_path / "visits.csv", index=False)
+    return tmp_path / "visits.csv"
+
+
+def make_model(folder: Path, *, grader: bool) -> str:
+    generator = Generator(8, 0, 8, 16, 1, 1, 64, 8)
+    save_part(folder, "generator", generator.state_dict(), generator.config())
+    if grader:
+        network = EfficientNet(1, NUM_OUTPUTS, stem_width=4, head_width=8, stages=(Stage(1, 3, 2, 1, 4),))
+        part = Grader([network], input_resolution=32)
+        save_part(folder, "grader", part.state_dict(), part.config())
+    return str(folder)
+
+
+@pytest.mark.parametrize("command", ["gan", "encoder", "grader", "risk"])
+def test_unknown_preset(
+    command: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {
+        "gan": ["--out", "o"],
+        "encoder": ["--out", "o", "--model", "m", "--save", "s"],
+        "grader": ["--out", "o", "--save", "s"],
+        "risk": ["--grader-run", "o", "--save", "s"],
+    }[command]
+    assert cli.run(["train", command, str(table), *options, "--preset", "foo"]) == 2
+    assert "unknown preset 'foo': expected one of cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--batch", "0"], ["--kimg", "0"], ["--minutes", "-1"], ["--seed", "-1"]])
+def test_numbers_out_of_range(option: list[str], table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "gan", str(table), "--out", "o", *option]) == 2
+    assert option[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_grader_features_reach_the_encoder(
+    asked: bool, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {}
+
+    def train(files: object, images: torch.Tensor, **options: object) -> SimpleNamespace:
+        given.update(options, images=images)
+        return SimpleNamespace(save=lambda folder, *, training: training)
+
+    monkeypatch.setattr(encoder_training, "train_encoder", train)
+    model = make_model(tmp_path / "model", grader=True)
+    flag = "--grade-features" if asked else "--no-grade-features"
+    paths = ["--out", str(tmp_path / "run"), "--model", model, "--save", model]
+    assert cli.run(["train", "encoder", str(table), *paths, flag, "--device", "cpu"]) == 0
+    assert len(given["images"]) == len(given["heldout"]) == 2
+    if not asked:
+        assert given["features"] is None
+        return
+    x = torch.zeros(3, 1, 16, 16, requires_grad=True)
+    features = given["features"](x)
+    assert features.shape == (3, 8)
+    features.square().sum().backward()
+    assert x.grad is not None and bool(x.grad.isfinite().all())
+
+
+def test_grader_features_need_a_grader(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model(tmp_path / "model", grader=False)
+    paths = ["--out", str(tmp_path / "run"), "--model", model, "--save", model]
+    assert cli.run(["train", "encoder", str(table), *paths, "--grade-features", "--device", "cpu"]) == 1
+    assert "no part 'grader'" in capsys.readouterr().err
+
+
+def test_risk_needs_gradings_of_the_tables_knees(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    np.savez(run / "out_of_fold.npz", subject=np.array(["other"]), side=np.array(["left"]))
+    paths = ["--grader-run", str(run), "--save", str(tmp_path / "model")]
+    assert cli.run(["train", "risk", str(table), *paths]) == 1
+    assert "other knees than the table" in capsys.readouterr().err
