@@ -4,14 +4,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import pandas as pd
 
 from progression.errors import ImageError, ProgressionError, TableError, UsageError
 from progression.files import atomic_write
-from progression.image import read_image
+from progression.image import read_image, stated_side
 from progression.report.outputs import COLUMNS, row
 from progression.types import KL_GRADES, Prediction, Radiograph, Request, Side
 
@@ -210,13 +210,29 @@ class _Loaded:
 
 def _read(entry: Entry) -> _Loaded | ProgressionError:
     try:
-        side = Side.parse(entry.side)
-        grade = parse_grade(entry.grade)
         if not entry.image:
             raise ImageError("no image: the cell is empty; give the path of a radiograph")
-        return _Loaded(Radiograph(read_image(entry.image), side, entry.name), grade, entry.subject or None)
+        pixels = read_image(entry.image)
+        side = check_side(entry.image, Side.parse(entry.side))
+        grade = parse_grade(entry.grade)
+        return _Loaded(Radiograph(pixels, side, entry.name), grade, entry.subject or None)
     except ProgressionError as error:
         return error
+
+
+def check_side(image: str, side: Side) -> Side:
+    """The side, unless the picture's own metadata states the other one.
+
+    Raises
+    ------
+    UsageError
+        If they contradict each other.
+    """
+    stated = stated_side(image)
+    if stated not in (None, side):
+        name = PurePath(image).name
+        raise UsageError(f"{name} states that it is a {stated} knee, not a {side} one; correct the side")
+    return side
 
 
 def parse_grade(text: str) -> int | None:
@@ -256,8 +272,6 @@ def _predict(
             seed=request.seed,
             render=render,
         )
-    except UsageError:
-        raise
     except ProgressionError as error:
         if len(knees) == 1:
             return [error]

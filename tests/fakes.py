@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from progression.errors import ProgressionError
+from progression.errors import ProgressionError, UsageError
 from progression.image import exposure, from_model, to_model
 from progression.report.mark import to_grey8
 from progression.types import HorizonPrediction, Pixels, Prediction, Radiograph, Side
@@ -76,6 +76,7 @@ class FakePredictor:
 
     resolution: int = RESOLUTION
     fail_on: str | None = None
+    refused_subject: str | None = None
     calls: list[dict[str, object]] = field(default_factory=list)
 
     def predict_batch(
@@ -107,6 +108,8 @@ class FakePredictor:
         )
         if any(radiograph.name == self.fail_on for radiograph in radiographs):
             raise ProgressionError("the code did not converge; try --refine-steps 0")
+        if self.refused_subject is not None and self.refused_subject in (subjects or []):
+            raise UsageError("5 neighbours asked for: expected 1 to 3")
         return [
             prediction(radiograph, horizon_months, render=render, seed=seed) for radiograph in radiographs
         ]

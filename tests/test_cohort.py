@@ -7,9 +7,10 @@ import pytest
 
 from progression.cohort import Entry, Outcome, parse_grade, predict_entries, read_table, run_cohort
 from progression.errors import OutputError, TableError, UsageError
+from progression.report.mark import save_synthetic_png
 from progression.report.outputs import COLUMNS
 from progression.types import Prediction, Request, Side
-from tests.fakes import FakePredictor, save_knee
+from tests.fakes import FakePredictor, knee, save_knee
 
 Write = Callable[[str], Path]
 
@@ -77,6 +78,25 @@ def test_a_knee_that_the_predictor_refuses_does_not_stop_its_batch(write: Write)
     outcomes = list(predict_entries(FakePredictor(fail_on="1"), entries, request=Request(), render=True))
     assert [isinstance(outcome.result, Prediction) for outcome in outcomes] == [True, False, True]
     assert "did not converge" in str(outcomes[1].result)
+
+
+def test_a_knee_with_too_small_a_bank_does_not_stop_the_cohort(write: Write, tmp_path: Path) -> None:
+    entries = read_table(write("name,image,side,subject\na,0.png,L,p\nb,1.png,L,q\nc,2.png,R,\n"))
+    predictor = FakePredictor(refused_subject="q")
+    failed = run_cohort(predictor, entries, tmp_path / "r.csv", request=Request())
+    table = pd.read_csv(tmp_path / "r.csv")
+    assert [outcome.entry.name for outcome in failed] == ["b"]
+    assert "5 neighbours asked for" in table["warnings"][1]
+    assert table["risk_fast"].notna().tolist() == [True, False, True]
+
+
+def test_a_side_that_the_picture_contradicts(write: Write, tmp_path: Path) -> None:
+    save_synthetic_png(tmp_path / "stated.png", knee(), side=Side.LEFT)
+    entries = read_table(write("name,image,side\na,stated.png,R\nb,stated.png,L\n"))
+    failed = run_cohort(FakePredictor(), entries, tmp_path / "r.csv", request=Request())
+    assert [outcome.entry.name for outcome in failed] == ["a"]
+    reason = pd.read_csv(tmp_path / "r.csv")["warnings"][0]
+    assert reason == "failed: stated.png states that it is a left knee, not a right one; correct the side"
 
 
 def test_numbers_do_not_depend_on_the_batch(write: Write) -> None:
