@@ -10,14 +10,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from progression.cohort import Entry, Outcome
-    from progression.types import Request
+    from progression.types import Request, Side
 
 Months = Annotated[list[int], typer.Option("--months", help="Horizon, 1 to 96 months; repeatable.")]
 Model = Annotated[str, typer.Option("--model", help="Name of an installed model, or a folder.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of every random draw.")]
 Refine = Annotated[
-    int | None, typer.Option("--refine-steps", help="Optimisation steps on the encoder's code [model's own].")
+    int | None,
+    typer.Option(
+        "--refine-steps",
+        help="Optimisation steps on the encoder's code, 0 to 10,000 [20]; not with projection.",
+    ),
 ]
 Inversion = Annotated[str, typer.Option("--inversion", help="encoder, or projection (1,000 steps; minutes).")]
 Method = Annotated[str, typer.Option("--method", help="paper or joint (joint comes later).")]
@@ -71,6 +75,9 @@ def predict(
     grade: Annotated[
         int | None, typer.Option("--grade", help="Baseline KL grade, 0 to 4, if a reader gave one.")
     ] = None,
+    subject: Annotated[
+        str, typer.Option("--subject", help="Whose knee it is, as in --bank; their own rows are passed over.")
+    ] = "",
     inversion: Inversion = "encoder",
     method: Method = "paper",
     bank: Bank = None,
@@ -89,8 +96,9 @@ def predict(
     if grade is not None:
         check_grade(grade)
     asked = Side.parse(side) if side is not None else None
+    read = "" if grade is None else str(grade)
     entries = [
-        Entry(name=stem, image=image, side=_side_of(image, asked), grade="" if grade is None else str(grade))
+        Entry(name=stem, image=image, side=_side_of(image, asked), grade=read, subject=subject)
         for stem, image in _stems(images).items()
     ]
     _predict(entries, out, request=request, model=model, device=device, bank=bank)
@@ -115,9 +123,11 @@ def cohort(
 ) -> None:
     """Predict every knee of a table and write one row a knee and horizon.
 
-    A knee that fails keeps its rows, with the reason in `warnings`; the exit code is then 1.
+    A knee that fails keeps its rows, with the reason in `warnings`; the exit code is then 1. The table is
+    written when the last knee is done: a run that is stopped leaves none, so split a very large cohort.
     """
     from progression.cohort import read_table, run_cohort
+    from progression.errors import OutputError
     from progression.files import check_writable
     from progression.predict import load_predictor
     from progression.types import Request
@@ -126,6 +136,8 @@ def cohort(
         horizon_months=tuple(months), refine_steps=refine_steps, inversion=inversion, method=method, seed=seed
     )
     entries = read_table(table, images=images)
+    if out.is_dir():
+        raise OutputError(f"cannot write {out}: it is a folder; name a file in it (--out {out}/results.csv)")
     check_writable(out.parent)
     predictor = load_predictor(model, device=device, bank=bank)
     with _Progress(len(entries)) as progress:
@@ -145,7 +157,7 @@ def _predict(
 ) -> None:
     """Predict, write and print; failed knees come last."""
     from progression.cohort import Outcome, predict_entries
-    from progression.errors import ProgressionError
+    from progression.errors import OutputError, ProgressionError
     from progression.files import check_writable
     from progression.predict import load_predictor
     from progression.report.outputs import check_replaceable, write_prediction
@@ -159,7 +171,11 @@ def _predict(
         if isinstance(outcome.result, ProgressionError):
             failed.append(outcome)
             continue
-        folder = write_prediction(out / outcome.entry.name, outcome.result)
+        try:
+            folder = write_prediction(out / outcome.entry.name, outcome.result)
+        except OutputError as error:
+            failed.append(Outcome(outcome.entry, error))
+            continue
         typer.echo(f"{outcome.result.name}: wrote {folder}")
         for horizon in outcome.result.horizons:
             typer.echo(
@@ -199,15 +215,17 @@ def _stems(images: "Sequence[str]") -> dict[str, str]:
     return stems
 
 
-def _side_of(image: str, asked: "str | None") -> str:
+def _side_of(image: str, asked: "Side | None") -> str:
     """The side asked for, or the one that the picture's metadata states; they may not contradict."""
+    from progression.cohort import check_side
     from progression.errors import UsageError
     from progression.image import stated_side
 
-    stated = stated_side(image)
-    if asked is not None and stated is not None and asked != stated:
-        raise UsageError(f"{image} states that it is a {stated} knee, --side says {asked}; drop --side")
-    if (side := asked or stated) is None:
+    if asked is not None:
+        return check_side(image, asked)
+    if not Path(image.rpartition("::")[0] or image).exists():
+        return ""  # reading it will fail, and say so
+    if (side := stated_side(image)) is None:
         raise UsageError(f"{image} does not say which knee it is; pass --side left or --side right")
     return side
 

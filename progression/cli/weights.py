@@ -14,7 +14,10 @@ def list_() -> None:
     from progression.errors import ProgressionError
     from progression.weights import list_models, load_model
 
-    for name, folder in list_models():
+    models = list_models()
+    if not models:
+        typer.echo("no models are installed; install the package again, or give a folder to --model")
+    for name, folder in models:
         try:
             files = load_model(folder)
         except ProgressionError as error:

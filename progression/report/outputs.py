@@ -109,8 +109,10 @@ def write_prediction(folder: str | Path, prediction: Prediction) -> Path:
 def check_replaceable(folder: str | Path) -> None:
     """OutputError unless `folder` is missing or holds nothing but an older prediction."""
     folder = Path(folder)
-    if not folder.is_dir():
+    if not folder.exists():
         return
+    if not folder.is_dir():
+        raise OutputError(f"cannot write folder {folder}: a file of that name exists; choose another --out")
     for entry in folder.iterdir():
         if not _OWN_FILE.fullmatch(entry.name):
             raise OutputError(f"{folder} holds other files ({entry.name}); choose another --out or remove it")
