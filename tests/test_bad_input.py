@@ -1,20 +1,26 @@
 """All that can be wrong with what a person gives: one line, the right exit code, nothing left behind."""
 
 import errno
+import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from progression import cli
 from progression.errors import WeightsError
 from progression.report import outputs
+from progression.types import Prediction
+from progression.weights import MANIFEST
 from tests.fakes import FakePredictor, knee, save_knee
+from tests.models import write_model
 
 
 def truncated(path: Path) -> None:
@@ -100,6 +106,30 @@ def test_a_batch_goes_on_and_reports_the_failed_at_the_end(
     assert sorted(os.listdir("progression-out")) == ["good"]
 
 
+def test_a_missing_picture_is_told_before_its_side(
+    predictor: FakePredictor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails("predict missing.png", 1, "missing.png: no such file", capsys)
+    fails("predict missing.zip::a.png", 1, "missing.zip: no such archive", capsys)
+
+
+def test_a_knee_that_cannot_be_written_does_not_hide_the_others(
+    predictor: FakePredictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, prediction: Prediction) -> None:
+        if prediction.name == "good":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(outputs, "save_gif", full)
+    save_knee(Path("last.png"))
+    assert cli.run(["predict", "missing.png", "good.png", "last.png", "--side", "left"]) == 1
+    told = capsys.readouterr()
+    assert "last: wrote" in told.out and os.listdir("progression-out") == ["last"]
+    missing, unwritten, total = told.err.splitlines()
+    assert "missing.png: no such file" in missing and "No space left" in unwritten
+    assert total == "progression: 2 of 3 knees failed"
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -115,7 +145,9 @@ def test_a_batch_goes_on_and_reports_the_failed_at_the_end(
         ("predict good.png --side left --method joint", "use --method paper"),
         ("predict good.png --side left --method magic", "paper or joint"),
         ("predict good.png --side left --inversion magic", "encoder or projection"),
-        ("predict good.png --side left --refine-steps -1", "0 or more"),
+        ("predict good.png --side left --refine-steps -1", "from 0 to 10,000"),
+        ("predict good.png --side left --refine-steps 10001", "from 0 to 10,000"),
+        ("predict good.png --side left --inversion projection --refine-steps 5", "its own 1,000 steps"),
         ("predict good.png --side left --seed -1", "seed -1"),
         ("predict good.png other/good.png --side left", "would both write good/"),
         ("predict", "IMAGE"),
@@ -164,6 +196,10 @@ def test_no_permission_to_write(predictor: FakePredictor, capsys: pytest.Capture
     fails("predict good.png --side left --out good.png/deep", 1, "cannot write good.png/deep", capsys)
     fails("predict good.png --side left --out /proc/nowhere", 1, "cannot write /proc/nowhere", capsys)
     fails("cohort table.csv --out good.png/results.csv", 1, "cannot write good.png", capsys)
+    Path("folder").mkdir()
+    fails("cohort table.csv --out folder", 1, "cannot write folder: it is a folder", capsys)
+    Path("folder/good").touch()
+    fails("predict good.png --side left --out folder", 1, "a file of that name exists", capsys)
     assert predictor.calls == []
 
 
@@ -194,12 +230,69 @@ def test_a_full_device(
     fails("predict good.png --side left", 1, "No space left on device", capsys)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "CMYK", "I;16"])
-def test_odd_but_good_pictures_are_predicted(mode: str, predictor: FakePredictor) -> None:
+def odd(mode: str) -> str:
+    """`knee` in a mode and format; all modes show the same picture."""
+    name = "odd.tif" if mode == "CMYK" else "odd.png"
     if mode == "I;16":
-        picture = Image.fromarray((knee() * 65535).astype(np.uint16))
+        Image.fromarray((knee() * 65535).astype(np.uint16)).save(name)
     else:
-        picture = Image.fromarray((knee() * 255).astype(np.uint8)).convert(mode)
-    picture.save("odd.tif" if mode == "CMYK" else "odd.png")
-    Path("table.csv").write_text(f"name,image,side\na,{'odd.tif' if mode == 'CMYK' else 'odd.png'},left\n")
-    assert cli.run(["cohort", "table.csv", "--out", "results.csv"]) == 0
+        Image.fromarray((knee() * 255).astype(np.uint8)).convert(mode).save(name)
+    return name
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1", "CMYK", "I;16"])
+def test_odd_but_good_pictures_give_the_same_numbers(mode: str, predictor: FakePredictor) -> None:
+    risks = []
+    for one in ("L", mode):
+        Path("table.csv").write_text(f"name,image,side\na,{odd(one)},left\n")
+        assert cli.run(["cohort", "table.csv", "--out", "results.csv"]) == 0
+        risks.append(pd.read_csv("results.csv")["risk_any"][0])
+    # the made-up risk goes with the mean grey: exact but for 16 bits, and for dithering to black and white
+    tolerance = {"I;16": 0.005, "1": 0.05}.get(mode, 1e-6)
+    assert risks[1] == pytest.approx(risks[0], rel=tolerance)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole untrained model."""
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def model(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `tiny` to be spoilt, in a folder with one good knee: nothing is faked here."""
+    monkeypatch.chdir(tmp_path)
+    save_knee(tmp_path / "good.png")
+    return Path(shutil.copytree(tiny, tmp_path / "model")).relative_to(tmp_path)
+
+
+def part_file(model: Path, part: str) -> Path:
+    return model / json.loads((model / MANIFEST).read_text())["parts"][part]["file"]
+
+
+REAL = "predict good.png --side left --model model --device cpu --refine-steps 1"
+
+
+@pytest.mark.parametrize("part", ["generator", "encoder", "grader", "bank", "risk"])
+def test_changed_weights(part: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = part_file(model, part)
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    fails(REAL, 1, "SHA-256 differs", capsys)
+
+
+def test_missing_weights(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    part_file(model, "grader").unlink()
+    fails(REAL, 1, "grader", capsys)
+    manifest = json.loads((model / MANIFEST).read_text())
+    del manifest["parts"]["encoder"]
+    (model / MANIFEST).write_text(json.dumps(manifest))
+    fails(REAL, 1, "encoder", capsys)
+
+
+def test_a_truncated_picture_beside_a_good_one(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truncated(Path("bad.png"))
+    assert cli.run([*REAL.split(), "bad.png"]) == 1
+    told = capsys.readouterr()
+    assert "good: wrote" in told.out and "bad.png: damaged or truncated" in told.err
+    assert os.listdir("progression-out") == ["good"]
