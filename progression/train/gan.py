@@ -10,18 +10,15 @@ image count, so that a killed run continues as if it had never stopped.
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
-from progression import weights
-from progression.errors import UsageError, WeightsError
-from progression.files import atomic_write
+from progression.errors import UsageError
 from progression.stylegan2 import Discriminator, Generator
 from progression.stylegan2.ada import AdaptiveAugmentation
 from progression.stylegan2.losses import (
@@ -32,17 +29,18 @@ from progression.stylegan2.losses import (
     r1_penalty,
 )
 from progression.train.allocator import keep_freed_memory
-from progression.train.grow import grow
 from progression.train.loop import (
     RunLog,
     batch_indices,
     ema_beta,
     load_checkpoint,
+    preset_of,
     save_checkpoint,
     tensors_to,
     update_ema,
 )
-from progression.weights import ModelFiles
+from progression.train.snapshot import save_samples, save_snapshot, take_over
+from progression.weights import load_model
 
 
 @dataclass(frozen=True)
@@ -51,13 +49,18 @@ class GanConfig:
 
     Attributes
     ----------
-    resolution : side of the pictures, pixels
+    resolution : side of the pictures, pixels; a power of two, 8 or more
     total_kimg : real images shown before the run ends, in thousands
     batch : real images a step
     r1_gamma : γ of R1; the rule 0.0002·R²/batch of StyleGAN2-ADA is used where it is None
     path_interval : steps between path-length steps, 0 for none
     ada_target : r_t that the augmentation strength aims at; None for no augmentation
     compute_dtype : precision of activations, "float32" or "bfloat16"
+
+    Raises
+    ------
+    UsageError
+        For a value out of its range.
     """
 
     resolution: int = 128
@@ -81,6 +84,22 @@ class GanConfig:
     compute_dtype: str = "bfloat16"
     snapshot_kimg: float = 2.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole = ("batch", "z_dim", "w_dim", "mapping_layers", "channel_base", "channel_max",
+                 "mbstd_group_size", "r1_interval")  # fmt: skip
+        ranges = (
+            ("a power of two, 8 or more", ("resolution",), lambda v: v >= 8 and v & (v - 1) == 0),
+            ("1 or more", whole, lambda v: v >= 1),
+            ("above 0", ("total_kimg", "snapshot_kimg", "learning_rate", "ema_half_life_kimg"), lambda v: v > 0),
+            ("0 or more", ("r1_gamma", "path_weight", "path_interval", "ema_rampup", "seed"), lambda v: v >= 0),
+            ("from 0 to 1", ("style_mixing", "ada_target"), lambda v: 0 <= v <= 1),
+            ("float32 or bfloat16", ("compute_dtype",), lambda v: v in ("float32", "bfloat16")),
+        )  # fmt: skip
+        for expected, names, fits in ranges:
+            for name in names:
+                if (value := getattr(self, name)) is not None and not fits(value):
+                    raise UsageError(f"GAN training: {name} is {value}, expected {expected}")
 
     @property
     def gamma(self) -> float:
@@ -142,6 +161,9 @@ class GanTrainer:
             network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._set_precision()
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        # Adam's correction for lazy regularisation (arXiv 1912.04958 App. B) makes up for its extra steps. The path
+        # penalty has a step of its own. R1 is part of the discriminator's main step here, so none would be due there;
+        # its ratio (16/17 at interval 16) is kept because the shipped weights were trained with it.
         r1_ratio = config.r1_interval / (config.r1_interval + 1)
         path_ratio = config.path_interval / (config.path_interval + 1) if config.path_interval else 1.0
         self.optimizers = {
@@ -212,6 +234,7 @@ class GanTrainer:
         loss = discriminator_loss(real_logits, self.discriminator(fakes))
         scalars = {"loss_d": loss.detach(), "sign_real": real_logits.detach().sign().mean()}
         if regularise:
+            # with respect to the augmented picture, which is what D sees
             penalty = r1_penalty(shown, real_logits).mean()
             scalars["r1"] = penalty.detach()
             loss = loss + penalty * (config.gamma / 2 * config.r1_interval)
@@ -248,7 +271,7 @@ class GanTrainer:
         return {
             "config": asdict(self.config),
             "seen_images": self.seen_images,
-            "networks": {name: net.state_dict() for name, net in self._networks().items()},
+            "networks": {name: net.state_dict() for name, net in self.networks().items()},
             "average": self.average.state_dict(),
             "optimizers": {name: adam.state_dict() for name, adam in self.optimizers.items()},
             "rng": self.rng.get_state(),
@@ -259,7 +282,7 @@ class GanTrainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()` of a run with the same configuration."""
-        for name, net in self._networks().items():
+        for name, net in self.networks().items():
             net.load_state_dict(state["networks"][name])
         self.average.load_state_dict(state["average"])
         for name, adam in self.optimizers.items():
@@ -271,43 +294,8 @@ class GanTrainer:
         if self.ada is not None:
             self.ada.load_state_dict(state["ada"])
 
-    def transfer(self, files: ModelFiles) -> dict[str, int]:
-        """Start from another run's snapshot: every tensor of the same name and shape; returns counts taken.
-
-        Half the resolution fits where channel_base and channel_max agree; the new blocks are then set so that both
-        networks compute what they did before (`grow`). A snapshot of the same resolution goes on at its image
-        count, with Adam's second moments as it keeps them (one a row).
-
-        Raises
-        ------
-        WeightsError
-            If nothing of its generator fits.
-        """
-        same = files.resolution == self.config.resolution
-        moments = files.tensors("optimizer") if same and "optimizer" in files.parts else {}
-        taken = {}
-        for name, net in self._networks().items():
-            own = net.state_dict()
-            given = files.tensors(name) if name in files.parts else {}
-            fit = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-            net.load_state_dict(own | fit)
-            taken[name] = len(fit)
-            for key, parameter in net.named_parameters():
-                if f"{name}.{key}" in moments:
-                    self.optimizers[name].state[parameter] = _moments(parameter, moments[f"{name}.{key}"])
-        if not taken["generator"]:
-            raise WeightsError(
-                f"no tensor of {files.folder} fits this network: compare channel_base and channel_max"
-            )
-        if 2 * files.resolution == self.config.resolution:
-            grow(self.generator, self.discriminator, files.tensors("discriminator"))
-        if moments:
-            self.seen_images = int(files.config("optimizer")["seen_images"])
-            self.path_mean = torch.full_like(self.path_mean, files.config("optimizer")["path_mean"])
-        self.average.load_state_dict(self.generator.state_dict())
-        return taken
-
-    def _networks(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, nn.Module]:
+        """What is trained, by name."""
         return {"generator": self.generator, "discriminator": self.discriminator}
 
     def _set_precision(self) -> None:
@@ -315,19 +303,9 @@ class GanTrainer:
         self.generator.synthesis.compute_dtype = self.discriminator.compute_dtype = dtype
 
     def _adam(self, network: nn.Module, ratio: float) -> torch.optim.Adam:
-        """Adam with the correction for lazy regularisation (arXiv 1912.04958 App. B)."""
+        """Adam with rate and decay corrected by `ratio`."""
         rate = self.config.learning_rate * ratio
         return torch.optim.Adam(network.parameters(), lr=rate, betas=(0.0, 0.99**ratio), eps=1e-8)
-
-
-def _moments(parameter: nn.Parameter, root_mean_square: Tensor) -> dict[str, Tensor]:
-    """Adam's state with one second moment a row, as if many steps had been made."""
-    spread = root_mean_square.square().reshape(-1, *[1] * (parameter.ndim - 1)).to(parameter.device)
-    return {
-        "step": torch.tensor(10_000.0),
-        "exp_avg": torch.zeros_like(parameter),
-        "exp_avg_sq": (torch.zeros_like(parameter) + spread).reshape(parameter.shape),
-    }
 
 
 def train_gan(
@@ -350,8 +328,6 @@ def train_gan(
     transfer : model folder with parts to start from, where nothing has been trained in `out` yet.
     minutes : stop (resumably) after this wall time.
     """
-    import time
-
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     trainer = GanTrainer(config, images, device=device)
@@ -365,12 +341,12 @@ def train_gan(
             )
         trainer.load_state_dict(state)
     elif transfer is not None:
-        taken = trainer.transfer(weights.load_model(transfer))
+        taken = take_over(trainer, load_model(transfer))
         print("tensors taken over: " + ", ".join(f"{k} {v}" for k, v in taken.items()))
     total = int(config.total_kimg * 1000)
     log = RunLog(out, total=config.total_kimg, unit="kimg", done=trainer.seen_images / 1000)
     sums: dict[str, list[Tensor]] = {}
-    end = time.monotonic() + 60 * minutes if minutes else float("inf")
+    end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     due = trainer.seen_images + int(config.snapshot_kimg * 1000)
     while trainer.seen_images < total:
         for key, value in trainer.step().items():
@@ -380,54 +356,14 @@ def train_gan(
             kimg = trainer.seen_images / 1000
             log.write(kimg, {k: float(torch.stack(v).mean()) for k, v in sums.items()})
             sums.clear()
-            save_checkpoint(checkpoint, trainer.state_dict())
+            # the snapshot first: it refuses NaN, and a kill between the two repeats steps but loses none
             save_snapshot(out / "snapshot", trainer)
+            save_checkpoint(checkpoint, trainer.state_dict())
             log.image("samples", save_samples(out / f"samples_{kimg:07.2f}.png", trainer), kimg)
             due += int(config.snapshot_kimg * 1000)
         if late:
             break
     return out / "snapshot"
-
-
-def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
-    """Portable model folder, another run goes on from it with `transfer`.
-
-    The averaged generator and the discriminator in half precision, and of Adam the root of the second
-    moment averaged over each row of a parameter: the rate of a row survives, what varies within it does not.
-    """
-    generator = trainer.average
-    weights.save_part(folder, "generator", generator.state_dict(), generator.config(), dtype="float16")
-    weights.save_part(
-        folder,
-        "discriminator",
-        trainer.discriminator.state_dict(),
-        trainer.discriminator.config(),
-        dtype="float16",
-    )
-    moments = {}
-    for name, net in trainer._networks().items():
-        for key, parameter in net.named_parameters():
-            state = trainer.optimizers[name].state.get(parameter)
-            if state:
-                rows = state["exp_avg_sq"].reshape(parameter.shape[0] if parameter.ndim else 1, -1)
-                moments[f"{name}.{key}"] = rows.mean(dim=1).sqrt()
-    progress = {"seen_images": trainer.seen_images, "path_mean": float(trainer.path_mean)}
-    weights.save_part(folder, "optimizer", moments, progress, dtype="float32")
-
-
-@torch.no_grad()
-def save_samples(path: Path, trainer: GanTrainer, *, rows: int = 4, columns: int = 8) -> Tensor:
-    """Sheet of averaged-generator samples of a fixed seed: (H, W) in [0, 1], also written as a marked PNG."""
-    generator = trainer.average
-    z = torch.randn(rows * columns, trainer.config.z_dim, generator=torch.Generator().manual_seed(1))
-    images = generator(z.to(trainer.device), noise_mode="const").clamp(-1, 1).cpu()
-    grid = images.reshape(rows, columns, *images.shape[-2:]).permute(0, 2, 1, 3)
-    sheet = (grid.reshape(rows * images.shape[-2], -1) + 1) / 2
-    info = PngInfo()
-    info.add_text("Synthetic", "yes; samples of a generator, no radiographs of people")
-    with atomic_write(path) as temporary:
-        Image.fromarray((sheet * 255).round().byte().numpy()).save(temporary, format="PNG", pnginfo=info)
-    return sheet
 
 
 def with_overrides(preset: str, **changes: Any) -> GanConfig:
@@ -436,8 +372,6 @@ def with_overrides(preset: str, **changes: Any) -> GanConfig:
     Raises
     ------
     UsageError
-        For an unknown preset.
+        For an unknown preset, or a value out of its range.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
-    return replace(PRESETS[preset], **{k: v for k, v in changes.items() if v is not None})
+    return replace(preset_of(PRESETS, preset), **{k: v for k, v in changes.items() if v is not None})

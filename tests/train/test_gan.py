@@ -13,6 +13,7 @@ from progression import weights
 from progression.errors import UsageError, WeightsError
 from progression.stylegan2 import Discriminator, Generator
 from progression.stylegan2.ops import upsample2d
+from progression.train import gan
 from progression.train.gan import (
     PRESETS,
     GanConfig,
@@ -21,6 +22,7 @@ from progression.train.gan import (
     with_overrides,
 )
 from progression.train.loop import batch_indices, ema_beta
+from progression.train.snapshot import take_over
 
 TINY = GanConfig(
     resolution=16,
@@ -47,7 +49,7 @@ def images() -> Tensor:
 def weights_of(trainer: GanTrainer) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value.clone()
-        for name, net in (trainer._networks() | {"average": trainer.average}).items()
+        for name, net in (trainer.networks() | {"average": trainer.average}).items()
         for key, value in net.state_dict().items()
     }
 
@@ -80,7 +82,7 @@ def test_snapshot_is_a_model_and_a_larger_run_starts_with_the_same_functions(
     judge = Discriminator(**files.config("discriminator"))
     judge.load_state_dict(files.tensors("discriminator"))
     larger = GanTrainer(replace(wide, resolution=32), torch.zeros(4, 32, 32, dtype=torch.uint8))
-    taken = larger.transfer(files)
+    taken = take_over(larger, files)
     assert taken["generator"] == len(small.state_dict()) and larger.seen_images == 0
     z = torch.randn(4, 8)
     with torch.no_grad():
@@ -96,14 +98,16 @@ def test_snapshot_is_a_model_and_a_larger_run_starts_with_the_same_functions(
 
 
 def test_a_snapshot_goes_on_elsewhere(images: Tensor, tmp_path: Path) -> None:
-    folder = train_gan(images, tmp_path / "here", config=replace(TINY, total_kimg=0.016))
-    there = GanTrainer(TINY, images)
-    there.transfer(weights.load_model(folder))
-    here = GanTrainer(TINY, images)
+    config = replace(TINY, ada_target=0.6)
+    folder = train_gan(images, tmp_path / "here", config=replace(config, total_kimg=0.016))
+    there = GanTrainer(config, images)
+    take_over(there, weights.load_model(folder))
+    here = GanTrainer(config, images)
     here.load_state_dict(torch.load(tmp_path / "here" / "checkpoint.pt", weights_only=True))
     assert there.seen_images == 16
-    for name, net in here._networks().items():
-        for a, b in zip(net.parameters(), there._networks()[name].parameters(), strict=True):
+    assert there.ada is not None and here.ada is not None and there.ada.p == here.ada.p > 0
+    for name, net in here.networks().items():
+        for a, b in zip(net.parameters(), there.networks()[name].parameters(), strict=True):
             if (kept := here.optimizers[name].state.get(a)) is None:
                 continue
             moved = there.optimizers[name].state[b]["exp_avg_sq"]
@@ -112,11 +116,56 @@ def test_a_snapshot_goes_on_elsewhere(images: Tensor, tmp_path: Path) -> None:
     assert torch.isfinite(there.step()["loss_g"])
 
 
+def test_divergence_keeps_the_last_good_checkpoint(
+    images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_gan(images, tmp_path, config=replace(TINY, total_kimg=0.008))
+    good = (tmp_path / "checkpoint.pt").read_bytes()
+    step = GanTrainer.step
+
+    def diverge(trainer: GanTrainer) -> dict[str, Tensor]:
+        scalars = step(trainer)
+        with torch.no_grad():
+            next(trainer.average.parameters()).fill_(float("nan"))
+        return scalars
+
+    monkeypatch.setattr(GanTrainer, "step", diverge)
+    with pytest.raises(WeightsError, match="diverged"):
+        train_gan(images, tmp_path, config=TINY)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == good
+
+
+def test_killed_before_the_checkpoint_the_rerun_brings_the_snapshot_up_to_date(
+    images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, state: object) -> None:
+        raise KeyboardInterrupt
+
+    config = replace(TINY, total_kimg=0.008)
+    with monkeypatch.context() as patch:
+        patch.setattr(gan, "save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_gan(images, tmp_path, config=config)
+    assert weights.load_model(tmp_path / "snapshot").config("optimizer")["seen_images"] == 8
+    train_gan(images, tmp_path, config=config)
+    assert (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch": 0}, {"total_kimg": 0.0}, {"resolution": 4}, {"resolution": 96}, {"path_interval": -1},
+     {"ada_target": 1.5}, {"compute_dtype": "float16"}, {"r1_gamma": -1.0}],
+)  # fmt: skip
+def test_settings_out_of_range(changes: dict) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(changes))} is .* expected"):
+        replace(TINY, **changes)
+
+
 def test_portable_snapshot_of_the_large_preset_is_small(tmp_path: Path) -> None:
     config = PRESETS["gpu"]
     trainer = GanTrainer(config, torch.zeros(config.batch, 256, 256, dtype=torch.uint8))
-    parameters = [p for net in trainer._networks().values() for p in net.parameters()]
-    halves = sum(v.numel() for net in trainer._networks().values() for v in net.state_dict().values())
+    parameters = [p for net in trainer.networks().values() for p in net.parameters()]
+    halves = sum(v.numel() for net in trainer.networks().values() for v in net.state_dict().values())
     rows = sum(p.shape[0] if p.ndim else 1 for p in parameters)
     assert config.channel_base == 8192
     assert 2 * halves + 4 * rows < 60e6  # bytes

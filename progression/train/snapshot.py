@@ -1,0 +1,104 @@
+"""What leaves a GAN's run folder: a portable snapshot, how another run goes on from it, and a sheet of samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from progression.errors import WeightsError
+from progression.train.grow import grow
+from progression.train.sheet import save_sheet
+from progression.weights import ModelFiles, save_part
+
+if TYPE_CHECKING:
+    from progression.train.gan import GanTrainer
+
+
+def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
+    """Portable model folder; another run goes on from it with `take_over`.
+
+    The averaged generator and the discriminator in half precision, and of Adam the root of the second
+    moment averaged over each row of a parameter: the rate of a row survives, what varies within it does not.
+
+    Raises
+    ------
+    WeightsError
+        If the training diverged: a tensor holds NaN or infinity.
+    """
+    discriminator = trainer.discriminator
+    for name, net in (("generator", trainer.average), ("discriminator", discriminator)):
+        save_part(folder, name, net.state_dict(), net.config(), dtype="float16")
+    moments = {}
+    for name, net in trainer.networks().items():
+        for key, parameter in net.named_parameters():
+            state = trainer.optimizers[name].state.get(parameter)
+            if state:
+                rows = state["exp_avg_sq"].reshape(parameter.shape[0] if parameter.ndim else 1, -1)
+                moments[f"{name}.{key}"] = rows.mean(dim=1).sqrt()
+    progress: dict[str, Any] = {
+        "seen_images": trainer.seen_images,
+        "path_mean": float(trainer.path_mean),
+        "augment_p": trainer.ada.p if trainer.ada is not None else None,
+    }
+    save_part(folder, "optimizer", moments, progress, dtype="float32")
+
+
+def take_over(trainer: GanTrainer, files: ModelFiles) -> dict[str, int]:
+    """Start from another run's snapshot: every tensor of the same name and shape; returns counts taken.
+
+    Half the resolution fits where channel_base and channel_max agree; the new blocks are then set so that both
+    networks compute what they did before (`grow`). A snapshot of the same resolution goes on at its image
+    count and augmentation strength, with Adam's second moments as it keeps them (one a row).
+
+    Raises
+    ------
+    WeightsError
+        If nothing of its generator fits.
+    """
+    same = files.resolution == trainer.config.resolution
+    moments = files.tensors("optimizer") if same and "optimizer" in files.parts else {}
+    taken = {}
+    for name, net in trainer.networks().items():
+        own = net.state_dict()
+        given = files.tensors(name) if name in files.parts else {}
+        fit = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+        net.load_state_dict(own | fit)
+        taken[name] = len(fit)
+        for key, parameter in net.named_parameters():
+            if f"{name}.{key}" in moments:
+                trainer.optimizers[name].state[parameter] = _moments(parameter, moments[f"{name}.{key}"])
+    if not taken["generator"]:
+        raise WeightsError(
+            f"no tensor of {files.folder} fits this network: compare channel_base and channel_max"
+        )
+    if 2 * files.resolution == trainer.config.resolution:
+        grow(trainer.generator, trainer.discriminator, files.tensors("discriminator"))
+    if moments:
+        progress = files.config("optimizer")
+        trainer.seen_images = int(progress["seen_images"])
+        trainer.path_mean = torch.full_like(trainer.path_mean, progress["path_mean"])
+        if trainer.ada is not None and progress.get("augment_p") is not None:
+            trainer.ada.load_state_dict(trainer.ada.state_dict() | {"p": progress["augment_p"]})
+    trainer.average.load_state_dict(trainer.generator.state_dict())
+    return taken
+
+
+def _moments(parameter: nn.Parameter, root_mean_square: Tensor) -> dict[str, Tensor]:
+    """Adam's state with one second moment a row, as if many steps had been made."""
+    spread = root_mean_square.square().reshape(-1, *[1] * (parameter.ndim - 1)).to(parameter.device)
+    return {
+        "step": torch.tensor(10_000.0),
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": (torch.zeros_like(parameter) + spread).reshape(parameter.shape),
+    }
+
+
+@torch.no_grad()
+def save_samples(path: Path, trainer: GanTrainer, *, rows: int = 4, columns: int = 8) -> Tensor:
+    """Sheet of averaged-generator samples of a fixed seed: (H, W) in [0, 1], also written as a marked PNG."""
+    z = torch.randn(rows * columns, trainer.config.z_dim, generator=torch.Generator().manual_seed(1))
+    images = trainer.average(z.to(trainer.device), noise_mode="const")
+    return save_sheet(path, images.reshape(rows, columns, *images.shape[-2:]))
