@@ -105,7 +105,8 @@ def extrapolate_stepwise(w0: Tensor, horizon_months: Sequence[float], *, search:
     """Latents at ascending horizons, searched anew at every step.
 
     From T_{i-1} to T_i the neighbours of ŵ(T_{i-1}) give the change
-    mean_n (T_i - T_{i-1})/Δt_n · d_n, and the steps add up.
+    mean_n (T_i - T_{i-1})/Δt_n · d_n, and the steps add up. For use from Python: the command line predicts
+    with :func:`extrapolate`, from one search at w_0.
 
     Parameters
     ----------

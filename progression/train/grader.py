@@ -330,12 +330,18 @@ def train_grader(
     Raises
     ------
     UsageError
-        The run folder holds a run of other settings.
+        The run folder holds a run of other settings, or a fold has fewer knees than a batch.
     """
     keep_freed_memory()
     start = start or (lambda: load_imagenet(1, NUM_OUTPUTS))
     resolution = config.resolutions[-1]
     folds = fold_of(knees.subject, folds=config.folds, seed=config.seed)
+    fewest = len(folds) - (int(np.bincount(folds).max()) if config.folds > 1 else 0)
+    if fewest < config.batch_size:
+        raise UsageError(
+            f"{fewest} knees to train a fold on, expected at least one batch ({config.batch_size}): use more "
+            "knees or a smaller batch"
+        )
     outputs: dict[str, Array] = {}
     networks: list[EfficientNet] = []
     for fold in range(config.folds):

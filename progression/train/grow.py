@@ -16,9 +16,11 @@ from progression.stylegan2.discriminator import Convolution
 def grow(generator: Generator, discriminator: Discriminator, smaller: Mapping[str, Tensor]) -> None:
     """Set the blocks of the highest resolution so that the networks compute what half-sized ones computed.
 
-    The generator's new contribution to the image is 0. The discriminator's new residual branch is 0, and its skip
-    branch reproduces the `fromrgb` layer of the half-sized discriminator, whose tensors are `smaller`: that layer is
-    a function of the grey value (or colour) alone, here fitted by least squares to the new layer's functions.
+    For the generator this is exact (the same image, upsampled): its new contribution to the image is 0. For the
+    discriminator it is approximate: its new residual branch is 0, and its skip branch reproduces the `fromrgb` layer
+    of the half-sized discriminator, whose tensors are `smaller`. That layer is a function of the grey value (or
+    colour) alone, here fitted by least squares with the new layer's functions; besides the error of that fit, the
+    picture is blurred after this function instead of before it.
     Without this both networks start from noise and the discriminator forgets what it knew (seen at 128²: logits of
     real and generated knees alike even after 6 kimg).
     """

@@ -2,8 +2,9 @@
 
 The gradings must be out-of-fold (`progression.train.grader` writes them): gradings of knees that the grader
 was trained on are too good, and a model fitted on them would trust the picture too much.  At use the mean of
-the ensemble takes the place of one out-of-fold network; it is somewhat better, never worse, than what the
-model expects.
+the ensemble takes the place of one out-of-fold network.  Averaging networks usually grades better than one of
+them, and its probabilities are less extreme; how far that moves the predicted risks is not corrected for here,
+and shows only in the calibration on knees that no part of the model has seen.
 """
 
 from __future__ import annotations
@@ -147,7 +148,12 @@ def train_risk(knees: Knees, grading: Grading, *, config: RiskConfig | None = No
 def cross_predict(
     knees: Knees, grading: Grading, horizon_months: Sequence[float], *, config: RiskConfig | None = None
 ) -> tuple[Risk, Risk]:
-    """Each knee's risk by a model (penalty included) that never saw its subject: nested cross-validation.
+    """Each knee's risk by a risk model (penalty included) that never saw its subject: nested cross-validation.
+
+    The gradings are made once, not anew in every fold: those of the knees that a risk model is fitted on come
+    from graders that saw held-out subjects, labels included (ordinary stacking). A held-out knee's own grading
+    comes from a grader that never saw its subject. Only knees that neither grader nor risk model was trained on
+    are free of this.
 
     Returns
     -------

@@ -135,6 +135,13 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
         train_grader(_knees(16), tmp_path, config=replace(SMALL, batch_size=2), start=_network)
 
 
+@pytest.mark.parametrize(("folds", "knees"), [(2, 14), (1, 6)])
+def test_a_fold_smaller_than_a_batch_is_refused(folds: int, knees: int, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"6 knees to train a fold on, expected at least one batch \(8\)"):
+        train_grader(_knees(knees), tmp_path, config=replace(SMALL, folds=folds), start=_network)
+    assert not list(tmp_path.iterdir())
+
+
 def test_presets_end_at_native_resolution() -> None:
     assert set(PRESETS) == {"cpu", "gpu"}
     assert all(preset.resolutions[-1] == 224 for preset in PRESETS.values())
