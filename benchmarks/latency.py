@@ -19,8 +19,8 @@ import torch
 from progression.image import from_model
 from progression.latent.extrapolate import extrapolate, key_of
 from progression.latent.invert import project, refine
-from progression.predict import NEIGHBOURS, REFINE_STEPS, Predictor, load_predictor
-from progression.types import Radiograph, Side
+from progression.predict import NEIGHBOURS, Predictor, load_predictor
+from progression.types import REFINE_STEPS, Radiograph, Side
 
 HORIZONS = (24, 48, 72, 96)
 PROJECTION_STEPS = 20

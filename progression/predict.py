@@ -43,10 +43,10 @@ from progression.types import (
     Request,
     Side,
     check_grade,
+    check_horizons,
 )
 from progression.weights import ModelFiles, load_model
 
-REFINE_STEPS = 20
 NEIGHBOURS = 5
 ATYPICAL = 0.01
 """Typicality under which a picture is called unlike the training radiographs."""
@@ -179,7 +179,7 @@ class Predictor:
             For an argument out of range.
         """
         request = Request(
-            horizon_months=tuple(horizon_months),
+            horizon_months=check_horizons(horizon_months),
             refine_steps=refine_steps,
             inversion=inversion,
             method=method,
@@ -254,8 +254,7 @@ class Predictor:
         if request.inversion == "projection":
             ws = project(self.generator, x, seed=request.seed)
         else:
-            steps = REFINE_STEPS if request.refine_steps is None else request.refine_steps
-            ws = refine(self.generator, ws, x, steps=steps, whitening=self.encoder.whitening)
+            ws = refine(self.generator, ws, x, steps=request.steps, whitening=self.encoder.whitening)
         return Code(key, ws, self._render(ws), typicality, mirrored)
 
     def _render(self, ws: Tensor) -> Tensor:
@@ -301,5 +300,6 @@ class Predictor:
             "weights_sha256": self.files.hashes() | {"bank": self.bank_hash},
             "device": self.device.type,
             "seed": request.seed,
-            "arguments": asdict(request) | {"neighbours": min(NEIGHBOURS, len(self.bank))},
+            "arguments": asdict(request)
+            | {"refine_steps": request.steps, "neighbours": min(NEIGHBOURS, len(self.bank))},
         }

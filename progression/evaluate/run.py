@@ -29,8 +29,8 @@ from progression.latent.part import EncoderPart, load_generator
 from progression.metrics.features import Extractor, batches_of
 from progression.metrics.lpips import load_lpips
 from progression.metrics.ppl import feature_distance
-from progression.predict import REFINE_STEPS
 from progression.risk.grader import Grader
+from progression.types import REFINE_STEPS
 from progression.weights import ModelFiles, load_model
 
 STEPS = (0, REFINE_STEPS, 3 * REFINE_STEPS)
