@@ -45,7 +45,6 @@ from progression.image import to_model
 from progression.latent.bank import TrajectoryBank, build_graded, build_imaged
 from progression.latent.invert import refine
 from progression.latent.part import EncoderPart, encode_keys, from_bytes, load_generator
-from progression.predict import REFINE_STEPS
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.risk.model import RiskModel
@@ -55,6 +54,7 @@ from progression.train.gan import GanConfig, train_gan
 from progression.train.grader import GraderConfig, train_grader
 from progression.train.loop import load_checkpoint, save_checkpoint
 from progression.train.risk import RiskConfig, load_out_of_fold, rows_of, train_risk
+from progression.types import REFINE_STEPS
 from progression.weights import load_model, save_part
 
 CHUNK = 100
