@@ -84,8 +84,8 @@ def encoder(
         bool,
         typer.Option(
             "--grade-features/--no-grade-features",
-            help="Reconstructions must also look alike to the model's grader; on a CPU this takes "
-            "several times as long.",
+            help="Reconstructions must also look alike to the model's grader; on a CPU a step then takes "
+            "about four times as long.",
         ),
     ] = False,
     preset: Preset = "cpu",

@@ -28,9 +28,9 @@ def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
     WeightsError
         If the training diverged: a tensor holds NaN or infinity.
     """
-    discriminator = trainer.discriminator
-    for name, net in (("generator", trainer.average), ("discriminator", discriminator)):
-        save_part(folder, name, net.state_dict(), net.config(), dtype="float16")
+    average, judge = trainer.average, trainer.discriminator
+    save_part(folder, "generator", average.state_dict(), average.config(), dtype="float16")
+    save_part(folder, "discriminator", judge.state_dict(), judge.config(), dtype="float16")
     moments = {}
     for name, net in trainer.networks().items():
         for key, parameter in net.named_parameters():
