@@ -34,20 +34,21 @@ import numpy as np
 import phantom_measures as measures
 import phantom_risks
 import torch
-from phantom_measures import Films, Models
+from phantom_measures import Codes, Films, Models
 from phantom_tables import tables
-from torch import Tensor
 
 from progression.data.dataset import Knees
 from progression.data.phantom import VISIT_MONTHS, PhantomKnee, sample_knee
 from progression.files import atomic_write
 from progression.image import to_model
 from progression.latent.bank import TrajectoryBank, build_graded, build_imaged
+from progression.latent.extrapolate import key_of
 from progression.latent.invert import refine
 from progression.latent.part import EncoderPart, encode_keys, from_bytes, load_generator
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.risk.model import RiskModel
+from progression.risk.multistate import Penalty
 from progression.train.encoder import EncoderTraining, train_encoder
 from progression.train.encoder_losses import precision
 from progression.train.gan import GanConfig, train_gan
@@ -60,9 +61,9 @@ from progression.weights import load_model, save_part
 CHUNK = 100
 GRADER_STAGES = (Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 4, 32), Stage(2, 3, 2, 4, 64), Stage(1, 3, 2, 4, 96))
 GAN = GanConfig(
-    resolution=64, total_kimg=20, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
+    resolution=64, total_kimg=14, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
 )
-ENCODER = EncoderTraining(kimg=10, batch=16)
+ENCODER = EncoderTraining(kimg=6, batch=16)
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Plan:
     `seed`: of the cohort. Not 0, whose subjects were looked at while the simulator was made.
     """
 
-    train: int = 1500
-    val: int = 100
-    test: int = 400
-    more: int = 600
+    train: int = 1200
+    val: int = 80
+    test: int = 320
+    more: int = 480
     resolution: int = 64
-    grader_epochs: int = 9
+    grader_epochs: int = 8
     refine_steps: int = REFINE_STEPS
     gan: GanConfig = GAN
     encoder: EncoderTraining = ENCODER
@@ -156,9 +157,8 @@ def make_grader(work: Path, plan: Plan) -> None:
     grader = train_grader(knees, work / "grader-run", config=config, start=start)
     grading = load_out_of_fold(work / "grader-run" / "out_of_fold.npz", knees)
     first = np.arange(0, len(knees), len(VISIT_MONTHS))
-    risk = train_risk(
-        _baselines(films), rows_of(grading, first), config=RiskConfig(ridges=(10.0, 30.0), folds=3)
-    )
+    fixed = RiskConfig(penalties=(Penalty(30.0, 90.0),))
+    risk = train_risk(_baselines(films), rows_of(grading, first), config=fixed)
     folder = work / "grader"
     save_part(folder, "risk", risk.tensors(), risk.config(), dtype="float32", resolution=plan.resolution)
     save_part(folder, "grader", grader.state_dict(), grader.config(), dtype="float32")
@@ -231,15 +231,17 @@ def make_codes(work: Path, plan: Plan) -> None:
         images = load_checkpoint(path)["images"]
         if path.name.startswith("val"):
             images = images[:, :1]
-        found = []
+        keys, found = [], []
         for batch in images.flatten(0, 1).split(50):
             x = from_bytes(batch)
             with torch.no_grad():
                 ws = part.encoder(x)
+            keys.append(key_of(ws))
             with precision(generator, torch.bfloat16):
                 ws = refine(generator, ws, x, steps=plan.refine_steps, whitening=part.whitening)
             found.append(ws)
-        save_checkpoint(out, {"ws": torch.cat(found).unflatten(0, images.shape[:2])})
+        both = {"ws": torch.cat(found), "key": torch.cat(keys)}
+        save_checkpoint(out, {name: value.unflatten(0, images.shape[:2]) for name, value in both.items()})
 
 
 STAGES: dict[str, Callable[[Path, Plan], None]] = {
@@ -261,9 +263,10 @@ def load_films(work: Path, split: str) -> Films:
     return Films(**{name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]})
 
 
-def load_codes(work: Path, split: str) -> Tensor:
-    """Codes (N, films, L, D) of a split."""
-    return torch.cat([load_checkpoint(path)["ws"] for path in sorted((work / "codes").glob(f"{split}-*.pt"))])
+def load_codes(work: Path, split: str) -> Codes:
+    """Codes of a split."""
+    chunks = [load_checkpoint(path) for path in sorted((work / "codes").glob(f"{split}-*.pt"))]
+    return Codes(*(torch.cat([chunk[name] for chunk in chunks]) for name in ("ws", "key")))
 
 
 def load_grader(work: Path) -> Grader:
@@ -315,16 +318,16 @@ def _baselines(films: Films) -> Knees:
 
 
 @torch.no_grad()
-def measure(models: Models, films: Mapping[str, Films], codes: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Everything, for JSON. `codes`: (N, F, L, D), one a film, of "val" (baseline only), "test" and "more"."""
-    chosen = measures.choose(models, films["val"], codes["val"][:, 0])
+def measure(models: Models, films: Mapping[str, Films], codes: Mapping[str, Codes]) -> dict[str, Any]:
+    """Everything, for JSON. `codes` of "val" (baseline only), "test" and "more"."""
+    chosen = measures.choose(models, films["val"], codes["val"])
     test = films["test"]
     offsets = measures.all_offsets(models, test, codes["test"], chosen)
     distances = measures.all_distances(models, test, codes["test"], offsets)
     return {
         "subjects": {name: len(part.subject) for name, part in films.items()},
         "grader": measures.grading_quality(models, films, codes),
-        "reconstruction": measures.reconstruction(models, test, codes["test"][:, 0]),
+        "reconstruction": measures.reconstruction(models, test, codes["test"].ws[:, 0]),
         "chosen": chosen,
         "comparisons": measures.all_comparisons(distances, test),
         "attenuation": measures.attenuation(models, test, codes["test"], offsets),

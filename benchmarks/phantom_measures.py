@@ -22,7 +22,7 @@ from torch import Tensor
 from progression.data.phantom import VISIT_MONTHS
 from progression.errors import DependencyError
 from progression.latent.bank import TrajectoryBank
-from progression.latent.extrapolate import key_of, offset
+from progression.latent.extrapolate import offset
 from progression.latent.part import from_bytes
 from progression.latent.transport import GradeTransport
 from progression.metrics.grading import accuracy, quadratic_kappa
@@ -76,6 +76,14 @@ class Films:
 
 
 @dataclass(frozen=True)
+class Codes:
+    """Of films (N, F): refined codes `ws` (N, F, L, D), and search keys `key` (N, F, D), which are the encoder's."""
+
+    ws: Tensor
+    key: Tensor
+
+
+@dataclass(frozen=True)
 class Models:
     """What was trained and built."""
 
@@ -104,12 +112,12 @@ class Models:
 
 
 def grading_quality(
-    models: Models, films: Mapping[str, Films], codes: Mapping[str, Tensor]
+    models: Models, films: Mapping[str, Films], codes: Mapping[str, Codes]
 ) -> dict[str, dict[str, float]]:
     """Accuracy and quadratic kappa on baseline films not trained on, and on their reconstructions."""
     x = torch.cat([from_bytes(films[split].images[:, 0]) for split in ("test", "more")])
     read = torch.cat([films[split].grade[:, 0] for split in ("test", "more")]).numpy()
-    rendered = models.render(torch.cat([codes[split][:, 0] for split in ("test", "more")]))
+    rendered = models.render(torch.cat([codes[split].ws[:, 0] for split in ("test", "more")]))
     found = {}
     for name, pictures in (("films", x), ("reconstructions", rendered)):
         now = models.grading(pictures).now.argmax(dim=1).numpy()
@@ -134,15 +142,16 @@ def bank_offset(bank: TrajectoryBank, key: Tensor, *, k: int) -> Tensor:
     return offset(*bank.trajectories(bank.search(key, k=k)), HORIZONS)
 
 
-def choose(models: Models, films: Films, w0: Tensor) -> dict[str, dict[str, float]]:
+def choose(models: Models, films: Films, codes: Codes) -> dict[str, dict[str, float]]:
     """For each bank the k and the scale with the least mean grader distance at 96 months."""
+    w0, key = codes.ws[:, 0], codes.key[:, 0]
     truth = models.grader.features(from_bytes(films.images[:, len(HORIZONS)]))
     carried = max(float((models.grader.features(models.render(w0)) - truth).norm(dim=1).mean()), 1e-12)
     found = {}
     for kind, bank in models.banks.items():
         tried = []
         for k in _at_most(NEIGHBOURS, len(bank)):
-            change = bank_offset(bank, key_of(w0), k=k)[:, -1, None, :]
+            change = bank_offset(bank, key, k=k)[:, -1, None, :]
             for scale in SCALES:
                 features = models.grader.features(models.render(w0 + scale * change))
                 tried.append((float((features - truth).norm(dim=1).mean()) / carried - 1, k, scale))
@@ -152,10 +161,10 @@ def choose(models: Models, films: Films, w0: Tensor) -> dict[str, dict[str, floa
 
 
 def all_offsets(
-    models: Models, films: Films, codes: Tensor, chosen: Mapping[str, Mapping[str, float]]
+    models: Models, films: Films, codes: Codes, chosen: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Tensor]:
     """Every method's offsets."""
-    key, found = key_of(codes[:, 0]), {}
+    key, found = codes.key[:, 0], {}
     for kind, bank in models.banks.items():
         for k in _at_most((1, 5), len(bank)):
             found[f"{kind}, k = {k}"] = bank_offset(bank, key, k=k)
@@ -166,8 +175,7 @@ def all_offsets(
     transport, now = models.transport(), films.grade[:, 0]
     told = [transport.displacement(key, now, films.grade[:, visit]) for visit in VISITS]
     found["own grades"] = torch.stack(told, dim=1)
-    same = codes[:, 1 + len(HORIZONS) :]
-    found["true change"] = same.mean(dim=2) - key[:, None]
+    found["true change"] = codes.key[:, 1 + len(HORIZONS) :] - key[:, None]
     return found
 
 
@@ -193,17 +201,17 @@ def all_metrics(models: Models) -> dict[str, Metric]:
 
 
 def all_distances(
-    models: Models, films: Films, codes: Tensor, offsets: Mapping[str, Tensor]
+    models: Models, films: Films, codes: Codes, offsets: Mapping[str, Tensor]
 ) -> dict[tuple[str, str, str, str], Floats]:
     """Distances (N, H) by (metric, form, truth, method); method "carried" is the baseline carried forward.
 
     Form "rendered" is g(ŵ), beside all four truths; "added" is x_0 + g(ŵ) − g(w_0), beside the two films.
     """
-    n, h = len(codes), len(HORIZONS)
+    n, h = len(codes.ws), len(HORIZONS)
     metrics = all_metrics(models)
     found: dict[tuple[str, str, str, str], Floats] = {}
     for rows in torch.arange(n).split(_BATCH):
-        x0, w0 = from_bytes(films.images[rows, 0]), codes[rows, 0]
+        x0, w0 = from_bytes(films.images[rows, 0]), codes.ws[rows, 0]
         y0 = models.render(w0)
         carried = _embedded(metrics, {"rendered": y0, "added": x0})
         for t in range(h):
@@ -212,8 +220,8 @@ def all_distances(
                 {
                     "film": from_bytes(films.images[rows, 1 + t]),
                     "same": from_bytes(films.images[rows, 1 + h + t]),
-                    "code": models.render(codes[rows, 1 + t]),
-                    "code same": models.render(codes[rows, 1 + h + t]),
+                    "code": models.render(codes.ws[rows, 1 + t]),
+                    "code same": models.render(codes.ws[rows, 1 + h + t]),
                 },
             )
             predictions = {"carried": carried}
@@ -272,7 +280,7 @@ def all_comparisons(
 
 
 def attenuation(
-    models: Models, films: Films, codes: Tensor, offsets: Mapping[str, Tensor]
+    models: Models, films: Films, codes: Codes, offsets: Mapping[str, Tensor]
 ) -> dict[str, dict[str, float]]:
     """Displacements of knees whose grade rises by 96 months beside the true one d ("same" − baseline, in W).
 
@@ -283,10 +291,10 @@ def attenuation(
     rows = torch.from_numpy(films.rises(-1))
     if not bool(rows.any()):
         return {}
-    w0, h = codes[rows, 0], len(HORIZONS)
+    w0, h = codes.ws[rows, 0], len(HORIZONS)
     true = offsets["true change"][rows, -1]
     moves = {name: change[rows, -1] for name, change in offsets.items()}
-    moves["film to film"] = codes[rows, h].mean(dim=1) - key_of(w0)
+    moves["film to film"] = codes.key[rows, h] - codes.key[rows, 0]
     before = models.grading(models.render(w0)).expected_grade
     found = {}
     for name, move in moves.items():
@@ -294,7 +302,7 @@ def attenuation(
         after = models.grading(models.render(w0 + move[:, None])).expected_grade
         found[name] = {
             "on_true": float(along.sum() / true.square().sum()),
-            "calibration": float(along.sum() / move.square().sum().clamp(min=1e-12)),
+            "calibration": float(along.sum() / move.square().sum().clamp(min=1e-30)),
             "cosine": float(torch.cosine_similarity(move, true, dim=1).median()),
             "length": float(move.norm(dim=1).sum() / true.norm(dim=1).sum()),
             "grade_change": float((after - before).mean()),

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from phantom_measures import HORIZONS, VISITS, Films, Floats, Models
+from phantom_measures import HORIZONS, VISITS, Codes, Films, Floats, Models
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from progression.data.outcomes import Event
 from progression.errors import UsageError
-from progression.latent.extrapolate import extrapolate, key_of
+from progression.latent.extrapolate import extrapolate
 from progression.latent.part import from_bytes
 from progression.metrics.auc import auc_delong, delong_test
 from progression.risk.risk import product_risk
@@ -26,7 +26,7 @@ from progression.risk.risk import product_risk
 TENDENCY_NEIGHBOURS = 25
 
 
-def risks(models: Models, films: Mapping[str, Films], codes: Mapping[str, Tensor]) -> dict[str, Any]:
+def risks(models: Models, films: Mapping[str, Films], codes: Mapping[str, Codes]) -> dict[str, Any]:
     """AUCs of fast and any rise by 48 and 96 months, and what goes with the hidden rate, on all test subjects."""
     parts = [films["test"], films["more"]]
     images = torch.cat([part.images[:, 0] for part in parts])
@@ -34,8 +34,9 @@ def risks(models: Models, films: Mapping[str, Films], codes: Mapping[str, Tensor
         torch.cat([getattr(part, name) for part in parts])
         for name in ("grade", "severity", "visible", "rate")
     )
-    w0 = torch.cat([codes[name][:, 0] for name in ("test", "more")])
-    x0, key = from_bytes(images), key_of(w0)
+    w0 = torch.cat([codes[name].ws[:, 0] for name in ("test", "more")])
+    key = torch.cat([codes[name].key[:, 0] for name in ("test", "more")])
+    x0 = from_bytes(images)
     grading, rebuilt = models.grading(x0), models.grading(models.render(w0))
     change: dict[str, Tensor] = {}
     future: dict[str, Tensor] = {}
