@@ -61,7 +61,7 @@ from progression.weights import load_model, save_part
 CHUNK = 100
 GRADER_STAGES = (Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 4, 32), Stage(2, 3, 2, 4, 64), Stage(1, 3, 2, 4, 96))
 GAN = GanConfig(
-    resolution=64, total_kimg=14, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
+    resolution=64, total_kimg=16, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
 )
 ENCODER = EncoderTraining(kimg=6, batch=16)
 
@@ -170,14 +170,8 @@ def make_generator(work: Path, plan: Plan) -> None:
         return
     folder = train_gan(load_films(work, "train").images.flatten(0, 1), work / "gan", config=plan.gan)
     trained = load_model(folder)
-    save_part(
-        work / "model",
-        "generator",
-        trained.tensors("generator"),
-        trained.config("generator"),
-        dtype="float32",
-        resolution=plan.resolution,
-    )
+    tensors, shape = trained.tensors("generator"), trained.config("generator")
+    save_part(work / "model", "generator", tensors, shape, dtype="float32", resolution=plan.resolution)
 
 
 def make_encoder(work: Path, plan: Plan) -> None:
