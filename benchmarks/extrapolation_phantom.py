@@ -12,7 +12,7 @@ Stated before the first run:
   visit; g(ŵ) against g(w_0) and x_0 + g(ŵ) − g(w_0) against x_0; `imaged` and `graded`, so four comparisons.
 - Subgroups: knees whose grade rises by the horizon, and the others. Everything else is secondary.
 - Truths: "film" (the visit's own pose and scanner), "same" (the disease of the visit seen as at baseline, which is
-  change alone), "code" and "code same" (reconstructions of these two).
+  change alone), and at 96 months "code" and "code same" (reconstructions of these two).
 - Controls: `mean` (the bank's mean displacement for everybody), `own grades` (grade transport that is told the knee's
   later grades), `true change` (the displacement between the codes of "same" and of the baseline: what W allows).
 - `chosen`: k and a scale, chosen on validation subjects by the grader's distance at 96 months.
@@ -42,7 +42,6 @@ from progression.data.phantom import VISIT_MONTHS, PhantomKnee, sample_knee
 from progression.files import atomic_write
 from progression.image import to_model
 from progression.latent.bank import TrajectoryBank, build_graded, build_imaged
-from progression.latent.extrapolate import key_of
 from progression.latent.invert import refine
 from progression.latent.part import EncoderPart, encode_keys, from_bytes, load_generator
 from progression.risk.efficientnet import EfficientNet, Stage
@@ -63,7 +62,7 @@ GRADER_STAGES = (Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 4, 32), Stage(2, 3, 2, 4,
 GAN = GanConfig(
     resolution=64, total_kimg=16, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
 )
-ENCODER = EncoderTraining(kimg=6, batch=16)
+ENCODER = EncoderTraining(kimg=5, batch=16)
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,8 @@ def make_banks(work: Path, plan: Plan) -> None:
 
 
 def make_codes(work: Path, plan: Plan) -> None:
-    """Refined codes of all films of subjects not trained on, with gradients in half precision."""
+    """Keys of all films of subjects not trained on; refined codes of the baseline and of the last truths, with
+    gradients in half precision."""
     files = load_model(work / "model")
     generator, part = load_generator(files), EncoderPart.load(files)
     for path in sorted((work / "films").glob("*.pt")):
@@ -225,17 +225,17 @@ def make_codes(work: Path, plan: Plan) -> None:
         images = load_checkpoint(path)["images"]
         if path.name.startswith("val"):
             images = images[:, :1]
-        keys, found = [], []
-        for batch in images.flatten(0, 1).split(50):
+        refined = [0, len(measures.HORIZONS), 2 * len(measures.HORIZONS)][: images.shape[1]]
+        keys = torch.stack([encode_keys(part.encoder, film) for film in images.unbind(1)], dim=1)
+        found = []
+        for batch in images[:, refined].flatten(0, 1).split(50):
             x = from_bytes(batch)
             with torch.no_grad():
                 ws = part.encoder(x)
-            keys.append(key_of(ws))
             with precision(generator, torch.bfloat16):
-                ws = refine(generator, ws, x, steps=plan.refine_steps, whitening=part.whitening)
-            found.append(ws)
-        both = {"ws": torch.cat(found), "key": torch.cat(keys)}
-        save_checkpoint(out, {name: value.unflatten(0, images.shape[:2]) for name, value in both.items()})
+                found.append(refine(generator, ws, x, steps=plan.refine_steps, whitening=part.whitening))
+        ws = torch.cat(found).unflatten(0, (len(images), -1))
+        save_checkpoint(out, {"ws": ws, "key": keys})
 
 
 STAGES: dict[str, Callable[[Path, Plan], None]] = {

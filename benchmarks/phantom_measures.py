@@ -77,7 +77,8 @@ class Films:
 
 @dataclass(frozen=True)
 class Codes:
-    """Of films (N, F): refined codes `ws` (N, F, L, D), and search keys `key` (N, F, D), which are the encoder's."""
+    """Search keys `key` (N, F, D) of all films, which are the encoder's; refined codes `ws` (N, 1 or 3, L, D) of the
+    baseline and (where there are truths) of "film" and "same" at the last horizon."""
 
     ws: Tensor
     key: Tensor
@@ -205,7 +206,7 @@ def all_distances(
 ) -> dict[tuple[str, str, str, str], Floats]:
     """Distances (N, H) by (metric, form, truth, method); method "carried" is the baseline carried forward.
 
-    Form "rendered" is g(ŵ), beside all four truths; "added" is x_0 + g(ŵ) − g(w_0), beside the two films.
+    Form "rendered" is g(ŵ), beside all truths; "added" is x_0 + g(ŵ) − g(w_0), beside the two films.
     """
     n, h = len(codes.ws), len(HORIZONS)
     metrics = all_metrics(models)
@@ -215,24 +216,23 @@ def all_distances(
         y0 = models.render(w0)
         carried = _embedded(metrics, {"rendered": y0, "added": x0})
         for t in range(h):
-            truths = _embedded(
-                metrics,
-                {
-                    "film": from_bytes(films.images[rows, 1 + t]),
-                    "same": from_bytes(films.images[rows, 1 + h + t]),
-                    "code": models.render(codes.ws[rows, 1 + t]),
-                    "code same": models.render(codes.ws[rows, 1 + h + t]),
-                },
-            )
+            pictures = {
+                "film": from_bytes(films.images[rows, 1 + t]),
+                "same": from_bytes(films.images[rows, 1 + h + t]),
+            }
+            if t == h - 1:
+                pictures["code"] = models.render(codes.ws[rows, 1])
+                pictures["code same"] = models.render(codes.ws[rows, 2])
+            truths = _embedded(metrics, pictures)
             predictions = {"carried": carried}
             for method, change in offsets.items():
                 y = models.render(w0 + change[rows, t, None])
                 predictions[method] = _embedded(metrics, {"rendered": y, "added": (x0 + y - y0).clamp(-1, 1)})
             for method, forms in predictions.items():
                 for (metric, form), place in forms.items():
-                    for truth in ("film", "same", "code", "code same")[: 4 if form == "rendered" else 2]:
+                    for truth in list(pictures)[: 2 if form == "added" else None]:
                         apart = (place - truths[metric, truth]).norm(dim=1)
-                        column = found.setdefault((metric, form, truth, method), np.empty((n, h)))
+                        column = found.setdefault((metric, form, truth, method), np.full((n, h), np.nan))
                         column[rows.numpy(), t] = (apart.square() if metric == "LPIPS" else apart).numpy()
     return found
 
@@ -272,7 +272,7 @@ def all_comparisons(
         for t, months in enumerate(HORIZONS):
             rises = films.rises(t)
             for group, rows in (("all", rises | True), ("rise", rises), ("no rise", ~rises)):
-                if rows.sum() >= 2:
+                if rows.sum() >= 2 and np.isfinite(carried[rows, t]).all():
                     head = {"metric": metric, "form": form, "truth": truth, "method": method,
                             "months": months, "group": group}  # fmt: skip
                     found.append(head | compare(values[rows, t], carried[rows, t]))
