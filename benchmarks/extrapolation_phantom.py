@@ -60,7 +60,7 @@ from progression.weights import load_model, save_part
 CHUNK = 100
 GRADER_STAGES = (Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 4, 32), Stage(2, 3, 2, 4, 64), Stage(1, 3, 2, 4, 96))
 GAN = GanConfig(
-    resolution=64, total_kimg=16, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
+    resolution=64, total_kimg=24, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
 )
 ENCODER = EncoderTraining(kimg=5, batch=16)
 
