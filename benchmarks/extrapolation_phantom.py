@@ -1,6 +1,6 @@
 """Is the extrapolated follow-up nearer to the true one than the baseline carried forward, and does risk separate?
 
-    python benchmarks/extrapolation_phantom.py --work DIR        # goes on where it was stopped; about 35 min, 1 core
+    python benchmarks/extrapolation_phantom.py --work DIR        # goes on where it was stopped; about 20 min, 1 core
 
 Real follow-up films are rare, so phantoms are asked, whose films at every visit are known. The cohort's rates were
 matched to real knees before any model saw a phantom; a generator, an encoder and a grader of 64² are trained on it,
