@@ -32,7 +32,7 @@ class EncoderConfig:
     width : feature maps after the first stage
     max_width : most feature maps anywhere
     hidden : width of the base head
-    offset_rank : width of the bottleneck through which a layer's offset goes
+    offset_rank : width of the bottleneck through which a layer's offset goes; 0 for one w a knee, no offsets
     """
 
     resolution: int
@@ -96,8 +96,9 @@ class Encoder(nn.Module):
         size = MAP_SIDE**2 * sum(layer.out_channels for layer in self.reduce if isinstance(layer, nn.Conv2d))
         self.hidden = nn.Linear(size, config.hidden)
         self.base = nn.Linear(config.hidden, config.w_dim)
-        self.offset_in = nn.Linear(size, config.num_ws * config.offset_rank)
-        self.offset_out = nn.Parameter(torch.zeros(config.num_ws, config.offset_rank, config.w_dim))
+        if config.offset_rank:
+            self.offset_in = nn.Linear(size, config.num_ws * config.offset_rank)
+            self.offset_out = nn.Parameter(torch.zeros(config.num_ws, config.offset_rank, config.w_dim))
         nn.init.zeros_(self.base.weight)
         nn.init.zeros_(self.base.bias)
         self.register_buffer("w_mean", torch.zeros(config.w_dim))
@@ -123,6 +124,8 @@ class Encoder(nn.Module):
             cells.append(F.leaky_relu(F.adaptive_avg_pool2d(reduce(x), MAP_SIDE), 0.2).flatten(1))
         h = torch.cat(cells, dim=1)
         base = self.base(F.leaky_relu(self.hidden(h), 0.2)).float() + self.w_mean
+        if not self._config.offset_rank:
+            return base, base.new_zeros(len(base), self._config.num_ws, self._config.w_dim)
         inner = self.offset_in(h).float().unflatten(1, (self._config.num_ws, self._config.offset_rank))
         offsets = torch.einsum("nlr,lrd->nld", inner, self.offset_out.float())
         return base, offsets - offsets.mean(dim=1, keepdim=True)

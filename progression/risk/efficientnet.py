@@ -160,6 +160,17 @@ class EfficientNet(nn.Module):
         x = F.relu6(self.stem_norm(self.stem(x)), inplace=True)
         return F.relu6(self.head_norm(self.head(self.blocks(x))), inplace=True)
 
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """Maps at strides 2, 4, 8, … (the last of each resolution), fine to coarse, before the last 1x1."""
+        maps = [F.relu6(self.stem_norm(self.stem(x)))]
+        for block in self.blocks:
+            y = block(maps[-1])
+            if y.shape[-1] == maps[-1].shape[-1]:
+                maps[-1] = y
+            else:
+                maps.append(y)
+        return maps
+
     def features(self, x: Tensor) -> Tensor:
         """Pooled features, (N, head_width)."""
         return self.maps(x).mean(dim=(2, 3))

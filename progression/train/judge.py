@@ -1,0 +1,120 @@
+"""A discriminator on a frozen network's features (after Projected GAN, arXiv 2111.01007).
+
+A network that already knows knees, one of the grader's, looks at the picture; small heads on its maps say real or
+generated. Nothing but the heads is trained, so the judge is good after thousands of pictures where one that learns
+to see from scratch needs hundreds of thousands. The same maps measure how unlike two pictures look.
+
+| symbol | meaning | shape |
+|---|---|---|
+| m_l | map of the network at stride 2^(l+1), each channel over its deviation on real knees | (N, C_l, R/2^(l+1), …) |
+| y_l | fixed random 1x1 mix of m_l and of y_(l+1): no head can rely on a few channels | (N, K_l, …) |
+| d_l | logits of head l, positive for real | (N, 1, ≤ 8, ≤ 8) |
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from progression.risk.efficientnet import EfficientNet
+from progression.risk.grader import split_outputs
+
+WIDTHS = (32, 48, 64, 64, 64)
+HEAD_WIDTH = 64
+LOGITS_SIDE = 8
+
+
+class FrozenMaps(nn.Module):
+    """m_l of pictures, and the log-probabilities of the grade now.
+
+    Parameters
+    ----------
+    network : one network of a grader
+    reference : (N, C, R, R) real knees in [-1, 1] on which the deviations are measured
+
+    Attributes
+    ----------
+    channels : C_l, fine to coarse
+    """
+
+    def __init__(self, network: EfficientNet, reference: Tensor) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.channels: list[int] = []
+        with torch.no_grad():
+            for level, m in enumerate(network.pyramid(reference)):
+                self.channels.append(m.shape[1])
+                deviation = m.float().std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-3)
+                self.register_buffer(f"scale{level}", 1 / deviation)
+
+    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Maps, and log P(KL = 0..4) (N, 5), of pictures (N, C, R, R)."""
+        maps = self.network.pyramid(x)
+        top = F.relu6(self.network.head_norm(self.network.head(maps[-1])))
+        now, _, _ = split_outputs(self.network.out(top.mean(dim=(2, 3))).float())
+        scaled = [m * getattr(self, f"scale{level}").to(m.dtype) for level, m in enumerate(maps)]
+        return scaled, now.log_softmax(dim=1)
+
+
+class Judge(nn.Module):
+    """Heads on frozen maps.
+
+    Parameters
+    ----------
+    channels : C_l, fine to coarse
+    """
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        widths = [WIDTHS[min(level, len(WIDTHS) - 1)] for level in range(len(channels))]
+        self.mix, self.down, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for level, (given, width) in enumerate(zip(channels, widths, strict=True)):
+            self.mix.append(nn.Conv2d(given, width, 1, bias=False))
+            if level + 1 < len(channels):
+                self.down.append(nn.Conv2d(widths[level + 1], width, 1, bias=False))
+        for layer in (*self.mix, *self.down):
+            nn.init.normal_(layer.weight, std=layer.weight.shape[1] ** -0.5)
+        self.mix.requires_grad_(False)
+        self.down.requires_grad_(False)
+        for level, width in enumerate(widths):
+            halvings = max(0, len(channels) - 2 - level)
+            layers: list[nn.Module] = []
+            for step in range(halvings + 1):
+                stride = 2 if step < halvings else 1
+                layers += [
+                    spectral_norm(nn.Conv2d(width if step == 0 else HEAD_WIDTH, HEAD_WIDTH, 3, stride, 1)),
+                    nn.LeakyReLU(0.2),
+                ]
+            layers.append(spectral_norm(nn.Conv2d(HEAD_WIDTH, 1, 3, 1, 1)))
+            self.heads.append(nn.Sequential(*layers))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Logits of every head, fine to coarse."""
+        logits = []
+        y: Tensor | None = None
+        for level in reversed(range(len(maps))):
+            mixed = self.mix[level](maps[level])
+            if y is not None:
+                mixed = (mixed + self.down[level](F.interpolate(y, size=mixed.shape[-2:]))) * 0.5**0.5
+            y = mixed
+            logits.append(self.heads[level](y).float())
+        return logits[::-1]
+
+
+def map_distance(maps: list[Tensor], others: list[Tensor]) -> Tensor:
+    """Mean absolute difference of m_l, summed over levels: (N,)."""
+    terms = [(a.float() - b.float()).abs().mean(dim=(1, 2, 3)) for a, b in zip(maps, others, strict=True)]
+    return torch.stack(terms).sum(dim=0)
+
+
+def hinge_judge(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """Σ_l mean max(0, 1 - d_l(real)) + mean max(0, 1 + d_l(fake))."""
+    terms = [F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in zip(real, fake, strict=True)]
+    return torch.stack(terms).sum()
+
+
+def hinge_generator(fake: list[Tensor]) -> Tensor:
+    """-Σ_l mean d_l(fake)."""
+    return -torch.stack([logits.mean() for logits in fake]).sum()
