@@ -40,3 +40,13 @@ def test_wrong_sizes() -> None:
     encoder = Encoder(EncoderConfig(resolution=16, num_ws=6, w_dim=8, width=4))
     with pytest.raises(UsageError, match=r"expects pictures of shape \(1, 16, 16\), got \(3, 16, 16\)"):
         encoder(torch.zeros(1, 3, 16, 16))
+
+
+def test_without_offsets_every_layer_has_the_base() -> None:
+    encoder = Encoder(EncoderConfig(resolution=16, num_ws=6, w_dim=8, width=4, offset_rank=0)).eval()
+    torch.nn.init.normal_(encoder.base.weight)
+    images = torch.randn(3, 1, 16, 16)
+    base, offsets = encoder.split(images)
+    assert offsets.shape == (3, 6, 8) and not offsets.any()
+    assert encoder(images).equal(base[:, None].expand(-1, 6, -1))
+    assert not any(name.startswith("offset") for name in encoder.state_dict())

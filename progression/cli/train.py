@@ -1,4 +1,4 @@
-"""`progression train gan|encoder|grader|risk`: each resumes where it was stopped."""
+"""`progression train gan|joint|encoder|grader|risk`: each resumes where it was stopped."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Of every random draw."
 Model = Annotated[str, typer.Option("--model", help="Model folder or name to train for.")]
 Save = Annotated[Path, typer.Option("--save", help="Model folder that gets the trained part.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the configuration and stop.")]
+Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop, resumably, after so long.")]
 Kimg = Annotated[
     float | None, typer.Option("--kimg", min=0.001, help="Length, thousands of images [preset's].")
 ]
@@ -45,9 +46,7 @@ def gan(
     transfer: Annotated[
         Path | None, typer.Option("--transfer", help="Snapshot folder of another run to start from.")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0, help="Stop, resumably, after so long.")
-    ] = None,
+    minutes: Minutes = None,
     device: Device = "auto",
     seed: Seed = 0,
     dry_run: DryRun = False,
@@ -67,6 +66,50 @@ def gan(
         knees.images, out, config=config, device=str(chosen), transfer=transfer, minutes=minutes
     )
     typer.echo(f"snapshot: {folder}")
+
+
+@app.command()
+def joint(
+    table: Table,
+    out: Out,
+    model: Model,
+    save: Save,
+    images: Images = None,
+    split: Split = "train",
+    heldout: Annotated[
+        str, typer.Option("--heldout", help="Split whose figures typicality is made of.")
+    ] = "val",
+    preset: Preset = "cpu",
+    kimg: Kimg = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images a step [preset's].")] = None,
+    minutes: Minutes = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+) -> None:
+    """Train generator and encoder together, from a model that has a generator and a grader."""
+    from dataclasses import replace
+
+    from progression.train.joint import PRESETS, train_joint
+    from progression.train.loop import preset_of
+
+    changes = {"kimg": kimg, "batch": batch, "seed": seed}
+    config = replace(preset_of(PRESETS, preset), **{k: v for k, v in changes.items() if v is not None})
+    if dry_run:
+        typer.echo(config)
+        return
+    from progression.predict import choose_device
+    from progression.weights import load_model
+
+    chosen, files = choose_device(device), load_model(model)
+    resolution = int(files.config("generator")["img_resolution"])
+    pictures, others = (
+        _knees(table, resolution=resolution, images=images, split=name).images for name in (split, heldout)
+    )
+    ended = train_joint(
+        files, pictures, others, run=out, save=save, config=config, device=str(chosen), minutes=minutes
+    )
+    typer.echo(f"generator and encoder: {save}" if ended else f"stopped; the same command goes on: {out}")
 
 
 @app.command()

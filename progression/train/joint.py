@@ -412,7 +412,7 @@ def save_samples(path: Path, trainer: JointTrainer) -> Tensor:
 
 
 def shifted(images: Tensor, moves: list[list[int]], most: int) -> Tensor:
-    """Move each picture by (down, right) - `most` pixels, edges mirrored; `moves` (N, 2) from 0 to 2·most."""
+    """Pictures through a window moved by (down, right) - `most` pixels, edges mirrored; `moves` 0 to 2·most."""
     side = images.shape[-1]
     padded = F.pad(images, (most,) * 4, mode="reflect")
     moved = [p[:, y : y + side, x : x + side] for p, (y, x) in zip(padded, moves, strict=True)]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from progression.data.phantom import VISIT_MONTHS
-from progression.train.encoder import EncoderTraining
 from progression.train.gan import GanConfig
+from progression.train.joint import JointConfig
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -73,9 +73,9 @@ def test_whole_run_and_resume(benchmark: ModuleType, tmp_path: Path) -> None:
         resolution=32, total_kimg=0.032, batch=8, z_dim=16, w_dim=16, channel_base=256, channel_max=8,
         path_interval=0, snapshot_kimg=0.016,
     )  # fmt: skip
-    encoder = EncoderTraining(kimg=0.016, batch=8, width=8, max_width=16)
+    joint = JointConfig(kimg=0.016, batch=8, codes=16, mapped=16, shift=2)
     plan = benchmark.Plan(
-        train=16, val=2, test=6, more=2, resolution=32, grader_epochs=1, refine_steps=1, gan=gan, encoder=encoder
+        train=16, val=2, test=6, more=2, resolution=32, grader_epochs=1, refine_steps=1, gan=gan, joint=joint
     )  # fmt: skip
     result = benchmark.run(tmp_path, plan)
     assert json.loads((tmp_path / "result.json").read_text())["subjects"] == {

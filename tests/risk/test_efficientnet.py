@@ -54,6 +54,17 @@ def test_features_are_the_mean_of_the_maps() -> None:
     }
 
 
+def test_pyramid_has_the_last_map_of_every_resolution() -> None:
+    network = EfficientNet(1, 3, stem_width=4, head_width=16, stages=TINY).eval()
+    x = torch.randn(2, 1, 32, 32)
+    fine, coarse = network.pyramid(x)
+    assert (fine.shape, coarse.shape) == ((2, 4, 16, 16), (2, 8, 8, 8))
+    stem = F.relu6(network.stem_norm(network.stem(x)))
+    torch.testing.assert_close(fine, network.blocks[0](stem))
+    top = F.relu6(network.head_norm(network.head(coarse)))
+    torch.testing.assert_close(top, network.maps(x))
+
+
 def test_drop_path_drops_whole_samples_in_training_only() -> None:
     torch.manual_seed(0)
     stages = (Stage(1, 3, 1, 1, 4), Stage(1, 3, 1, 1, 4))

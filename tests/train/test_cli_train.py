@@ -40,12 +40,13 @@ def make_model(folder: Path, *, grader: bool) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("command", ["gan", "encoder", "grader", "risk"])
+@pytest.mark.parametrize("command", ["gan", "joint", "encoder", "grader", "risk"])
 def test_unknown_preset(
     command: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {
         "gan": ["--out", "o"],
+        "joint": ["--out", "o", "--model", "m", "--save", "s"],
         "encoder": ["--out", "o", "--model", "m", "--save", "s"],
         "grader": ["--out", "o", "--save", "s"],
         "risk": ["--grader-run", "o", "--save", "s"],

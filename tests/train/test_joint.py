@@ -1,0 +1,155 @@
+"""Joint training of generator and encoder, in miniature."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from progression.encoder import Encoder, EncoderConfig
+from progression.errors import UsageError, WeightsError
+from progression.latent.part import EncoderPart, load_generator
+from progression.risk.efficientnet import EfficientNet, Stage
+from progression.risk.grader import NUM_OUTPUTS, Grader
+from progression.stylegan2 import Generator
+from progression.train import joint
+from progression.train.joint import CHECKPOINT, JointConfig, shifted, sliced_distance, train_joint
+from progression.weights import ModelFiles, load_model, save_part
+
+TINY = JointConfig(
+    kimg=0.096, batch=8, codes=32, mapped=32, slices=8, shift=1, path_interval=2, warmup_kimg=0.016,
+    snapshot_kimg=0.04, bfloat16=False,
+)  # fmt: skip
+STAGES = (Stage(1, 3, 1, 1, 4), Stage(1, 3, 2, 2, 6))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("start")
+    generator = Generator(16, 0, 16, 16, 1, 2, 64, 8)
+    save_part(folder, "generator", generator.state_dict(), generator.config(), dtype="float32")
+    network = EfficientNet(1, NUM_OUTPUTS, stem_width=4, head_width=8, stages=STAGES)
+    grader = Grader([network], input_resolution=16)
+    save_part(folder, "grader", grader.state_dict(), grader.config(), dtype="float32")
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    ramp = torch.linspace(0, 255, 16)
+    draws = torch.Generator().manual_seed(3)
+    tilt = torch.rand(64, 2, 1, 1, generator=draws)
+    return (tilt[:, 0] * ramp + tilt[:, 1] * ramp[:, None]).clamp(0, 255).to(torch.uint8)
+
+
+def run(model: ModelFiles, images: torch.Tensor, folder: Path, config: JointConfig) -> ModelFiles:
+    assert train_joint(model, images, images[:8], run=folder / "run", save=folder / "model", config=config)
+    return load_model(folder / "model")
+
+
+def test_reconstructions_come_nearer_and_both_parts_are_stored(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(TINY, kimg=1.6, path_interval=0)
+    files = run(model, images, tmp_path, config)
+    assert "left 0:00" in capsys.readouterr().out
+    part = EncoderPart.load(files)
+    x = joint.from_bytes(images)
+    with torch.no_grad():
+        ws = part.encoder(x)
+        error = (load_generator(files).synthesis(ws, noise_mode="const") - x).square().mean()
+    assert error < 0.5 * (x - x.mean(dim=0)).square().mean()
+    assert ws.std(dim=1).max() == 0  # one w a knee
+    assert any((tmp_path / "run").glob("samples_*.png"))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(model, images, tmp_path / "whole", TINY)
+    original, steps = joint.JointTrainer.step, 0
+
+    def step(self: joint.JointTrainer) -> dict[str, torch.Tensor]:
+        nonlocal steps
+        steps += 1
+        if steps == 9:
+            raise Killed
+        return original(self)
+
+    monkeypatch.setattr(joint.JointTrainer, "step", step)
+    with pytest.raises(Killed):
+        run(model, images, tmp_path / "cut", TINY)
+    assert not (tmp_path / "cut" / "model").exists()
+    cut = run(model, images, tmp_path / "cut", TINY)
+    assert steps == 9 + 12 - 5  # went on from the checkpoint after step 5
+    for part in ("generator", "encoder"):
+        for name, value in whole.tensors(part).items():
+            assert value.equal(cut.tensors(part)[name]), name
+
+
+def test_minutes_stop_it_and_another_configuration_is_refused(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path
+) -> None:
+    options = {"run": tmp_path / "run", "save": tmp_path / "model"}
+    assert not train_joint(model, images, images[:8], config=TINY, minutes=0, **options)
+    assert (tmp_path / "run" / CHECKPOINT).is_file() and not (tmp_path / "model").exists()
+    with pytest.raises(UsageError, match="trained with other pixel"):
+        train_joint(model, images, images[:8], config=replace(TINY, pixel=1.0), **options)
+
+
+def test_starts_from_an_encoder_without_its_offsets(model: ModelFiles) -> None:
+    given = Encoder(EncoderConfig(16, 6, 16, 1, 4, offset_rank=2))
+    torch.nn.init.normal_(given.base.weight)
+
+    class Files:
+        parts = ("encoder",)
+
+        def config(self, part: str) -> dict[str, object]:
+            return given.config()
+
+        def tensors(self, part: str) -> dict[str, torch.Tensor]:
+            return dict(given.state_dict())
+
+    taken = joint._encoder(Files(), load_generator(model))  # type: ignore[arg-type]
+    assert taken.base.weight.equal(given.base.weight)
+    assert not any(name.startswith("offset") for name in taken.state_dict())
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(64, 8, 8, dtype=torch.uint8), torch.zeros(64, 16, 16)])
+def test_wrong_pictures(model: ModelFiles, wrong: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"uint8 pictures of 16"):
+        train_joint(model, wrong, wrong, run=tmp_path / "run", save=tmp_path / "model", config=TINY)
+
+
+def test_needs_a_grader(images: torch.Tensor, tmp_path: Path) -> None:
+    generator = Generator(16, 0, 16, 16, 1, 2, 64, 8)
+    save_part(tmp_path / "bare", "generator", generator.state_dict(), generator.config())
+    with pytest.raises(WeightsError, match="grader"):
+        run(load_model(tmp_path / "bare"), images, tmp_path, TINY)
+
+
+@given(st.integers(0, 4), st.integers(0, 4))
+def test_shift_moves_the_window_down_and_right(down: int, right: int) -> None:
+    x = torch.arange(64.0).reshape(1, 1, 8, 8)
+    moved = shifted(x, [[down, right]], 2)
+    y, z = down - 2, right - 2
+    rows, columns = range(max(0, -y), min(8, 8 - y)), range(max(0, -z), min(8, 8 - z))
+    for row in rows:
+        for column in columns:
+            assert moved[0, 0, row, column] == x[0, 0, row + y, column + z]
+
+
+def test_sliced_distance_by_hand() -> None:
+    draws = torch.Generator().manual_seed(0)
+    a = torch.tensor([[0.0], [3.0], [1.0]])
+    assert float(sliced_distance(a, a.flip(0), slices=4, generator=draws)) == 0.0
+    assert float(sliced_distance(a, a + 2, slices=4, generator=draws)) == pytest.approx(4.0)

@@ -1,0 +1,68 @@
+"""The judge on frozen maps: what is frozen, what it learns, and its losses by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from progression.risk.efficientnet import EfficientNet, Stage
+from progression.risk.grader import NUM_OUTPUTS, as_grading
+from progression.train.judge import FrozenMaps, Judge, hinge_generator, hinge_judge, map_distance
+
+STAGES = (Stage(1, 3, 1, 1, 4), Stage(1, 3, 2, 2, 6), Stage(1, 3, 2, 2, 8))
+
+
+@pytest.fixture
+def maps() -> FrozenMaps:
+    torch.manual_seed(0)
+    network = EfficientNet(1, NUM_OUTPUTS, stem_width=4, head_width=8, stages=STAGES)
+    return FrozenMaps(network, torch.rand(32, 1, 32, 32) * 2 - 1)
+
+
+def test_maps_have_unit_deviation_on_the_reference_and_grades_are_the_networks(maps: FrozenMaps) -> None:
+    torch.manual_seed(0)
+    EfficientNet(1, NUM_OUTPUTS, stem_width=4, head_width=8, stages=STAGES)
+    x = torch.rand(32, 1, 32, 32) * 2 - 1
+    found, grade = maps(x)
+    assert [m.shape[1:] for m in found] == [(4, 16, 16), (6, 8, 8), (8, 4, 4)]
+    assert maps.channels == [4, 6, 8]
+    for m in found:
+        deviation = m.std(dim=(0, 2, 3))
+        # a channel that does not vary keeps its scale
+        assert bool(((deviation - 1).abs() < 1e-3).logical_or(deviation < 1e-3).all())
+    torch.testing.assert_close(grade.exp(), as_grading(maps.network(x)).now)
+
+
+def test_learns_to_tell_real_from_generated_with_the_maps_fixed(maps: FrozenMaps) -> None:
+    torch.manual_seed(1)
+    judge = Judge(maps.channels)
+    before = {name: value.clone() for name, value in maps.state_dict().items()}
+    adam = torch.optim.Adam(judge.heads.parameters(), lr=3e-3, betas=(0.0, 0.99))
+
+    def batch() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        real = torch.rand(16, 1, 32, 32) * 2 - 1
+        return maps(real)[0], maps(torch.nn.functional.avg_pool2d(real, 3, 1, 1))[0]
+
+    for _ in range(60):
+        real, fake = batch()
+        adam.zero_grad()
+        hinge_judge(judge(real), judge(fake)).backward()
+        adam.step()
+    real, fake = batch()
+    assert all(a.mean() > b.mean() + 0.5 for a, b in zip(judge(real), judge(fake), strict=True))
+    assert all(value.equal(before[name]) for name, value in maps.state_dict().items())
+    assert not any(p.requires_grad for p in (*judge.mix.parameters(), *judge.down.parameters()))
+
+
+def test_losses_by_hand() -> None:
+    real, fake = (
+        [torch.tensor([2.0, 0.0]), torch.tensor([0.5])],
+        [torch.tensor([-2.0, 0.0]), torch.tensor([0.5])],
+    )
+    assert float(hinge_judge(real, fake)) == pytest.approx(0.5 + 0.5 + 0.5 + 1.5)
+    assert float(hinge_generator(fake)) == pytest.approx(1.0 - 0.5)
+    a, b = (
+        [torch.zeros(2, 1, 2, 2), torch.zeros(2, 3, 1, 1)],
+        [torch.ones(2, 1, 2, 2), torch.full((2, 3, 1, 1), -2.0)],
+    )
+    assert map_distance(a, b).tolist() == [3.0, 3.0]
