@@ -13,6 +13,8 @@ Stated before the first run:
 - Subgroups: knees whose grade rises by the horizon, and the others. Everything else is secondary.
 - Truths: "film" (the visit's own pose and scanner), "same" (the disease of the visit seen as at baseline, which is
   change alone), and at 96 months "code" and "code same" (reconstructions of these two).
+- `expected grades`, added after the first run: grade transport by the multi-state model's chances, from the picture
+  alone and with the read grade.
 - Controls: `mean` (the bank's mean displacement for everybody), `own grades` (grade transport that is told the knee's
   later grades), `true change` (the displacement between the codes of "same" and of the baseline: what W allows).
 - `chosen`: k and a scale, chosen on validation subjects by the grader's distance at 96 months.
@@ -77,7 +79,7 @@ class Plan:
     test: int = 320
     more: int = 480
     resolution: int = 64
-    grader_epochs: int = 8
+    grader_epochs: int = 24
     refine_steps: int = REFINE_STEPS
     gan: GanConfig = GAN
     joint: JointConfig = JOINT

@@ -174,6 +174,13 @@ def all_offsets(
         mean = offset(bank.displacement[None], bank.interval_months[None], HORIZONS)
         found[f"{kind}, mean"] = mean.expand(len(key), -1, -1)
     transport, now = models.transport(), films.grade[:, 0]
+    grading = models.grading(from_bytes(films.images[:, 0]))
+    for name, read in (("picture", None), ("picture and read grade", now)):
+        start, future = (
+            models.risk.grade_now(grading, read),
+            models.risk.predict(grading, HORIZONS, grade=read).future,
+        )
+        found[f"expected grades, {name}"] = transport.expected_displacement(key, start, future)
     told = [transport.displacement(key, now, films.grade[:, visit]) for visit in VISITS]
     found["own grades"] = torch.stack(told, dim=1)
     found["true change"] = codes.key[:, 1 + len(HORIZONS) :] - key[:, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -93,7 +93,7 @@ def joint(
     from progression.train.joint import PRESETS, train_joint
     from progression.train.loop import preset_of
 
-    changes = {"kimg": kimg, "batch": batch, "seed": seed}
+    changes: dict[str, Any] = {"kimg": kimg, "batch": batch, "seed": seed}
     config = replace(preset_of(PRESETS, preset), **{k: v for k, v in changes.items() if v is not None})
     if dry_run:
         typer.echo(config)
