@@ -53,7 +53,8 @@ from progression.risk.multistate import Penalty
 from progression.train.encoder_losses import precision
 from progression.train.gan import GanConfig, train_gan
 from progression.train.grader import GraderConfig, train_grader
-from progression.train.joint import JointConfig, train_joint
+from progression.train.joint import train_joint
+from progression.train.joint_trainer import JointConfig
 from progression.train.loop import load_checkpoint, save_checkpoint
 from progression.train.risk import RiskConfig, load_out_of_fold, rows_of, train_risk
 from progression.types import REFINE_STEPS

@@ -13,7 +13,7 @@ import torch
 
 from progression.data.phantom import VISIT_MONTHS
 from progression.train.gan import GanConfig
-from progression.train.joint import JointConfig
+from progression.train.joint_trainer import JointConfig
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError, WeightsError
-from progression.latent.part import EncoderPart, load_generator
+from progression.latent.part import EncoderPart, from_bytes, load_generator
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
 from progression.train import joint
-from progression.train.joint import CHECKPOINT, JointConfig, shifted, sliced_distance, train_joint
+from progression.train.joint import CHECKPOINT, train_joint
+from progression.train.joint_trainer import JointConfig, JointTrainer, shifted, sliced_distance
 from progression.weights import ModelFiles, load_model, save_part
 
 TINY = JointConfig(
@@ -59,7 +60,7 @@ def test_reconstructions_come_nearer_and_both_parts_are_stored(
     files = run(model, images, tmp_path, config)
     assert "left 0:00" in capsys.readouterr().out
     part = EncoderPart.load(files)
-    x = joint.from_bytes(images)
+    x = from_bytes(images)
     with torch.no_grad():
         ws = part.encoder(x)
         error = (load_generator(files).synthesis(ws, noise_mode="const") - x).square().mean()
@@ -76,16 +77,16 @@ def test_killed_and_resumed_equals_uninterrupted(
     model: ModelFiles, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(model, images, tmp_path / "whole", TINY)
-    original, steps = joint.JointTrainer.step, 0
+    original, steps = JointTrainer.step, 0
 
-    def step(self: joint.JointTrainer) -> dict[str, torch.Tensor]:
+    def step(self: JointTrainer) -> dict[str, torch.Tensor]:
         nonlocal steps
         steps += 1
         if steps == 9:
             raise Killed
         return original(self)
 
-    monkeypatch.setattr(joint.JointTrainer, "step", step)
+    monkeypatch.setattr(JointTrainer, "step", step)
     with pytest.raises(Killed):
         run(model, images, tmp_path / "cut", TINY)
     assert not (tmp_path / "cut" / "model").exists()
