@@ -56,7 +56,7 @@ def run(model: ModelFiles, images: torch.Tensor, folder: Path, config: JointConf
 def test_reconstructions_come_nearer_and_both_parts_are_stored(
     model: ModelFiles, images: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = replace(TINY, kimg=1.6, path_interval=0)
+    config = replace(TINY, kimg=0.8, path_interval=0)
     files = run(model, images, tmp_path, config)
     assert "left 0:00" in capsys.readouterr().out
     part = EncoderPart.load(files)
