@@ -65,7 +65,7 @@ GRADER_STAGES = (Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 4, 32), Stage(2, 3, 2, 4,
 GAN = GanConfig(
     resolution=64, total_kimg=24, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
 )
-JOINT = JointConfig(kimg=20, batch=16, shift=4)
+JOINT = JointConfig(kimg=20, batch=16, shift=4, adversarial=0.3, pyramid=100, pixel=500, maps=1, grade=0.1)
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,11 @@ class JointConfig:
     shift: int = 8
     path_interval: int = 16
     path_weight: float = 2.0
-    adversarial: float = 0.3
-    pyramid: float = 100.0
-    pixel: float = 500.0
-    maps: float = 1.0
-    grade: float = 0.1
+    adversarial: float = 0.5
+    pyramid: float = 40.0
+    pixel: float = 400.0
+    maps: float = 1.5
+    grade: float = 0.3
     latent: float = 0.1
     sliced: float = 30.0
     bfloat16: bool = True
