@@ -1,6 +1,6 @@
 """Is the extrapolated follow-up nearer to the true one than the baseline carried forward, and does risk separate?
 
-    python benchmarks/extrapolation_phantom.py --work DIR        # goes on where it was stopped; about 30 min, 1 core
+    python benchmarks/extrapolation_phantom.py --work DIR        # goes on where it was stopped; about 40 min, 1 core
 
 Real follow-up films are rare, so phantoms are asked, whose films at every visit are known. The cohort's rates were
 matched to real knees before any model saw a phantom; a generator, an encoder and a grader of 64² are trained on it,
@@ -13,11 +13,12 @@ Stated before the first run:
 - Subgroups: knees whose grade rises by the horizon, and the others. Everything else is secondary.
 - Truths: "film" (the visit's own pose and scanner), "same" (the disease of the visit seen as at baseline, which is
   change alone), and at 96 months "code" and "code same" (reconstructions of these two).
-- `expected grades`, added after the first run: grade transport by the multi-state model's chances, from the picture
-  alone and with the read grade.
 - Controls: `mean` (the bank's mean displacement for everybody), `own grades` (grade transport that is told the knee's
-  later grades), `true change` (the displacement between the codes of "same" and of the baseline: what W allows).
+  later grades), `true change` (the displacement between the encoder's codes of "same" and of the baseline).
 - `chosen`: k and a scale, chosen on validation subjects by the grader's distance at 96 months.
+
+Added after a first run: `expected grades`, grade transport by the multi-state model's chances, from the picture alone
+and with the read grade.
 
 Prints tables of Markdown and writes DIR/result.json. `docs/phantom.md` holds the results of the published run.
 """
@@ -57,7 +58,6 @@ from progression.train.joint import train_joint
 from progression.train.joint_trainer import JointConfig
 from progression.train.loop import load_checkpoint, save_checkpoint
 from progression.train.risk import RiskConfig, load_out_of_fold, rows_of, train_risk
-from progression.types import REFINE_STEPS
 from progression.weights import load_model, save_part
 
 CHUNK = 100
@@ -81,7 +81,7 @@ class Plan:
     more: int = 480
     resolution: int = 64
     grader_epochs: int = 24
-    refine_steps: int = REFINE_STEPS
+    refine_steps: int = 20
     gan: GanConfig = GAN
     joint: JointConfig = JOINT
     seed: int = 1

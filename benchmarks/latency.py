@@ -20,10 +20,11 @@ from progression.image import from_model
 from progression.latent.extrapolate import extrapolate, key_of
 from progression.latent.invert import project, refine
 from progression.predict import NEIGHBOURS, Predictor, load_predictor
-from progression.types import REFINE_STEPS, Radiograph, Side
+from progression.types import Radiograph, Side
 
 HORIZONS = (24, 48, 72, 96)
 PROJECTION_STEPS = 20
+REFINED = 20
 
 
 def synthetic_knees(predictor: Predictor, count: int) -> list[Radiograph]:
@@ -71,8 +72,8 @@ def main() -> None:
         stages: dict[str, Callable[[], object]] = {
             "read into model range": lambda: predictor._pictures(knees[:1], predictor.resolution),
             "encode": lambda: encoder.encoder(x),
-            f"refine, {REFINE_STEPS} steps": lambda: refine(
-                generator, ws, x, steps=REFINE_STEPS, whitening=encoder.whitening
+            f"refine, {REFINED} steps (not by default)": lambda: refine(
+                generator, ws, x, steps=REFINED, whitening=encoder.whitening
             ),
             f"search {len(predictor.bank)} trajectories": lambda: predictor.bank.search(
                 key_of(ws), k=NEIGHBOURS

@@ -2,8 +2,9 @@
 
     ws_l = w_mean + base(x) + offset_l(x),   l = 1 … L,   Σ_l offset_l = 0
 
-`base` is what knees are compared by and the mean over layers; offsets let the reconstruction come nearer
-where one w cannot. Penalising them in training keeps codes where W's displacements still mean the same.
+With `offset_rank` 0, as in the model `default`, the offsets are 0. `base` is what knees are compared by and the mean
+over layers; offsets let the reconstruction come nearer where one w cannot. Penalising them in training keeps codes
+where W's displacements still mean the same.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.resolution < 16 or self.resolution & (self.resolution - 1):
             raise UsageError(f"encoder resolution {self.resolution}: expected a power of two, at least 16")
+        if self.offset_rank < 0:
+            raise UsageError(f"offset_rank {self.offset_rank}: expected 0 (no offsets) or more")
 
 
 class ResidualBlock(nn.Module):

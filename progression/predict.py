@@ -167,7 +167,7 @@ class Predictor:
         horizon_months : whole months from 1 to 96.
         grades : baseline KL grades that a reader gave, None where there is none; used by `risk_*`.
         subjects : whose knees these are, where the bank may hold knees of the same people: those are passed over.
-        refine_steps : optimisation steps on the encoder's code; 20 by default.
+        refine_steps : optimisation steps on the encoder's code; none by default.
         inversion : "encoder", or "projection" for the paper's 1,000 steps from the mean latent.
         method : "paper".
         seed : of the projection's noise; the default path draws nothing.

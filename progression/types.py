@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.float32]
 KL_GRADES = 5
 MAX_HORIZON_MONTHS = 96
 INVERSIONS = ("encoder", "projection")
-REFINE_STEPS = 20
+REFINE_STEPS = 0
 """Optimisation steps on the encoder's code where none are asked for."""
 MAX_REFINE_STEPS = 10_000
 PROJECTION_STEPS = 1000

@@ -55,7 +55,7 @@ def test_request_takes_one_horizon(months: object) -> None:
 
 
 def test_request_tells_its_number_of_steps() -> None:
-    assert Request().steps == 20
+    assert Request().steps == 0
     assert [Request(refine_steps=steps).steps for steps in (0, 5, 10_000)] == [0, 5, 10_000]
     assert Request(inversion="projection").steps == 1000
 

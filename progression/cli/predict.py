@@ -20,11 +20,11 @@ Refine = Annotated[
     int | None,
     typer.Option(
         "--refine-steps",
-        help="Optimisation steps on the encoder's code, 0 to 10,000 [20]; not with projection.",
+        help="Optimisation steps on the encoder's code, 0 to 10,000 [0]; nearer in pixels, smoother to the eye.",
     ),
 ]
 Inversion = Annotated[str, typer.Option("--inversion", help="encoder, or projection (1,000 steps; minutes).")]
-Method = Annotated[str, typer.Option("--method", help="paper or joint (joint comes later).")]
+Method = Annotated[str, typer.Option("--method", help="paper.")]
 
 Bank = Annotated[
     str | None,

@@ -109,7 +109,11 @@ def joint(
     ended = train_joint(
         files, pictures, others, run=out, save=save, config=config, device=str(chosen), minutes=minutes
     )
-    typer.echo(f"generator and encoder: {save}" if ended else f"stopped; the same command goes on: {out}")
+    typer.echo(
+        f"generator and encoder: {save}; build its bank anew"
+        if ended
+        else f"stopped; the same command goes on: {out}"
+    )
 
 
 @app.command()

@@ -30,10 +30,9 @@ from progression.metrics.features import Extractor, batches_of
 from progression.metrics.lpips import load_lpips
 from progression.metrics.ppl import feature_distance
 from progression.risk.grader import Grader
-from progression.types import REFINE_STEPS
 from progression.weights import ModelFiles, load_model
 
-STEPS = (0, REFINE_STEPS, 3 * REFINE_STEPS)
+STEPS = (0, 20, 60)
 """Refinement steps compared by default: the encoder alone, what a prediction takes, and three times that."""
 Say = Callable[[str], object]
 T = TypeVar("T")

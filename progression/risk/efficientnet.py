@@ -158,14 +158,18 @@ class EfficientNet(nn.Module):
     def maps(self, x: Tensor) -> Tensor:
         """Last feature maps, (N, head_width, ceil(H / 32), ceil(W / 32))."""
         x = F.relu6(self.stem_norm(self.stem(x)), inplace=True)
-        return F.relu6(self.head_norm(self.head(self.blocks(x))), inplace=True)
+        return self.top(self.blocks(x))
+
+    def top(self, x: Tensor) -> Tensor:
+        """From the last block's maps to `maps`."""
+        return F.relu6(self.head_norm(self.head(x)), inplace=True)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """Maps at strides 2, 4, 8, … (the last of each resolution), fine to coarse, before the last 1x1."""
         maps = [F.relu6(self.stem_norm(self.stem(x)))]
         for block in self.blocks:
             y = block(maps[-1])
-            if y.shape[-1] == maps[-1].shape[-1]:
+            if y.shape[-2:] == maps[-1].shape[-2:]:
                 maps[-1] = y
             else:
                 maps.append(y)

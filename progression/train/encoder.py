@@ -1,5 +1,7 @@
 """Train an encoder for a given generator: E(g(w)) ≈ w on samples, g(E(x)) ≈ x on real knees.
 
+For a generator that must stay as it is. Where it may change too, `progression.train.joint` gives better codes.
+
 With E(x) = (b, o), base and offsets, σ the spread of w a coordinate and f optional features (a grader's),
 
     L = λ_w·[mean (b - w)²/σ² + mean o²/σ²]                                    on x = g(w), known w
@@ -134,7 +136,7 @@ def train_encoder(
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
     generator = load_generator(model, device=device)
-    images, heldout = _checked(images, heldout, resolution=generator.img_resolution, batch=preset.batch)
+    images, heldout = checked(images, heldout, resolution=generator.img_resolution, batch=preset.batch)
     keep_freed_memory()
     state = _State.open(run, model, generator, preset, device=device, seed=seed)
     losses = EncoderLosses(
@@ -297,7 +299,7 @@ def _shape(generator: Generator, preset: EncoderTraining) -> EncoderConfig:
     )
 
 
-def _checked(images: Tensor, heldout: Tensor | None, *, resolution: int, batch: int) -> tuple[Tensor, Tensor]:
+def checked(images: Tensor, heldout: Tensor | None, *, resolution: int, batch: int) -> tuple[Tensor, Tensor]:
     """Training and held-out pictures, or an error if they do not fit."""
     if images.ndim != 3 or images.shape[1:] != (resolution, resolution) or images.dtype != torch.uint8:
         raise UsageError(

@@ -5,6 +5,7 @@ Files of a run: `joint.pt` (exact state), `samples_<kimg>.png`, `log.jsonl`, Ten
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from dataclasses import asdict, replace
@@ -20,7 +21,7 @@ from progression.latent.whiten import Whitening
 from progression.risk.grader import Grader
 from progression.stylegan2 import Generator
 from progression.train.allocator import keep_freed_memory
-from progression.train.encoder import finish
+from progression.train.encoder import checked, finish
 from progression.train.joint_trainer import JointConfig, JointTrainer
 from progression.train.loop import RunLog, load_checkpoint, save_checkpoint
 from progression.train.sheet import save_sheet
@@ -73,23 +74,23 @@ def train_joint(
     run.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     generator = load_generator(model, device=device)
-    if images.dtype != torch.uint8 or images.shape[1:] != (generator.img_resolution,) * 2:
-        raise UsageError(
-            f"expected uint8 pictures of {generator.img_resolution}² pixels, got {images.dtype} {tuple(images.shape)}"
-        )
-    if len(images) < config.batch:
-        raise UsageError(f"{len(images)} training pictures for a batch of {config.batch}: give more pictures")
+    images, heldout = checked(images, heldout, resolution=generator.img_resolution, batch=config.batch)
+    if config.shift >= generator.img_resolution:
+        raise UsageError(f"shift {config.shift}: expected less than {generator.img_resolution} pixels")
     torch.manual_seed(config.seed)
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     trainer = JointTrainer(config, generator, _encoder(model, generator), grader, images, device=device)
     if (run / CHECKPOINT).exists():
         state = load_checkpoint(run / CHECKPOINT)
         changed = {k for k, v in asdict(config).items() if state["config"].get(k) != v}
+        changed |= {"grader"} if state["grader"] != model.hashes()["grader"] else set()
+        changed |= {"pictures"} if state["pictures"] != digest(images) else set()
         if changed:
             raise UsageError(
                 f"{run} was trained with other {', '.join(sorted(changed))}: choose another --out"
             )
         trainer.load_state_dict(state)
+    made_of = {"grader": model.hashes()["grader"], "pictures": digest(images)}
     log = RunLog(run, total=config.kimg, unit="kimg", done=trainer.seen_images / 1000)
     sums: dict[str, list[Tensor]] = {}
     end = time.monotonic() + 60 * minutes if minutes is not None else math.inf
@@ -102,13 +103,18 @@ def train_joint(
             kimg = trainer.seen_images / 1000
             log.write(kimg, {key: float(torch.stack(values).mean()) for key, values in sums.items()})
             sums.clear()
-            save_checkpoint(run / CHECKPOINT, trainer.state_dict())
+            save_checkpoint(run / CHECKPOINT, trainer.state_dict() | made_of)
             log.image("samples", save_samples(run / f"samples_{kimg:07.2f}.png", trainer), kimg)
             due += 1000 * config.snapshot_kimg
         if over:
             return False
     write_parts(trainer, heldout, save, model.name)
     return True
+
+
+def digest(images: Tensor) -> str:
+    """SHA-256 of pictures."""
+    return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
 
 
 def write_parts(trainer: JointTrainer, heldout: Tensor, folder: Path, name: str) -> None:
@@ -140,6 +146,11 @@ def _encoder(model: ModelFiles, generator: Generator) -> Encoder:
     if "encoder" in model.parts:
         given = read_encoder(model)
         encoder = Encoder(replace(EncoderConfig(**given.config()), offset_rank=0))
+        shape, wanted = given.config(), {"resolution": generator.img_resolution, "num_ws": generator.num_ws}
+        if any(shape[name] != value for name, value in (wanted | {"w_dim": generator.w_dim}).items()):
+            raise UsageError(
+                f"{model.folder} holds an encoder of another shape than its generator: remove it"
+            )
         encoder.load_state_dict({k: v for k, v in given.state_dict().items() if k in encoder.state_dict()})
         return encoder
     encoder = Encoder(

@@ -9,9 +9,12 @@ With b = E(x) the code of a knee, v = f(z), and m the maps and p the grade proba
       + λ_w·mean (E(g(v)) - v)²/σ²       for the encoder: g(v) and v are given
       + λ_s·SW²(f(z'), {b})/σ²           for the mapping network: the codes {b} of recent knees are given
 
-SW is the sliced 2-Wasserstein distance: it draws mapped z to where knees are coded, so that samples and codes share
-one region of W and what a code renders was judged. The adversarial term is the hinge loss of heads on m. Means over
-pixels have tiny gradients: λ_p and λ_2 are set so that the gradients at the picture are of one size.
+σ is the deviation of this step's mapped z, a coordinate. SW is the sliced 2-Wasserstein distance: it draws mapped z to
+where knees are coded, so that samples and codes share one region of W and what a code renders was judged. The judge's
+heads d_l minimise the hinge loss Σ_l max(0, 1 - d_l(x)) + max(0, 1 + d_l(g)), g and E maximise Σ_l d_l(g); pictures are
+first moved by some pixels, a knee and its reconstruction alike. Means over pixels have tiny gradients: λ_p and λ_2 make
+up for it at 128² (the gradient of a mean goes with 1/R²). Every `path_interval` steps the generator also takes a path
+length step. Samples have random noise, reconstructions the constant one.
 
 It starts from a generator that draws knees already; from nothing, the judge wins and samples never become knees.
 """
@@ -28,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progression.encoder import Encoder
+from progression.errors import UsageError
 from progression.latent.part import from_bytes
 from progression.latent.perceptual import pixel_distance, pyramid_distance
 from progression.risk.grader import Grader
@@ -56,7 +60,7 @@ class JointConfig:
     warmup_kimg : the judge learns alone for so long
     codes, mapped, slices : codes remembered; codes and mapped z compared a step; directions of the comparison
     shift : pictures are moved by up to so many pixels before they are judged
-    path_interval, path_weight : path length regularisation, as of the GAN
+    path_interval, path_weight : path length regularisation (arXiv 1912.04958 App. B)
     adversarial, pyramid, pixel, maps, grade, latent, sliced : λ
     """
 
@@ -85,6 +89,13 @@ class JointConfig:
     bfloat16: bool = True
     snapshot_kimg: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("kimg", "batch", "codes", "mapped", "slices", "snapshot_kimg", "ema_half_life_kimg"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
+        if not 0 <= self.falling <= 1:
+            raise UsageError(f"falling {self.falling}: expected a share of the run, 0 to 1")
 
 
 class JointTrainer:
@@ -203,7 +214,8 @@ class JointTrainer:
             "maps": map_distance([m[count:] for m in fake_maps], real_maps).mean(),
             "grade": F.kl_div(fake_grade[count:], real_grade, log_target=True, reduction="batchmean"),
             "latent": ((again - v.detach()) / unit).square().mean(),
-            "sliced": sliced / unit.square(),
+            # not before the memory holds this run's codes
+            "sliced": sliced / unit.square() * (self.seen_images >= len(self.codes)),
         }
         return terms, codes, real_maps, [m.detach() for m in fake_maps]
 

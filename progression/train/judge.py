@@ -1,14 +1,14 @@
 """A discriminator on a frozen network's features (after Projected GAN, arXiv 2111.01007).
 
-A network that already knows knees, one of the grader's, looks at the picture; small heads on its maps say real or
-generated. Nothing but the heads is trained, so the judge is good after thousands of pictures where one that learns
-to see from scratch needs hundreds of thousands. The same maps measure how unlike two pictures look.
+A network that already knows knees, one of the grader's, looks at the picture (as it is, not enlarged to the grader's
+own resolution); small heads on its maps say real or generated. Nothing but the heads is trained. The same maps measure
+how unlike two pictures look.
 
 | symbol | meaning | shape |
 |---|---|---|
 | m_l | map of the network at stride 2^(l+1), each channel over its deviation on real knees | (N, C_l, R/2^(l+1), …) |
 | y_l | fixed random 1x1 mix of m_l and of y_(l+1): no head can rely on a few channels | (N, K_l, …) |
-| d_l | logits of head l, positive for real | (N, 1, ≤ 8, ≤ 8) |
+| d_l | logits of head l, positive for real | (N, 1, R/16, R/16) or less |
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from progression.risk.grader import split_outputs
 
 WIDTHS = (32, 48, 64, 64, 64)
 HEAD_WIDTH = 64
-LOGITS_SIDE = 8
+RELATIVE_FLOOR = 0.1
 
 
 class FrozenMaps(nn.Module):
@@ -46,14 +46,15 @@ class FrozenMaps(nn.Module):
         with torch.no_grad():
             for level, m in enumerate(network.pyramid(reference)):
                 self.channels.append(m.shape[1])
-                deviation = m.float().std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-3)
+                deviation = m.float().std(dim=(0, 2, 3), keepdim=True)
+                # a channel that is silent on real knees must not shout on others
+                deviation = deviation.clamp(min=RELATIVE_FLOOR * float(deviation.mean()) + 1e-6)
                 self.register_buffer(f"scale{level}", 1 / deviation)
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Maps, and log P(KL = 0..4) (N, 5), of pictures (N, C, R, R)."""
         maps = self.network.pyramid(x)
-        top = F.relu6(self.network.head_norm(self.network.head(maps[-1])))
-        now, _, _ = split_outputs(self.network.out(top.mean(dim=(2, 3))).float())
+        now, _, _ = split_outputs(self.network.out(self.network.top(maps[-1]).mean(dim=(2, 3))).float())
         scaled = [m * getattr(self, f"scale{level}").to(m.dtype) for level, m in enumerate(maps)]
         return scaled, now.log_softmax(dim=1)
 

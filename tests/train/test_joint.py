@@ -19,6 +19,7 @@ from progression.stylegan2 import Generator
 from progression.train import joint
 from progression.train.joint import CHECKPOINT, train_joint
 from progression.train.joint_trainer import JointConfig, JointTrainer, shifted, sliced_distance
+from progression.train.loop import load_checkpoint
 from progression.weights import ModelFiles, load_model, save_part
 
 TINY = JointConfig(
@@ -95,6 +96,10 @@ def test_killed_and_resumed_equals_uninterrupted(
     for part in ("generator", "encoder"):
         for name, value in whole.tensors(part).items():
             assert value.equal(cut.tensors(part)[name]), name
+    states = [load_checkpoint(tmp_path / name / "run" / CHECKPOINT) for name in ("whole", "cut")]
+    for state in states:
+        assert len(state.pop("grader")) == len(state.pop("pictures")) == 64
+    torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
 def test_minutes_stop_it_and_another_configuration_is_refused(
@@ -127,7 +132,7 @@ def test_starts_from_an_encoder_without_its_offsets(model: ModelFiles) -> None:
 
 @pytest.mark.parametrize("wrong", [torch.zeros(64, 8, 8, dtype=torch.uint8), torch.zeros(64, 16, 16)])
 def test_wrong_pictures(model: ModelFiles, wrong: torch.Tensor, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"uint8 pictures of 16"):
+    with pytest.raises(UsageError, match=r"expected uint8 pictures"):
         train_joint(model, wrong, wrong, run=tmp_path / "run", save=tmp_path / "model", config=TINY)
 
 
@@ -136,6 +141,58 @@ def test_needs_a_grader(images: torch.Tensor, tmp_path: Path) -> None:
     save_part(tmp_path / "bare", "generator", generator.state_dict(), generator.config())
     with pytest.raises(WeightsError, match="grader"):
         run(load_model(tmp_path / "bare"), images, tmp_path, TINY)
+
+
+def test_each_term_reaches_what_it_is_for(model: ModelFiles, images: torch.Tensor) -> None:
+    grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
+    generator = load_generator(model)
+    encoder = joint._encoder(model, generator)
+    torch.nn.init.normal_(encoder.base.weight, std=0.1)
+    trainer = JointTrainer(TINY, generator, encoder, grader, images)
+    trainer.seen_images = 1000  # past the warm-up
+    terms, *_ = trainer._terms(from_bytes(images[:8]))
+    parts = (trainer.generator.synthesis, trainer.generator.mapping, trainer.encoder)
+    reached = {
+        "adversarial": (True, True, True),
+        "pyramid": (True, False, True),
+        "pixel": (True, False, True),
+        "maps": (True, False, True),
+        "grade": (True, False, True),
+        "latent": (False, False, True),
+        "sliced": (False, True, False),
+    }
+    frozen = [*trainer.maps.parameters(), *trainer.judge.parameters()]
+    for name, expected in reached.items():
+        for part in (*parts, trainer.maps, trainer.judge):
+            part.zero_grad(set_to_none=True)
+        terms[name].backward(retain_graph=True)
+        found = tuple(
+            any(p.grad is not None and bool(p.grad.any()) for p in part.parameters()) for part in parts
+        )
+        assert found == expected, name
+        assert all(p.grad is None for p in frozen), name
+
+
+def test_a_step_trains_the_heads_and_leaves_the_rest_of_the_judge(
+    model: ModelFiles, images: torch.Tensor
+) -> None:
+    grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
+    generator = load_generator(model)
+    trainer = JointTrainer(TINY, generator, joint._encoder(model, generator), grader, images)
+    before = {name: value.clone() for name, value in trainer.judge.named_parameters()}
+    maps = {name: value.clone() for name, value in trainer.maps.state_dict().items()}
+    trainer.step()
+    for name, value in trainer.judge.named_parameters():
+        assert value.equal(before[name]) != name.startswith("heads"), name
+    assert all(value.equal(maps[name]) for name, value in trainer.maps.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"batch": 0}, "batch 0"), ({"falling": 1.5}, "falling 1.5")]
+)
+def test_numbers_out_of_range(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(TINY, **changes)  # type: ignore[arg-type]
 
 
 @given(st.integers(0, 4), st.integers(0, 4))
@@ -151,6 +208,9 @@ def test_shift_moves_the_window_down_and_right(down: int, right: int) -> None:
 
 def test_sliced_distance_by_hand() -> None:
     draws = torch.Generator().manual_seed(0)
+    a = torch.randn(50, 3, generator=draws)
+    moved = sliced_distance(a, a + torch.tensor([3.0, 0, 0]), slices=4000, generator=draws)
+    assert float(moved) == pytest.approx(9 / 3, rel=0.1)  # |shift|²/D
     a = torch.tensor([[0.0], [3.0], [1.0]])
     assert float(sliced_distance(a, a.flip(0), slices=4, generator=draws)) == 0.0
     assert float(sliced_distance(a, a + 2, slices=4, generator=draws)) == pytest.approx(4.0)
