@@ -79,7 +79,7 @@ class Request:
     Attributes
     ----------
     horizon_months : whole months from 1 to 96, one or several; kept as an ascending tuple, each once
-    refine_steps : optimisation steps on the encoder's code, 0 to 10,000; None for 20. Not with "projection"
+    refine_steps : optimisation steps on the encoder's code, 0 to 10,000; None for none. Not with "projection"
     inversion : "encoder", or "projection" (1,000 optimisation steps from the mean latent)
     method : "paper", the closed form of Han et al. 2022
     seed : of every random draw

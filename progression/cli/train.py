@@ -29,6 +29,7 @@ Model = Annotated[str, typer.Option("--model", help="Model folder or name to tra
 Save = Annotated[Path, typer.Option("--save", help="Model folder that gets the trained part.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the configuration and stop.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop, resumably, after so long.")]
+Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Images a step [preset's].")]
 Kimg = Annotated[
     float | None, typer.Option("--kimg", min=0.001, help="Length, thousands of images [preset's].")
 ]
@@ -42,7 +43,7 @@ def gan(
     split: Split = "train",
     preset: Preset = "cpu",
     kimg: Kimg = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images a step [preset's].")] = None,
+    batch: Batch = None,
     transfer: Annotated[
         Path | None, typer.Option("--transfer", help="Snapshot folder of another run to start from.")
     ] = None,
@@ -81,7 +82,7 @@ def joint(
     ] = "val",
     preset: Preset = "cpu",
     kimg: Kimg = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images a step [preset's].")] = None,
+    batch: Batch = None,
     minutes: Minutes = None,
     device: Device = "auto",
     seed: Seed = 0,

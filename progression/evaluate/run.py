@@ -33,7 +33,7 @@ from progression.risk.grader import Grader
 from progression.weights import ModelFiles, load_model
 
 STEPS = (0, 20, 60)
-"""Refinement steps compared by default: the encoder alone, what a prediction takes, and three times that."""
+"""Refinement steps compared by default: the encoder alone, as a prediction takes it, and two refinements."""
 Say = Callable[[str], object]
 T = TypeVar("T")
 

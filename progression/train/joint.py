@@ -80,17 +80,16 @@ def train_joint(
     torch.manual_seed(config.seed)
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     trainer = JointTrainer(config, generator, _encoder(model, generator), grader, images, device=device)
+    made_of = {"grader": model.hashes()["grader"], "pictures": digest(images)}
     if (run / CHECKPOINT).exists():
         state = load_checkpoint(run / CHECKPOINT)
         changed = {k for k, v in asdict(config).items() if state["config"].get(k) != v}
-        changed |= {"grader"} if state["grader"] != model.hashes()["grader"] else set()
-        changed |= {"pictures"} if state["pictures"] != digest(images) else set()
+        changed |= {name for name, value in made_of.items() if state[name] != value}
         if changed:
             raise UsageError(
                 f"{run} was trained with other {', '.join(sorted(changed))}: choose another --out"
             )
         trainer.load_state_dict(state)
-    made_of = {"grader": model.hashes()["grader"], "pictures": digest(images)}
     log = RunLog(run, total=config.kimg, unit="kimg", done=trainer.seen_images / 1000)
     sums: dict[str, list[Tensor]] = {}
     end = time.monotonic() + 60 * minutes if minutes is not None else math.inf
@@ -145,12 +144,13 @@ def _encoder(model: ModelFiles, generator: Generator) -> Encoder:
     """The model's encoder without its offsets, or a new one that codes every knee as the mean of W."""
     if "encoder" in model.parts:
         given = read_encoder(model)
-        encoder = Encoder(replace(EncoderConfig(**given.config()), offset_rank=0))
-        shape, wanted = given.config(), {"resolution": generator.img_resolution, "num_ws": generator.num_ws}
-        if any(shape[name] != value for name, value in (wanted | {"w_dim": generator.w_dim}).items()):
+        shape = EncoderConfig(**given.config())
+        wanted = (generator.img_resolution, generator.num_ws, generator.w_dim)
+        if (shape.resolution, shape.num_ws, shape.w_dim) != wanted:
             raise UsageError(
                 f"{model.folder} holds an encoder of another shape than its generator: remove it"
             )
+        encoder = Encoder(replace(shape, offset_rank=0))
         encoder.load_state_dict({k: v for k, v in given.state_dict().items() if k in encoder.state_dict()})
         return encoder
     encoder = Encoder(

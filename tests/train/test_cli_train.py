@@ -15,7 +15,7 @@ from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
 from progression.train import encoder as encoder_training
-from progression.weights import save_part
+from progression.weights import load_model, save_part
 from tests.fakes import save_knee
 
 
@@ -105,3 +105,17 @@ def test_risk_needs_gradings_of_the_tables_knees(
     paths = ["--grader-run", str(run), "--save", str(tmp_path / "model")]
     assert cli.run(["train", "risk", str(table), *paths]) == 1
     assert "other knees than the table" in capsys.readouterr().err
+
+
+def test_joint_trains_both_parts_and_says_when_it_stopped(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model(tmp_path / "model", grader=True)
+    save = tmp_path / "trained"
+    options = ["--out", str(tmp_path / "run"), "--model", model, "--save", str(save), "--device", "cpu"]
+    command = ["train", "joint", str(table), *options, "--kimg", "0.004", "--batch", "2"]
+    assert cli.run([*command, "--minutes", "0"]) == 0
+    assert "the same command goes on" in capsys.readouterr().out and not save.exists()
+    assert cli.run(command) == 0
+    assert "build its bank anew" in capsys.readouterr().out
+    assert set(load_model(save).parts) == {"generator", "encoder"}
