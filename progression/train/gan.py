@@ -4,13 +4,14 @@
     L_G = −log σ(D(G(z))) + λ_path (‖J_wᵀy‖ − a)²                       (every path_interval steps)
 
 Every random draw comes from generators whose state is in the checkpoint and batches are a function of the
-image count, so that a killed run continues as if it had never stopped.
+image count, so that a killed run continues as if it had never stopped. Several processes or micro-batches
+(`progression.train.distributed`) change no number but by rounding.
 """
 
 from __future__ import annotations
 
 import copy
-import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,26 +20,35 @@ import torch
 from torch import Tensor, nn
 
 from progression.errors import UsageError
+from progression.metrics.features import Extractor
 from progression.stylegan2 import Discriminator, Generator
 from progression.stylegan2.ada import AdaptiveAugmentation
 from progression.stylegan2.losses import (
     discriminator_loss,
     generator_loss,
-    path_length_penalty,
     path_lengths,
     r1_penalty,
 )
 from progression.train.allocator import keep_freed_memory
+from progression.train.distributed import Part, Team
 from progression.train.loop import (
+    PRECISIONS,
     RunLog,
+    activation_dtype,
     batch_indices,
+    changed_fields,
     ema_beta,
+    held,
     load_checkpoint,
+    picked,
     preset_of,
+    run,
     save_checkpoint,
     tensors_to,
     update_ema,
 )
+from progression.train.measure import HeldOut, tell_best
+from progression.train.path import path_gradients
 from progression.train.snapshot import save_samples, save_snapshot, take_over
 from progression.weights import load_model
 
@@ -51,11 +61,14 @@ class GanConfig:
     ----------
     resolution : side of the pictures, pixels; a power of two, 8 or more
     total_kimg : real images shown before the run ends, in thousands
-    batch : real images a step
+    batch : real images a step, of all processes and micro-batches together
+    accumulate : micro-batches of a step, to save memory
     r1_gamma : γ of R1; the rule 0.0002·R²/batch of StyleGAN2-ADA is used where it is None
     path_interval : steps between path-length steps, 0 for none
     ada_target : r_t that the augmentation strength aims at; None for no augmentation
-    compute_dtype : precision of activations, "float32" or "bfloat16"
+    precision : of activations: "bfloat16", "float32", or "auto" (bfloat16 if the device has it)
+    measure_kimg : thousands of images between two measurements on held-out pictures, 0 for none
+    measure_pictures : most held-out pictures measured on, with as many samples
 
     Raises
     ------
@@ -66,6 +79,7 @@ class GanConfig:
     resolution: int = 128
     total_kimg: float = 100.0
     batch: int = 16
+    accumulate: int = 1
     z_dim: int = 512
     w_dim: int = 512
     mapping_layers: int = 2
@@ -81,20 +95,23 @@ class GanConfig:
     ema_half_life_kimg: float = 5.0
     ema_rampup: float | None = 0.1
     ada_target: float | None = None
-    compute_dtype: str = "bfloat16"
+    precision: str = "bfloat16"
     snapshot_kimg: float = 2.0
+    measure_kimg: float = 10.0
+    measure_pictures: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
-        whole = ("batch", "z_dim", "w_dim", "mapping_layers", "channel_base", "channel_max",
-                 "mbstd_group_size", "r1_interval")  # fmt: skip
+        whole = ("batch", "accumulate", "z_dim", "w_dim", "mapping_layers", "channel_base", "channel_max",
+                 "mbstd_group_size", "r1_interval", "measure_pictures")  # fmt: skip
         ranges = (
             ("a power of two, 8 or more", ("resolution",), lambda v: v >= 8 and v & (v - 1) == 0),
             ("1 or more", whole, lambda v: v >= 1),
             ("above 0", ("total_kimg", "snapshot_kimg", "learning_rate", "ema_half_life_kimg"), lambda v: v > 0),
-            ("0 or more", ("r1_gamma", "path_weight", "path_interval", "ema_rampup", "seed"), lambda v: v >= 0),
+            ("0 or more", ("r1_gamma", "path_weight", "path_interval", "ema_rampup", "measure_kimg", "seed"),
+             lambda v: v >= 0),
             ("from 0 to 1", ("style_mixing", "ada_target"), lambda v: 0 <= v <= 1),
-            ("float32 or bfloat16", ("compute_dtype",), lambda v: v in ("float32", "bfloat16")),
+            (" or ".join(PRECISIONS), ("precision",), lambda v: v in PRECISIONS),
         )  # fmt: skip
         for expected, names, fits in ranges:
             for name in names:
@@ -120,6 +137,8 @@ PRESETS = {
         style_mixing=0.9,
         ada_target=0.6,
         snapshot_kimg=20,
+        measure_kimg=40,
+        measure_pictures=2000,
     ),
 }
 """`cpu` (128²) starts from the snapshot of `cpu-64`; the two are what a CPU does in some hours."""
@@ -142,7 +161,11 @@ class GanTrainer:
             raise UsageError(
                 f"{len(images)} training pictures for a batch of {config.batch}: give more pictures"
             )
-        self.config, self.images, self.device = config, images, torch.device(device)
+        self.config, self.device, self.team = config, torch.device(device), Team.here(config.accumulate)
+        self.team.check(config.batch, groups_of=min(config.mbstd_group_size, config.batch))
+        if config.path_interval:
+            self.team.check(self.path_batch)
+        self.images = held(images, self.device)
         torch.manual_seed(config.seed)
         self.generator = Generator(
             config.z_dim,
@@ -180,18 +203,22 @@ class GanTrainer:
             self.ada = AdaptiveAugmentation(target=config.ada_target)
             self.augment = self.ada.pipeline.to(self.device)
 
+    @property
+    def path_batch(self) -> int:
+        """Pictures of a path length step."""
+        return max(1, self.config.batch // 2)
+
     # ---- one step -------------------------------------------------------------------------------------------
 
     def step(self) -> dict[str, Tensor]:
         """Train on one batch; returns scalars (detached)."""
         config = self.config
         index = batch_indices(len(self.images), config.batch, position=self.seen_images, seed=config.seed)
-        real = self.images[index].to(self.device)[:, None].float() / 127.5 - 1
         turn = self.seen_images // config.batch
         scalars = self._generator_step()
         if config.path_interval and turn % config.path_interval == 0:
             scalars |= self._path_step()
-        scalars |= self._discriminator_step(real, regularise=turn % config.r1_interval == 0)
+        scalars |= self._discriminator_step(index, regularise=turn % config.r1_interval == 0)
         self.seen_images += config.batch
         beta = ema_beta(
             config.batch,
@@ -205,49 +232,71 @@ class GanTrainer:
     def _generator_step(self) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
         self.optimizers["generator"].zero_grad(set_to_none=True)
-        fakes = self._render(self._sample(self.config.batch, update_w_avg=True))
-        loss = generator_loss(self.discriminator(self._augment(fakes)))
-        loss.backward()
+
+        def loss_of(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            ws = self._sample(self.config.batch, part, update_w_avg=part.is_first)
+            loss = generator_loss(self.discriminator(self._augment(self._render(ws, part), part)))
+            return loss, {"loss_g": loss}
+
+        rounds = self.team.rounds(self.rng, self.host_rng)
+        scalars = rounds.backward(loss_of, self.generator.parameters())
         self.optimizers["generator"].step()
         self.discriminator.requires_grad_(True)
-        return {"loss_g": loss.detach()}
+        return scalars
 
     def _path_step(self) -> dict[str, Tensor]:
         config = self.config
         self.optimizers["generator"].zero_grad(set_to_none=True)
-        ws = self._sample(max(1, config.batch // 2))
-        fakes = self._render(ws)
-        noise = torch.randn(fakes.shape, device=self.device, generator=self.rng)
-        lengths = path_lengths(fakes, ws, noise)
-        penalty, self.path_mean = path_length_penalty(lengths, self.path_mean)
-        (penalty * config.path_weight * config.path_interval).backward()
-        self.optimizers["generator"].step()
-        return {"path_length": self.path_mean, "path_penalty": penalty.detach()}
 
-    def _discriminator_step(self, real: Tensor, *, regularise: bool) -> dict[str, Tensor]:
+        def lengths_of(part: Part) -> Tensor:
+            ws = self._sample(self.path_batch, part)
+            fakes = self._render(ws, part)
+            with part.draws():
+                noise = torch.randn(fakes.shape, device=self.device, generator=self.rng)
+            return path_lengths(fakes, ws, noise)
+
+        penalty, self.path_mean = path_gradients(
+            self.team.rounds(self.rng, self.host_rng),
+            lengths_of,
+            self.path_mean,
+            weight=config.path_weight * config.path_interval,
+            parameters=self.generator.parameters(),
+        )
+        self.optimizers["generator"].step()
+        return {"path_length": self.path_mean, "path_penalty": penalty}
+
+    def _discriminator_step(self, index: Tensor, *, regularise: bool) -> dict[str, Tensor]:
         config = self.config
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
-        with torch.no_grad():
-            fakes = self._augment(self._render(self._sample(config.batch)))
-        shown = self._augment(real).detach().requires_grad_(regularise)
-        real_logits = self.discriminator(shown)
-        loss = discriminator_loss(real_logits, self.discriminator(fakes))
-        scalars = {"loss_d": loss.detach(), "sign_real": real_logits.detach().sign().mean()}
-        if regularise:
-            # with respect to the augmented picture, which is what D sees
-            penalty = r1_penalty(shown, real_logits).mean()
-            scalars["r1"] = penalty.detach()
-            loss = loss + penalty * (config.gamma / 2 * config.r1_interval)
-        loss.backward()
+        real_logits: list[Tensor] = []
+
+        def loss_of(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            with torch.no_grad():
+                fakes = self._augment(self._render(self._sample(config.batch, part), part), part)
+            real = picked(self.images, part.of(index), self.device)
+            shown = self._augment(real, part).detach().requires_grad_(regularise)
+            logits = self.discriminator(shown)
+            real_logits.append(logits.detach())
+            loss = discriminator_loss(logits, self.discriminator(fakes))
+            scalars = {"loss_d": loss, "sign_real": logits.detach().sign().mean()}
+            if regularise:
+                # with respect to the augmented picture, which is what D sees
+                scalars["r1"] = r1_penalty(shown, logits).mean()
+                loss = loss + scalars["r1"] * (config.gamma / 2 * config.r1_interval)
+            return loss, scalars
+
+        rounds = self.team.rounds(self.rng, self.host_rng)
+        scalars = rounds.backward(loss_of, self.discriminator.parameters())
         self.optimizers["discriminator"].step()
         if self.ada is not None:
-            self.ada.update(real_logits.detach())
+            self.ada.update(self.team.gather(real_logits))
             scalars["augment_p"] = torch.tensor(self.ada.p)
         return scalars
 
-    def _sample(self, count: int, *, update_w_avg: bool = False) -> Tensor:
-        """f(z) for fresh z, with style mixing: (count, L, w_dim)."""
+    def _sample(self, count: int, part: Part, *, update_w_avg: bool = False) -> Tensor:
+        """A part of f(z) for `count` fresh z, with style mixing: (count / P, L, w_dim)."""
         z = torch.randn(count, self.config.z_dim, device=self.device, generator=self.rng)
+        # the whole batch is mapped: that costs little, and the running mean of w sees all of it
         ws: Tensor = self.generator.mapping(z, update_w_avg=update_w_avg)
         if self.config.style_mixing > 0:
             draws = torch.rand(2, generator=self.host_rng)
@@ -255,14 +304,16 @@ class GanTrainer:
             if draws[0] < self.config.style_mixing:
                 cut = 1 + int(draws[1] * (ws.shape[1] - 1))
                 ws = torch.cat([ws[:, :cut], self.generator.mapping(other)[:, cut:]], dim=1)
-        return ws
+        return part.of(ws)
 
-    def _render(self, ws: Tensor) -> Tensor:
-        image: Tensor = self.generator.synthesis(ws, noise_mode="random", generator=self.rng)
+    def _render(self, ws: Tensor, part: Part) -> Tensor:
+        with part.draws():
+            image: Tensor = self.generator.synthesis(ws, noise_mode="random", generator=self.rng)
         return image
 
-    def _augment(self, x: Tensor) -> Tensor:
-        return x if self.augment is None else self.augment(x, generator=self.host_rng)
+    def _augment(self, x: Tensor, part: Part) -> Tensor:
+        with part.draws():
+            return x if self.augment is None else self.augment(x, generator=self.host_rng)
 
     # ---- state ----------------------------------------------------------------------------------------------
 
@@ -299,7 +350,7 @@ class GanTrainer:
         return {"generator": self.generator, "discriminator": self.discriminator}
 
     def _set_precision(self) -> None:
-        dtype = getattr(torch, self.config.compute_dtype)
+        dtype = activation_dtype(self.config.precision, self.device)
         self.generator.synthesis.compute_dtype = self.discriminator.compute_dtype = dtype
 
     def _adam(self, network: nn.Module, ratio: float) -> torch.optim.Adam:
@@ -316,17 +367,27 @@ def train_gan(
     device: str = "cpu",
     transfer: Path | None = None,
     minutes: float | None = None,
+    heldout: Tensor | None = None,
+    extractors: Mapping[str, Extractor] | None = None,
 ) -> Path:
     """Train, or go on training, in folder `out`; returns the folder of the model's newest snapshot.
 
     Files: `checkpoint.pt` (exact state, rewritten every `snapshot_kimg`), `snapshot/` (the portable model folder:
-    averaged generator, discriminator, half precision), `samples_<kimg>.png`, `log.jsonl`.
+    averaged generator, discriminator, half precision), `samples_<kimg>.png`, `log.jsonl`; with held-out pictures and
+    extractors also `best/`, the snapshot of the lowest FID on the first extractor's features.
 
     Parameters
     ----------
     images : (K, R, R) uint8 model pictures of the training split.
     transfer : model folder with parts to start from, where nothing has been trained in `out` yet.
     minutes : stop (resumably) after this wall time.
+    heldout : (M, R, R) uint8 pictures not trained on, measured on every `measure_kimg`.
+    extractors : features to measure on, by a short name.
+
+    Raises
+    ------
+    UsageError
+        The pictures do not fit, `out` is of another configuration, or processes cannot share the batch evenly.
     """
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
@@ -334,8 +395,7 @@ def train_gan(
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         state = load_checkpoint(checkpoint)
-        changed = {k for k, v in asdict(config).items() if state["config"].get(k) != v} - {"total_kimg"}
-        if changed:
+        if changed := changed_fields(state["config"], config) - {"total_kimg", "accumulate"}:
             raise UsageError(
                 f"{out} was trained with other {', '.join(sorted(changed))}: choose another --out"
             )
@@ -343,26 +403,31 @@ def train_gan(
     elif transfer is not None:
         taken = take_over(trainer, load_model(transfer))
         print("tensors taken over: " + ", ".join(f"{k} {v}" for k, v in taken.items()))
-    total = int(config.total_kimg * 1000)
-    log = RunLog(out, total=config.total_kimg, unit="kimg", done=trainer.seen_images / 1000)
-    sums: dict[str, list[Tensor]] = {}
-    end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
-    due = trainer.seen_images + int(config.snapshot_kimg * 1000)
-    while trainer.seen_images < total:
-        for key, value in trainer.step().items():
-            sums.setdefault(key, []).append(value)
-        late = time.monotonic() > end
-        if trainer.seen_images >= due or trainer.seen_images >= total or late:
-            kimg = trainer.seen_images / 1000
-            log.write(kimg, {k: float(torch.stack(v).mean()) for k, v in sums.items()})
-            sums.clear()
-            # the snapshot first: it refuses NaN, and a kill between the two repeats steps but loses none
-            save_snapshot(out / "snapshot", trainer)
-            save_checkpoint(checkpoint, trainer.state_dict())
-            log.image("samples", save_samples(out / f"samples_{kimg:07.2f}.png", trainer), kimg)
-            due += int(config.snapshot_kimg * 1000)
-        if late:
-            break
+    measure = HeldOut.of(
+        heldout,
+        extractors or {},
+        most=config.measure_pictures,
+        every_kimg=config.measure_kimg,
+        device=trainer.device,
+    )
+    saved = trainer.seen_images
+
+    def save(log: RunLog) -> None:
+        nonlocal saved
+        kimg = trainer.seen_images / 1000
+        # the snapshot first: it refuses NaN, and a kill between the two repeats steps but loses none
+        save_snapshot(out / "snapshot", trainer)
+        if measure is not None and measure.is_due(trainer.seen_images, saved, 1000 * config.total_kimg):
+            figures = measure.figures(trainer.average)
+            log.figures(kimg, figures)
+            measure.keep_if_best(out, figures, kimg)
+        save_checkpoint(checkpoint, trainer.state_dict())
+        log.image("samples", save_samples(out / f"samples_{kimg:07.2f}.png", trainer), kimg)
+        saved = trainer.seen_images
+
+    run(trainer, out, total_kimg=config.total_kimg, snapshot_kimg=config.snapshot_kimg, minutes=minutes, save=save)
+    if trainer.team.leads:
+        tell_best(out)
     return out / "snapshot"
 
 

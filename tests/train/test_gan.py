@@ -37,7 +37,7 @@ TINY = GanConfig(
     r1_interval=2,
     path_interval=3,
     snapshot_kimg=0.008,
-    compute_dtype="float32",
+    precision="float32",
 )
 
 
@@ -54,7 +54,7 @@ def weights_of(trainer: GanTrainer) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("changes", [{}, {"ada_target": 0.6, "compute_dtype": "bfloat16"}])
+@pytest.mark.parametrize("changes", [{}, {"ada_target": 0.6, "precision": "bfloat16"}])
 def test_a_run_resumed_from_disk_is_identical(images: Tensor, tmp_path: Path, changes: dict) -> None:
     config = replace(TINY, **changes)
     whole = GanTrainer(config, images)
@@ -154,7 +154,7 @@ def test_killed_before_the_checkpoint_the_rerun_brings_the_snapshot_up_to_date(
 @pytest.mark.parametrize(
     "changes",
     [{"batch": 0}, {"total_kimg": 0.0}, {"resolution": 4}, {"resolution": 96}, {"path_interval": -1},
-     {"ada_target": 1.5}, {"compute_dtype": "float16"}, {"r1_gamma": -1.0}],
+     {"ada_target": 1.5}, {"precision": "float16"}, {"r1_gamma": -1.0}],
 )  # fmt: skip
 def test_settings_out_of_range(changes: dict) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(changes))} is .* expected"):

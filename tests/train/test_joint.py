@@ -24,7 +24,7 @@ from progression.weights import ModelFiles, load_model, save_part
 
 TINY = JointConfig(
     kimg=0.096, batch=8, codes=32, mapped=32, slices=8, shift=1, path_interval=2, warmup_kimg=0.016,
-    snapshot_kimg=0.04, bfloat16=False,
+    snapshot_kimg=0.04, precision="float32",
 )  # fmt: skip
 STAGES = (Stage(1, 3, 1, 1, 4), Stage(1, 3, 2, 2, 6))
 
