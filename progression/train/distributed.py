@@ -49,9 +49,8 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         device_id=device if device.type == "cuda" else None,
     )
     try:
-        with open(os.devnull, "w") as nowhere:
-            with redirect_stdout(nowhere) if dist.get_rank() else nullcontext():
-                yield device
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if dist.get_rank() else nullcontext():
+            yield device
     finally:
         dist.destroy_process_group()
 
@@ -222,7 +221,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone()
         dist.all_reduce(total)
         return total

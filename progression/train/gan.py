@@ -42,7 +42,7 @@ from progression.train.loop import (
     load_checkpoint,
     picked,
     preset_of,
-    run,
+    run_steps,
     save_checkpoint,
     tensors_to,
     update_ema,
@@ -139,6 +139,7 @@ PRESETS = {
         snapshot_kimg=20,
         measure_kimg=40,
         measure_pictures=2000,
+        precision="auto",
     ),
 }
 """`cpu` (128²) starts from the snapshot of `cpu-64`; the two are what a CPU does in some hours."""
@@ -412,7 +413,7 @@ def train_gan(
     )
     saved = trainer.seen_images
 
-    def save(log: RunLog) -> None:
+    def keep(log: RunLog) -> None:
         nonlocal saved
         kimg = trainer.seen_images / 1000
         # the snapshot first: it refuses NaN, and a kill between the two repeats steps but loses none
@@ -425,7 +426,14 @@ def train_gan(
         log.image("samples", save_samples(out / f"samples_{kimg:07.2f}.png", trainer), kimg)
         saved = trainer.seen_images
 
-    run(trainer, out, total_kimg=config.total_kimg, snapshot_kimg=config.snapshot_kimg, minutes=minutes, save=save)
+    run_steps(
+        trainer,
+        out,
+        total_kimg=config.total_kimg,
+        snapshot_kimg=config.snapshot_kimg,
+        minutes=minutes,
+        save=keep,
+    )
     if trainer.team.leads:
         tell_best(out)
     return out / "snapshot"

@@ -208,7 +208,6 @@ class JointTrainer:
             maps.append((real_maps, fake_maps))
             return torch.stack([getattr(config, name) * terms[name] for name in TERMS]).sum(), terms
 
-        self.judge.requires_grad_(False)
         trained = [*self.generator.parameters(), *self.encoder.parameters()]
         scalars = self.team.rounds(self.rng).backward(loss_of, trained)
         nn.utils.clip_grad_norm_(self.encoder.parameters(), GRADIENT_NORM)
@@ -250,6 +249,7 @@ class JointTrainer:
         moves = [part.of(move).tolist() for move in drawn]
         shown = shifted(real, moves[1], config.shift)
         fakes = torch.cat([shifted(samples, moves[0], config.shift), shifted(found, moves[1], config.shift)])
+        self.judge.requires_grad_(False)
         with self._autocast():
             with torch.no_grad():
                 real_maps, real_grade = self.maps(shown)

@@ -133,7 +133,7 @@ def picked(images: Tensor, index: Tensor, device: torch.device) -> Tensor:
 
 
 class Trainer(Protocol):
-    """What `run` runs."""
+    """What `run_steps` runs."""
 
     team: Team
     device: torch.device
@@ -143,7 +143,7 @@ class Trainer(Protocol):
         """Train on one batch; returns scalars."""
 
 
-def run(
+def run_steps(
     trainer: Trainer,
     folder: Path,
     *,
@@ -158,7 +158,9 @@ def run(
     both in the first process alone.
     """
     team, total = trainer.team, 1000 * total_kimg
-    log = RunLog(folder, total=total_kimg, unit="kimg", done=trainer.seen_images / 1000) if team.leads else None
+    log = (
+        RunLog(folder, total=total_kimg, unit="kimg", done=trainer.seen_images / 1000) if team.leads else None
+    )
     sums: dict[str, list[Tensor]] = {}
     end = time.monotonic() + 60 * minutes if minutes is not None else None
     due = trainer.seen_images + 1000 * snapshot_kimg

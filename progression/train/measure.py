@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from progression.files import atomic_folder
 from progression.metrics.features import Extractor, batches_of
 from progression.metrics.frechet import fid, kid
 from progression.metrics.image import psnr
-from progression.metrics.lpips import LPIPS, load_lpips
+from progression.metrics.lpips import SMALLEST_SIDE, LPIPS, load_lpips
 from progression.metrics.samples import sample_images
 from progression.stylegan2 import Generator
 from progression.train.encoder_losses import precision
@@ -92,11 +93,9 @@ class HeldOut:
 
     @torch.inference_mode()
     def _likeness(self, generator: Generator, encoder: Encoder) -> dict[str, float]:
-        if self._lpips is None:
-            try:
+        if self._lpips is None and self.images.shape[-1] >= SMALLEST_SIDE:
+            with suppress(DependencyError):
                 self._lpips = load_lpips("alex", device=self.device)
-            except DependencyError:
-                pass
         likeness: dict[str, list[Tensor]] = {}
         for x in batches_of(self.images, device=self.device):
             again = generator.synthesis(encoder(x), noise_mode="const").clamp(-1, 1)

@@ -55,13 +55,12 @@ def save_joint_snapshot(folder: Path, trainer: JointTrainer, *, name: str) -> No
         If the training diverged: a tensor holds NaN or infinity.
     """
     average, encoder = trainer.average, trainer.average_encoder
-    shape = {"name": name, "resolution": average.img_resolution}
-    save_part(folder, "generator", average.state_dict(), average.config(), **shape)
-    save_part(folder, "encoder", encoder.state_dict(), encoder.config(), **shape)
-    save_part(folder, "judge", trainer.judge.state_dict(), {"channels": trainer.maps.channels}, **shape)
+    save_part(folder, "generator", average.state_dict(), average.config(), name=name)
+    save_part(folder, "encoder", encoder.state_dict(), encoder.config())
+    save_part(folder, "judge", trainer.judge.state_dict(), {"channels": trainer.maps.channels})
     moments = _row_moments(trainer.trained(), trainer.optimizers)
     progress = {"seen_images": trainer.seen_images, "path_mean": float(trainer.path_mean)}
-    save_part(folder, "optimizer", moments, progress, dtype="float32", **shape)
+    save_part(folder, "optimizer", moments, progress, dtype="float32")
 
 
 def take_over_joint(trainer: JointTrainer, files: ModelFiles) -> None:

@@ -17,6 +17,7 @@ from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
 from progression.train import joint
+from progression.train.distributed import Part
 from progression.train.joint import CHECKPOINT, train_joint
 from progression.train.joint_trainer import JointConfig, JointTrainer, shifted, sliced_distance
 from progression.train.loop import load_checkpoint
@@ -57,7 +58,7 @@ def run(model: ModelFiles, images: torch.Tensor, folder: Path, config: JointConf
 def test_reconstructions_come_nearer_and_both_parts_are_stored(
     model: ModelFiles, images: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = replace(TINY, kimg=0.8, path_interval=0)
+    config = replace(TINY, kimg=0.8, path_interval=0, snapshot_kimg=0.4)
     files = run(model, images, tmp_path, config)
     assert "left 0:00" in capsys.readouterr().out
     part = EncoderPart.load(files)
@@ -99,6 +100,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     states = [load_checkpoint(tmp_path / name / "run" / CHECKPOINT) for name in ("whole", "cut")]
     for state in states:
         assert len(state.pop("grader")) == len(state.pop("pictures")) == 64
+        assert JointConfig(**state.pop("config")) == TINY
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
@@ -125,7 +127,7 @@ def test_starts_from_an_encoder_without_its_offsets(model: ModelFiles) -> None:
         def tensors(self, part: str) -> dict[str, torch.Tensor]:
             return dict(given.state_dict())
 
-    taken = joint._encoder(Files(), load_generator(model))  # type: ignore[arg-type]
+    taken = joint._encoder(Files(), load_generator(model), TINY)  # type: ignore[arg-type]
     assert taken.base.weight.equal(given.base.weight)
     assert not any(name.startswith("offset") for name in taken.state_dict())
 
@@ -146,11 +148,11 @@ def test_needs_a_grader(images: torch.Tensor, tmp_path: Path) -> None:
 def test_each_term_reaches_what_it_is_for(model: ModelFiles, images: torch.Tensor) -> None:
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     generator = load_generator(model)
-    encoder = joint._encoder(model, generator)
+    encoder = joint._encoder(model, generator, TINY)
     torch.nn.init.normal_(encoder.base.weight, std=0.1)
     trainer = JointTrainer(TINY, generator, encoder, grader, images)
     trainer.seen_images = 1000  # past the warm-up
-    terms, *_ = trainer._terms(from_bytes(images[:8]))
+    terms, *_ = trainer._terms(from_bytes(images[:8]), Part())
     parts = (trainer.generator.synthesis, trainer.generator.mapping, trainer.encoder)
     reached = {
         "adversarial": (True, True, True),
@@ -178,7 +180,7 @@ def test_a_step_trains_the_heads_and_leaves_the_rest_of_the_judge(
 ) -> None:
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     generator = load_generator(model)
-    trainer = JointTrainer(TINY, generator, joint._encoder(model, generator), grader, images)
+    trainer = JointTrainer(TINY, generator, joint._encoder(model, generator, TINY), grader, images)
     before = {name: value.clone() for name, value in trainer.judge.named_parameters()}
     maps = {name: value.clone() for name, value in trainer.maps.state_dict().items()}
     trainer.step()
