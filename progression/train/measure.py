@@ -27,7 +27,7 @@ from progression.files import atomic_folder
 from progression.metrics.features import Extractor, batches_of
 from progression.metrics.frechet import fid, kid
 from progression.metrics.image import psnr
-from progression.metrics.lpips import SMALLEST_SIDE, LPIPS, load_lpips
+from progression.metrics.lpips import LPIPS, SMALLEST_SIDE, load_lpips
 from progression.metrics.samples import sample_images
 from progression.stylegan2 import Generator
 from progression.train.encoder_losses import precision

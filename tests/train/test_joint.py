@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from progression.train import joint
 from progression.train.distributed import Part
 from progression.train.joint import CHECKPOINT, train_joint
 from progression.train.joint_trainer import JointConfig, JointTrainer, shifted, sliced_distance
+from progression.train.judge import Judge
 from progression.train.loop import load_checkpoint
+from progression.train.snapshot import take_over_joint
 from progression.weights import ModelFiles, load_model, save_part
 
 TINY = JointConfig(
@@ -112,6 +115,73 @@ def test_minutes_stop_it_and_another_configuration_is_refused(
     assert (tmp_path / "run" / CHECKPOINT).is_file() and not (tmp_path / "model").exists()
     with pytest.raises(UsageError, match="trained with other pixel"):
         train_joint(model, images, images[:8], config=replace(TINY, pixel=1.0), **options)
+
+
+def test_a_snapshot_goes_on_elsewhere(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    run(model, images, here, replace(TINY, kimg=0.08))
+    snapshot = load_model(here / "run" / "snapshot")
+    assert set(snapshot.parts) == {"generator", "encoder", "judge", "optimizer"}
+    begun: list[JointTrainer] = []
+    step = JointTrainer.step
+
+    def spy(self: JointTrainer) -> dict[str, torch.Tensor]:
+        begun.append(copy.deepcopy(self))
+        return step(self)
+
+    monkeypatch.setattr(JointTrainer, "step", spy)
+    options = {"run": there / "run", "save": there / "model", "config": TINY, "transfer": snapshot}
+    assert train_joint(model, images, images[:8], **options)
+    assert [trainer.seen_images for trainer in begun] == [80, 88]
+    state = load_checkpoint(here / "run" / CHECKPOINT)
+    kept = {"generator": "average", "encoder": "average_encoder", "judge": "judge"}
+    for name, source in kept.items():
+        found = begun[0].networks()[name].state_dict()
+        for key, value in state["networks"][source].items():
+            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5)
+    adam = state["optimizers"]["judge"]["state"]
+    moved = begun[0].optimizers["judge"].state
+    for index, parameter in enumerate(begun[0].judge.heads.parameters()):
+        rows = adam[index]["exp_avg_sq"].reshape(len(parameter), -1).mean(dim=1)
+        torch.testing.assert_close(moved[parameter]["exp_avg_sq"].reshape(len(rows), -1).mean(dim=1), rows)
+    load_generator(load_model(there / "model"))
+
+
+def test_the_best_snapshot_predicts_and_goes_on(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path
+) -> None:
+    run(model, images, tmp_path, TINY)
+    best = load_model(tmp_path / "run" / "best")
+    assert best.name == model.name and "judge" in best.parts
+    part = EncoderPart.load(best)
+    assert bool(part.typical(load_generator(best), from_bytes(images)).isfinite().all())
+
+
+def test_a_judge_through_another_grader_is_refused(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path
+) -> None:
+    save_part(tmp_path, "judge", {}, {"channels": [1, 2]}, resolution=16)
+    generator = load_generator(model)
+    grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
+    trainer = JointTrainer(TINY, generator, joint._encoder(model, generator, TINY), grader, images)
+    with pytest.raises(WeightsError, match="looked through another grader"):
+        take_over_joint(trainer, load_model(tmp_path))
+
+
+def test_portable_snapshot_at_256_is_small() -> None:
+    """As `save_joint_snapshot` writes it: halves, and a float of Adam for each row of a parameter."""
+    network = EfficientNet(1, NUM_OUTPUTS).eval()
+    with torch.no_grad():
+        channels = [m.shape[1] for m in network.pyramid(torch.zeros(1, 1, 64, 64))]
+    gpu = joint.PRESETS["gpu"]
+    generator = Generator(512, 0, 512, 256, 1, 2, 8192, 320)
+    shape = EncoderConfig(256, generator.num_ws, 512, 1, gpu.width, gpu.max_width, offset_rank=0)
+    networks = (generator, Encoder(shape), Judge(channels))
+    halves = sum(value.numel() for net in networks for value in net.state_dict().values())
+    rows = sum(p.shape[0] if p.ndim else 1 for net in networks for p in net.parameters())
+    assert 2 * halves + 4 * rows < 60e6  # bytes
 
 
 def test_starts_from_an_encoder_without_its_offsets(model: ModelFiles) -> None:
