@@ -78,7 +78,7 @@ def gan(
     with joined(choose_device(device)) as chosen:
         options: dict[str, Any] = {"resolution": config.resolution, "images": images}
         others = None
-        if (read_visits(table).get("split") == heldout).any():
+        if heldout in set(read_visits(table).get("split", [])):
             others = _knees(table, split=heldout, **options).images
         else:
             typer.echo(f"the table has no split {heldout!r}: snapshots are not measured")

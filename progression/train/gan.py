@@ -98,7 +98,7 @@ class GanConfig:
     precision: str = "bfloat16"
     snapshot_kimg: float = 2.0
     measure_kimg: float = 10.0
-    measure_pictures: int = 500
+    measure_pictures: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:

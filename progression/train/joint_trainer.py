@@ -110,7 +110,7 @@ class JointConfig:
     precision: str = "bfloat16"
     snapshot_kimg: float = 1.0
     measure_kimg: float = 5.0
-    measure_pictures: int = 500
+    measure_pictures: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:
