@@ -19,7 +19,7 @@ from progression.train.sheet import save_sheet
 from progression.weights import ModelFiles, save_part
 
 if TYPE_CHECKING:
-    from progression.train.gan import GanTrainer
+    from progression.train.gan_trainer import GanTrainer
     from progression.train.joint_trainer import JointTrainer
 
 

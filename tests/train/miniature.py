@@ -15,7 +15,7 @@ from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
 from progression.train.distributed import joined
-from progression.train.gan import GanConfig, GanTrainer
+from progression.train.gan_trainer import GanConfig, GanTrainer
 from progression.train.joint_trainer import JointConfig, JointTrainer
 from progression.train.loop import load_checkpoint, save_checkpoint
 

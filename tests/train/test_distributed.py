@@ -14,7 +14,7 @@ import torch
 
 from progression.errors import UsageError
 from progression.train.distributed import Part, Team
-from progression.train.gan import GanConfig, GanTrainer
+from progression.train.gan_trainer import GanConfig, GanTrainer
 from progression.train.loop import load_checkpoint, save_checkpoint
 from tests.train.miniature import STEPS, gan, joint, tensors_of, trained
 

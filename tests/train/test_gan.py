@@ -14,13 +14,8 @@ from progression.errors import UsageError, WeightsError
 from progression.stylegan2 import Discriminator, Generator
 from progression.stylegan2.ops import upsample2d
 from progression.train import gan
-from progression.train.gan import (
-    PRESETS,
-    GanConfig,
-    GanTrainer,
-    train_gan,
-    with_overrides,
-)
+from progression.train.gan import PRESETS, train_gan, with_overrides
+from progression.train.gan_trainer import GanConfig, GanTrainer
 from progression.train.loop import activation_dtype, batch_indices, changed_fields, ema_beta
 from progression.train.snapshot import take_over
 
