@@ -35,6 +35,21 @@ CHECKPOINT = "joint.pt"
 
 PRESETS = {
     "cpu": JointConfig(),
+    # Goes on from a model that "cpu" made: less weight on pixels and more on the judge, as reconstructions are too smooth.
+    "cpu-sharpen": JointConfig(
+        kimg=28,
+        synthesis_rate=1e-3,
+        mapping_rate=1e-2,
+        encoder_rate=8e-4,
+        falling=0.6,
+        warmup_kimg=1,
+        adversarial=0.7,
+        pyramid=20,
+        pixel=100,
+        maps=3,
+        grade=0.5,
+        snapshot_kimg=2,
+    ),
     "gpu": JointConfig(
         kimg=2000,
         batch=32,
