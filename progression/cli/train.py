@@ -59,7 +59,7 @@ def gan(
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.engine import choose_device
 
     chosen = choose_device(device)
     knees = _knees(table, resolution=config.resolution, images=images, split=split)
@@ -99,7 +99,7 @@ def joint(
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.engine import choose_device
     from progression.weights import load_model
 
     chosen, files = choose_device(device), load_model(model)
@@ -154,7 +154,7 @@ def encoder(
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.engine import choose_device
     from progression.risk.grader import Grader
     from progression.weights import load_model
 
@@ -203,7 +203,7 @@ def grader(
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.engine import choose_device
     from progression.weights import save_part
 
     chosen = choose_device(device)

@@ -22,7 +22,9 @@ def fold_batch_norms(module: nn.Module) -> None:
                 continue
             if norm.training:
                 raise ValueError("batch statistics cannot be folded: call eval() first")
-            conv = getattr(parent, name.replace("norm", "conv") if name[-1].isdigit() else name[: -len("_norm")])
+            conv = getattr(
+                parent, name.replace("norm", "conv") if name[-1].isdigit() else name[: -len("_norm")]
+            )
             assert isinstance(conv, nn.Conv2d) and conv.bias is None
             scale, shift = _affine(norm)
             conv.weight.mul_(scale[:, None, None, None])

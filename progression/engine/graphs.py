@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-import torch
 from openvino import opset13 as op
-from torch import Tensor, nn
+from torch import Tensor
 
 from progression.encoder import MAP_SIDE, Encoder
 from progression.risk.efficientnet import EfficientNet
@@ -24,6 +23,8 @@ from progression.stylegan2.ops import LEAKY_GAIN, LEAKY_SLOPE, FullyConnected
 
 Node = Any
 """An OpenVINO node; the library states no types."""
+Layer = Any
+"""A torch layer found by name, whose type mypy does not know."""
 
 
 def synthesis_graph(network: SynthesisNetwork) -> ov.Model:
@@ -38,10 +39,7 @@ def synthesis_graph(network: SynthesisNetwork) -> ov.Model:
     index = 0
     for resolution in network.block_resolutions:
         block = getattr(network, f"b{resolution}")
-        if x is None:
-            x = _constant(block.const[None])
-        else:
-            x = _layer(block.conv0, x, w(index))
+        x = _constant(block.const[None]) if x is None else _layer(block.conv0, x, w(index))
         x = _layer(block.conv1, x, w(index + block.num_conv - 1))
         y = _to_image(block.torgb, x, w(index + block.num_conv))
         image = y if image is None else op.add(_upsample(image, block.resample_filter), y)
@@ -71,7 +69,10 @@ def encoder_graph(encoder: Encoder) -> ov.Model:
     if config["offset_rank"]:
         inner = _constant([config["num_ws"], 1, config["offset_rank"]])
         offsets = op.matmul(
-            op.reshape(_linear(encoder.offset_in, h), inner, False), _constant(encoder.offset_out), False, False
+            op.reshape(_linear(encoder.offset_in, h), inner, False),
+            _constant(encoder.offset_out),
+            False,
+            False,
         )
         offsets = op.reshape(offsets, shape, False)
         ws = op.add(ws, op.subtract(offsets, op.reduce_mean(offsets, _constant([1]), True)))
@@ -102,10 +103,8 @@ def _layer(layer: SynthesisLayer, x: Node, w: Node) -> Node:
     squares = layer.weight.square().sum(dim=(2, 3))
     d = op.power(op.add(_matmul(op.multiply(styles, styles), squares), _constant(1e-8)), _constant(-0.5))
     x = op.multiply(x, _per_channel(styles))
-    if layer.up:
-        x = _convolve_up(x, layer.weight, layer.resample_filter)
-    else:
-        x = _convolve(x, layer.weight, padding=(1, 1))
+    weight = layer.weight
+    x = _convolve_up(x, weight, layer.resample_filter) if layer.up else _convolve(x, weight, padding=(1, 1))
     x = op.multiply(x, _per_channel(op.multiply(d, _constant(LEAKY_GAIN))))
     constant = layer.bias[:, None, None] + layer.noise_const * layer.noise_strength
     return _leaky(op.add(x, _constant(constant[None] * LEAKY_GAIN)))
@@ -138,7 +137,12 @@ def _upsample(image: Node, f: Tensor) -> Node:
     filters = (f * 4).expand(channels, 1, 1, *f.shape)
     before, after = (f.shape[0] - 2) // 2, (f.shape[0] - 1) // 2
     return op.group_convolution_backprop_data(
-        image, _constant(filters), [2, 2], pads_begin=[before, before], pads_end=[after, after], dilations=[1, 1]
+        image,
+        _constant(filters),
+        [2, 2],
+        pads_begin=[before, before],
+        pads_end=[after, after],
+        dilations=[1, 1],
     )
 
 
@@ -171,13 +175,11 @@ def _matmul(x: Node, weight: Tensor) -> Node:
     return op.matmul(x, _constant(weight), False, True)
 
 
-def _linear(layer: nn.Linear, x: Node) -> Node:
+def _linear(layer: Layer, x: Node) -> Node:
     return op.add(_matmul(x, layer.weight), _constant(layer.bias[None]))
 
 
-def _convolve(
-    x: Node, weight: Tensor, *, padding: tuple[int, int], stride: int = 1, groups: int = 1
-) -> Node:
+def _convolve(x: Node, weight: Tensor, *, padding: tuple[int, int], stride: int = 1, groups: int = 1) -> Node:
     before, after = [padding[0]] * 2, [padding[1]] * 2
     if groups > 1:
         weight = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
@@ -185,7 +187,7 @@ def _convolve(
     return op.convolution(x, _constant(weight), [stride] * 2, before, after, [1, 1])
 
 
-def _convolution(layer: nn.Conv2d, x: Node, *, padding: tuple[int, int] = (0, 0)) -> Node:
+def _convolution(layer: Layer, x: Node, *, padding: tuple[int, int] = (0, 0)) -> Node:
     """The layer's convolution and bias; `padding` before and after, as the layer does not know TensorFlow's."""
     y = _convolve(x, layer.weight, padding=padding, stride=layer.stride[0], groups=layer.groups)
     if layer.bias is None:
@@ -193,7 +195,7 @@ def _convolution(layer: nn.Conv2d, x: Node, *, padding: tuple[int, int] = (0, 0)
     return op.add(y, _constant(layer.bias[None, :, None, None]))
 
 
-def _same_convolution(layer: nn.Conv2d, x: Node) -> Node:
+def _same_convolution(layer: Layer, x: Node) -> Node:
     """TensorFlow's "same" padding: the odd pixel goes to the right and the bottom."""
     side = x.get_output_partial_shape(0)[2].get_length()
     kernel, stride = layer.kernel_size[0], layer.stride[0]

