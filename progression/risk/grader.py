@@ -15,7 +15,7 @@ rise      (N, len(RISE_TARGETS))            P(KL rises by the target's step by i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -60,9 +60,17 @@ def as_grading(outputs: Tensor) -> Grading:
 
 
 def mean_grading(gradings: Sequence[Grading]) -> Grading:
-    """Mean probabilities of several networks."""
-    heads = zip(*((grading.now, grading.future, grading.rise) for grading in gradings), strict=True)
-    return Grading(*(torch.stack(head).mean(dim=0) for head in heads))
+    """Mean probabilities of several networks on the same pictures."""
+    return Grading(*(torch.stack(head).mean(dim=0) for head in _heads(gradings)))
+
+
+def concatenate(gradings: Sequence[Grading]) -> Grading:
+    """The gradings of one lot of pictures after another."""
+    return Grading(*(torch.cat(head) for head in _heads(gradings)))
+
+
+def _heads(gradings: Sequence[Grading]) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*((grading.now, grading.future, grading.rise) for grading in gradings), strict=True)
 
 
 def resize(x: Tensor, resolution: int) -> Tensor:
