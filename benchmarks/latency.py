@@ -4,8 +4,8 @@
 
 Times are milliseconds a knee, medians of interleaved repetitions in one process. With one thread it is the processor
 time, which is the wall time of a core to oneself, so that a busy machine matters less; with more threads it is the wall
-time. The projection is run for 20 steps and scaled to 1,000; knees are made by the model's own generator. `predict` is the
-whole of `predict_batch` with four horizons.
+time. The projection is run for 20 steps and scaled to 1,000; knees are made by the model's own generator. `predict` is
+the whole of `predict_batch` with four horizons.
 """
 
 from __future__ import annotations
