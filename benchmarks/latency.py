@@ -1,11 +1,12 @@
-"""How long does a prediction take, stage by stage and by engine, beside the paper's 1,000-step projection?
+"""How long does a prediction take, by stage and engine, and how far do the engines' answers lie apart?
 
     python benchmarks/latency.py [--model default] [--knees 8] [--threads 1 2] [--engines torch openvino ...]
 
-Times are milliseconds a knee, medians of interleaved repetitions in one process. With one thread it is the processor
-time, which is the wall time of a core to oneself, so that a busy machine matters less; with more threads it is the wall
-time. The projection is run for 20 steps and scaled to 1,000; knees are made by the model's own generator. `predict` is
-the whole of `predict_batch` with four horizons.
+The paper's 1,000-step projection, run for 20 steps and scaled, is there for comparison. Times are milliseconds a knee,
+medians of interleaved repetitions in one process. With one thread it is the processor time, which is the wall time of a
+core to oneself, so that a busy machine matters less; with more threads it is the wall time. Knees are made by the
+model's own generator. `predict` is the whole of `predict_batch` with four horizons. Differences are the largest (and the
+mean) over the knees: of follow-ups in [0, 1], of grade probabilities now and later, of risks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 
 from progression.engine import ENGINES
@@ -97,6 +99,27 @@ def milliseconds(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def differences(predictors: dict[str, Predictor], knees: list[Radiograph]) -> dict[str, str]:
+    """How far each engine's predictions are from the first one's."""
+
+    def answers(predictor: Predictor) -> list[np.ndarray]:
+        found = predictor.predict_batch(knees, horizon_months=HORIZONS)
+        horizons = [h for p in found for h in p.horizons]
+        grades = [p.kl_now for p in found] + [h.kl_future for h in horizons]
+        risks = [(h.risk_fast, h.risk_any) for h in horizons]
+        return [np.asarray(values) for values in ([h.image for h in horizons], grades, risks)]
+
+    first, *others = predictors
+    expected, lines = answers(predictors[first]), {}
+    for engine in others:
+        apart = [np.abs(a - b) for a, b in zip(answers(predictors[engine]), expected, strict=True)]
+        names = ("follow-ups", "grade probabilities", "risks")
+        lines[engine] = ", ".join(
+            f"{n} {d.max():.1e} ({d.mean():.1e})" for n, d in zip(names, apart, strict=True)
+        )
+    return lines
+
+
 def main() -> None:
     installed = [e for e in ENGINES[1:] if e == "torch" or find_spec("openvino")]
     parser = argparse.ArgumentParser(
@@ -128,6 +151,8 @@ def main() -> None:
         if (PROJECT, "torch") in found:
             ratios = {e: found[PROJECT, "torch"] / found[ALONE, e] for e in columns}
             print("  projection / predict: " + ", ".join(f"{e} {ratio:.0f}" for e, ratio in ratios.items()))
+    for engine, line in differences(predictors, knees).items():
+        print(f"{engine} from {next(iter(predictors))}: {line}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from progression.stylegan2 import Generator
 
 ENGINES = ("auto", "torch", "openvino", "openvino-half")
 CPU_BATCH = 4
-"""Pictures that torch takes at once on a CPU: with many more it takes twice the time, as activations leave the caches."""
+"""Pictures that torch takes at once on a CPU: many more take twice as long each, as activations leave the caches."""
 
 
 @dataclass(frozen=True)
