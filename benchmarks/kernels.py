@@ -159,10 +159,9 @@ def forms(network: SynthesisNetwork, *, compiled: bool) -> dict[str, Form]:
 def openvino_forms(network: SynthesisNetwork) -> dict[str, Form]:
     if not find_spec("openvino"):
         return {}
-    import openvino as ov
-
     from progression.engine.graphs import synthesis_graph
     from progression.engine.openvino import Compiled
+    from progression.engine.runtime import ov
 
     core, graph = ov.Core(), synthesis_graph(network)
     return {f"openvino, {f.precision}": f for f in (Compiled(core, graph, half=h) for h in (False, True))}

@@ -5,8 +5,8 @@
 The paper's 1,000-step projection, run for 20 steps and scaled, is there for comparison. Times are milliseconds a knee,
 medians of interleaved repetitions in one process. With one thread it is the processor time, which is the wall time of a
 core to oneself, so that a busy machine matters less; with more threads it is the wall time. Knees are made by the
-model's own generator. `predict` is the whole of `predict_batch` with four horizons. Differences are the largest (and the
-mean) over the knees: of follow-ups in [0, 1], of grade probabilities now and later, of risks.
+model's own generator. `predict` is the whole of `predict_batch` with four horizons. Differences are the largest (and
+the mean) over the knees: of follow-ups in [0, 1], of grade probabilities now and later, of risks.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from .models import RESOLUTION, write_model
 
 
 def need_openvino() -> None:
-    pytest.importorskip("openvino", reason="needs the extra: pip install 'progression-imaging[fast]'")
+    if importlib.util.find_spec("openvino") is None:  # importing it here would report to its maker
+        pytest.skip("needs the extra: pip install 'progression-imaging[fast]'")
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +156,21 @@ def test_refinement_is_torchs_and_goes_with_any_engine(plain: Predictor, fast: P
     np.testing.assert_allclose(b.reconstruction, a.reconstruction, atol=2 * tolerance(fast))
 
 
+def test_openvino_reports_to_nobody() -> None:
+    need_openvino()
+    program = """
+import sys
+def refuse(event, arguments):
+    if event.startswith(("socket.", "urllib.", "http.", "subprocess.", "os.fork")):
+        raise SystemExit(f"{event} {arguments}")
+sys.addaudithook(refuse)
+from progression.engine.runtime import op, ov
+print(ov.Core().available_devices)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and "CPU" in done.stdout, done.stderr
+
+
 def test_auto_is_openvino_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = importlib.util.find_spec("openvino") is not None
     assert choose("auto", "cpu") == ("openvino" if installed else "torch", torch.device("cpu"))
@@ -171,6 +188,7 @@ def test_engines_are_not_swapped_silently(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UsageError, match="runs on the CPU"):
         choose("openvino", "cuda")
     monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "progression.engine.runtime", raising=False)
     with pytest.raises(DependencyError, match=r"engine openvino needs .*progression-imaging\[fast\]"):
         choose("openvino", "cpu")
 

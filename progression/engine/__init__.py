@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from progression.encoder import Encoder
 from progression.engine.fold import fold_batch_norms
-from progression.errors import UsageError, import_extra
+from progression.errors import UsageError
 from progression.risk.grader import Grader, Grading, concatenate
 from progression.stylegan2 import Generator
 
@@ -86,7 +87,7 @@ def choose(engine: str, device: str) -> tuple[str, torch.device]:
     if device == "cuda":
         raise UsageError(f"engine {engine} runs on the CPU: pass --device cpu, or --engine torch")
     choose_device(device)
-    import_extra("openvino", feature=f"engine {engine}", extra="fast")
+    import_module("progression.engine.runtime")
     return engine, torch.device("cpu")
 
 

@@ -12,11 +12,10 @@ import math
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as op
 from torch import Tensor
 
 from progression.encoder import MAP_SIDE, Encoder
+from progression.engine.runtime import op, ov
 from progression.risk.efficientnet import EfficientNet
 from progression.stylegan2.generator import SynthesisLayer, SynthesisNetwork, ToImage
 from progression.stylegan2.ops import LEAKY_GAIN, LEAKY_SLOPE, FullyConnected

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import torch
 from torch import Tensor
 
 from progression.encoder import Encoder
 from progression.engine import Engine
 from progression.engine.graphs import efficientnet_graph, encoder_graph, synthesis_graph
+from progression.engine.runtime import ov
 from progression.risk.grader import Grader, Grading, as_grading, mean_grading, resize
 from progression.stylegan2 import Generator
 
