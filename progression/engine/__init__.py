@@ -6,8 +6,8 @@
 | `openvino` | the extra `fast`, a CPU | follow-ups 2e-6 in [0, 1], grade probabilities 3e-6, risks 1e-6 |
 | `openvino-half` | the same; float16 or bfloat16 where the CPU has it | 0.016, 0.044 (mean 0.005), 0.011 (bfloat16) |
 
-Differences: model `default`, `python benchmarks/latency.py --knees 48`. With OpenVINO a knee's numbers are the same to the
-bit in any batch; with torch they move by rounding (1e-5).
+Differences: model `default`, `python benchmarks/latency.py --knees 48`. With OpenVINO a knee's numbers are the same in
+any batch, to the bit; with torch they move by rounding (1e-5).
 
 `auto` is `openvino` on a CPU where it is installed, else `torch`. Half precision is never chosen unasked, so that a
 knee's numbers do not hang on the processor. Gradients (refinement, projection, training) are torch's in every case.
