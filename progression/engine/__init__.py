@@ -98,7 +98,7 @@ def load_engine(name: str, *, generator: Generator, encoder: Encoder, grader: Gr
     """The engine of a name that `choose` gave, for networks in evaluation mode on its device.
 
     Folds the batch norms of `encoder` and `grader` in place. OpenVINO takes as many threads as torch has now, compiles
-    in about a second, and keeps its own copy of the weights.
+    in under a second, and keeps its own copy of the weights.
     """
     for network in (encoder, grader):
         fold_batch_norms(network)
