@@ -26,7 +26,10 @@ Images = Annotated[
     typer.Option("--images", help="Folder that images are relative to; default: the table's own."),
 ]
 Split = Annotated[str | None, typer.Option("--split", help="Split of the table to train on; default: all.")]
-Preset = Annotated[str, typer.Option("--preset", help="cpu, or gpu for one large GPU; gan also has cpu-64.")]
+Preset = Annotated[
+    str,
+    typer.Option("--preset", help="cpu, or gpu for one large GPU; gan also has cpu-64, joint cpu-sharpen."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of every random draw.")]
 Model = Annotated[str, typer.Option("--model", help="Model folder or name to train for.")]
@@ -72,7 +75,7 @@ def gan(
         typer.echo(config)
         return
     from progression.data.visits import read_visits
-    from progression.predict import choose_device
+    from progression.engine import choose_device
     from progression.train.distributed import joined
 
     with joined(choose_device(device)) as chosen:
@@ -130,7 +133,7 @@ def joint(
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.engine import choose_device
     from progression.train.distributed import joined
     from progression.weights import load_model
 
@@ -198,7 +201,7 @@ def encoder(
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.engine import choose_device
     from progression.risk.grader import Grader
     from progression.weights import load_model
 
@@ -247,7 +250,7 @@ def grader(
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.engine import choose_device
     from progression.weights import save_part
 
     chosen = choose_device(device)

@@ -52,7 +52,7 @@ class Subjects:
     table : visits table
     images : folder that the table's pictures are relative to; None is the table's own
     split : of the table
-    device : as `progression.predict.choose_device` gives it
+    device : as `progression.engine.choose_device` gives it
     limit : at most so many knees, drawn with a fixed seed; 0 for all
     """
 
