@@ -35,7 +35,7 @@ CHECKPOINT = "joint.pt"
 
 PRESETS = {
     "cpu": JointConfig(),
-    # Goes on from a model that "cpu" made, whose reconstructions are too smooth: more weight on the judge than on pixels.
+    # Goes on from a model that "cpu" made, whose reconstructions are too smooth: the judge weighs more against pixels.
     "cpu-sharpen": JointConfig(
         kimg=28,
         synthesis_rate=1e-3,
