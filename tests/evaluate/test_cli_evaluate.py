@@ -72,7 +72,11 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     def lpips(network: str, device: torch.device) -> Distance:
         return lambda a, b: (a - b).square().mean(dim=(1, 2, 3))
 
+    def blocks(device: torch.device) -> Extractor:
+        return Extractor("blocks", lambda x: torch.nn.functional.max_pool2d(x, 8).flatten(1))
+
     monkeypatch.setattr(running, "imagenet_features", features)
+    monkeypatch.setattr(running, "vgg_features", blocks)
     monkeypatch.setattr(running, "load_lpips", lpips)
 
 
@@ -85,7 +89,7 @@ def test_generator(model: Path, table: Path, tmp_path: Path, capsys: pytest.Capt
     command = ["evaluate", "generator", "--model", str(model), "--table", str(table), "--out", str(tmp_path)]
     assert run([*command, *options]) == 0
     report = report_of(tmp_path, "generator")
-    assert set(report["features"]) == {"cells", "grader of tiny (1 networks)"}
+    assert set(report["features"]) == {"cells", "blocks", "grader of tiny (1 networks)"}
     assert report["held_out"] == report["train"] == 12 and report["model"] == "tiny"
     assert str(tmp_path.parent) not in json.dumps(report)
     said = capsys.readouterr()
