@@ -2,26 +2,28 @@
 
 | symbol | meaning | shape |
 |---|---|---|
-| w_0 | refined code of the baseline film | (N, L, D) |
+| w_0 | the encoder's code of the baseline film, also the search key | (N, D) |
 | offset | what a method adds to w_0 at each horizon | (N, H, D) |
 | distance | between a prediction and a truth, in one metric | (N, H) |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
+from scipy.stats import ttest_rel, wilcoxon
 from torch import Tensor
 
 from progression.data.phantom import VISIT_MONTHS
 from progression.errors import DependencyError
 from progression.latent.bank import TrajectoryBank
+from progression.latent.expected import STEPS, StepEffects, step_chances
 from progression.latent.extrapolate import offset
 from progression.latent.part import from_bytes
 from progression.latent.transport import GradeTransport
@@ -34,7 +36,7 @@ from progression.stylegan2 import Generator
 
 HORIZONS = (24.0, 48.0, 96.0)
 KINDS = ("imaged", "graded")
-NEIGHBOURS = (1, 5, 25)
+NEIGHBOURS = (1, 5, 25, 100)
 SCALES = (0.25, 0.5, 0.75, 1.0)
 _BATCH = 50
 _DRAWS = 2000
@@ -52,8 +54,8 @@ class Films:
     Attributes
     ----------
     subject : (N,) number of the phantom
-    images : (N, F, R, R) uint8; training subjects: one a visit; others: baseline, then (if any) the truths "film"
-        and "same" at each of `HORIZONS`
+    images : (N, F, R, R) uint8; training subjects: one a visit filmed; others: baseline, then (if any) the truths
+        "film" and "same" at each of `HORIZONS`
     grade, severity : (N, 7) at all visits
     rate, visible : (N,) hidden truth: severity's rate, and what the baseline film shows of it
     """
@@ -76,15 +78,6 @@ class Films:
 
 
 @dataclass(frozen=True)
-class Codes:
-    """Search keys `key` (N, F, D) of all films, which are the encoder's; refined codes `ws` (N, 1 or 3, L, D) of the
-    baseline and (where there are truths) of "film" and "same" at the last horizon."""
-
-    ws: Tensor
-    key: Tensor
-
-
-@dataclass(frozen=True)
 class Models:
     """What was trained and built."""
 
@@ -93,8 +86,19 @@ class Models:
     risk: RiskModel
     banks: Mapping[str, TrajectoryBank]
 
-    def render(self, ws: Tensor) -> Tensor:
-        """Pictures of codes (N, L, D), (N, 1, R, R) in [-1, 1]."""
+    @cached_property
+    def steps(self) -> dict[str, StepEffects]:
+        """What each bank says of how a step of the grade looks."""
+        return {kind: StepEffects.fit(bank) for kind, bank in self.banks.items()}
+
+    @cached_property
+    def unseen(self) -> Grader:
+        """The grader's networks that the generator was not trained with."""
+        return Grader(self.grader.members[1:], input_resolution=self.grader.input_resolution)
+
+    def render(self, w: Tensor) -> Tensor:
+        """Pictures of codes (N, D), the same in all layers, (N, 1, R, R) in [-1, 1]."""
+        ws = w[:, None].expand(-1, self.generator.num_ws, -1)
         parts = [self.generator.synthesis(part, noise_mode="const") for part in ws.split(_BATCH)]
         return torch.cat(parts).clamp(-1, 1)
 
@@ -112,17 +116,16 @@ class Models:
 # ---- quality of the parts ----------------------------------------------------------------------------------------
 
 
-def grading_quality(
-    models: Models, films: Mapping[str, Films], codes: Mapping[str, Codes]
-) -> dict[str, dict[str, float]]:
-    """Accuracy and quadratic kappa on baseline films not trained on, and on their reconstructions."""
-    x = torch.cat([from_bytes(films[split].images[:, 0]) for split in ("test", "more")])
-    read = torch.cat([films[split].grade[:, 0] for split in ("test", "more")]).numpy()
-    rendered = models.render(torch.cat([codes[split].ws[:, 0] for split in ("test", "more")]))
+def grading_quality(models: Models, images: Tensor, read: Tensor, w0: Tensor) -> dict[str, dict[str, float]]:
+    """Accuracy and quadratic kappa on films not trained on, and on their reconstructions."""
     found = {}
-    for name, pictures in (("films", x), ("reconstructions", rendered)):
+    for name, pictures in (("films", from_bytes(images)), ("reconstructions", models.render(w0))):
         now = models.grading(pictures).now.argmax(dim=1).numpy()
-        found[name] = {"accuracy": accuracy(read, now), "quadratic_kappa": quadratic_kappa(read, now)}
+        scores = {
+            "accuracy": accuracy(read.numpy(), now),
+            "quadratic_kappa": quadratic_kappa(read.numpy(), now),
+        }
+        found[name] = scores
     return found
 
 
@@ -143,18 +146,18 @@ def bank_offset(bank: TrajectoryBank, key: Tensor, *, k: int) -> Tensor:
     return offset(*bank.trajectories(bank.search(key, k=k)), HORIZONS)
 
 
-def choose(models: Models, films: Films, codes: Codes) -> dict[str, dict[str, float]]:
-    """For each bank the k and the scale with the least mean grader distance at 96 months."""
-    w0, key = codes.ws[:, 0], codes.key[:, 0]
-    truth = models.grader.features(from_bytes(films.images[:, len(HORIZONS)]))
-    carried = max(float((models.grader.features(models.render(w0)) - truth).norm(dim=1).mean()), 1e-12)
+def choose(models: Models, films: Films, key: Tensor) -> dict[str, dict[str, float]]:
+    """For each bank the k and the scale with the least mean distance to the film at 96 months."""
+    w0 = key[:, 0]
+    truth = models.unseen.features(from_bytes(films.images[:, len(HORIZONS)]))
+    carried = max(float((models.unseen.features(models.render(w0)) - truth).norm(dim=1).mean()), 1e-12)
     found = {}
     for kind, bank in models.banks.items():
         tried = []
         for k in _at_most(NEIGHBOURS, len(bank)):
-            change = bank_offset(bank, key, k=k)[:, -1, None, :]
+            change = bank_offset(bank, w0, k=k)[:, -1]
             for scale in SCALES:
-                features = models.grader.features(models.render(w0 + scale * change))
+                features = models.unseen.features(models.render(w0 + scale * change))
                 tried.append((float((features - truth).norm(dim=1).mean()) / carried - 1, k, scale))
         best = min(tried)
         found[kind] = {"k": best[1], "scale": best[2], "relative": best[0]}
@@ -162,37 +165,47 @@ def choose(models: Models, films: Films, codes: Codes) -> dict[str, dict[str, fl
 
 
 def all_offsets(
-    models: Models, films: Films, codes: Codes, chosen: Mapping[str, Mapping[str, float]]
+    models: Models, films: Films, codes: Tensor, chosen: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Tensor]:
     """Every method's offsets."""
-    key, found = codes.key[:, 0], {}
+    key, grade, found = codes[:, 0], films.grade, {}
+    grading = models.grading(from_bytes(films.images[:, 0]))
+    chances = {
+        name: step_chances(
+            models.risk.grade_now(grading, read), models.risk.predict(grading, HORIZONS, grade=read).future
+        )
+        for name, read in (("joint", None), ("joint, read grade", grade[:, 0]))
+    }
+    order = torch.arange(STEPS)
+    made = torch.stack(
+        [(grade[:, :1] <= order) & (order < grade[:, visit, None]) for visit in VISITS], dim=1
+    ).float()
     for kind, bank in models.banks.items():
-        for k in _at_most((1, 5), len(bank)):
+        for k in _at_most((5,), len(bank)):
             found[f"{kind}, k = {k}"] = bank_offset(bank, key, k=k)
-        best = chosen[kind]
+        best, steps = chosen[kind], models.steps[kind]
         found[f"{kind}, chosen"] = best["scale"] * bank_offset(bank, key, k=int(best["k"]))
         mean = offset(bank.displacement[None], bank.interval_months[None], HORIZONS)
         found[f"{kind}, mean"] = mean.expand(len(key), -1, -1)
-    transport, now = models.transport(), films.grade[:, 0]
-    grading = models.grading(from_bytes(films.images[:, 0]))
-    for name, read in (("picture", None), ("picture and read grade", now)):
-        start, future = (
-            models.risk.grade_now(grading, read),
-            models.risk.predict(grading, HORIZONS, grade=read).future,
-        )
-        found[f"expected grades, {name}"] = transport.expected_displacement(key, start, future)
-    told = [transport.displacement(key, now, films.grade[:, visit]) for visit in VISITS]
+        for name, chance in chances.items():
+            found[f"{kind}, {name}"] = steps.displacement_at(key, chance)
+        found[f"{kind}, own grades"] = steps.displacement_at(key, made)
+    years = torch.tensor(HORIZONS)[:, None] / 12
+    found["imaged, joint and drift"] = (
+        found["imaged, joint"] + years * models.steps["imaged"].drift(key)[:, None]
+    )
+    transport = models.transport()
+    told = [transport.displacement(key, grade[:, 0], grade[:, visit]) for visit in VISITS]
     found["own grades"] = torch.stack(told, dim=1)
-    found["true change"] = codes.key[:, 1 + len(HORIZONS) :] - key[:, None]
+    found["true change"] = codes[:, 1 + len(HORIZONS) :] - key[:, None]
     return found
 
 
 def all_metrics(models: Models) -> dict[str, Metric]:
     """Named metrics; LPIPS only where its weights are installed."""
     found: dict[str, Metric] = {
-        "grader": models.grader.features,
-        "pixel": lambda x: x.flatten(1) / x[0].numel() ** 0.5,
-        "grade": lambda x: models.grader(x).expected_grade[:, None],
+        "grader": models.unseen.features,
+        "grader, all networks": models.grader.features,
     }
     try:
         lpips = load_lpips()
@@ -209,17 +222,17 @@ def all_metrics(models: Models) -> dict[str, Metric]:
 
 
 def all_distances(
-    models: Models, films: Films, codes: Codes, offsets: Mapping[str, Tensor]
+    models: Models, films: Films, codes: Tensor, offsets: Mapping[str, Tensor]
 ) -> dict[tuple[str, str, str, str], Floats]:
     """Distances (N, H) by (metric, form, truth, method); method "carried" is the baseline carried forward.
 
-    Form "rendered" is g(ŵ), beside all truths; "added" is x_0 + g(ŵ) − g(w_0), beside the two films.
+    Form "rendered" is g(ŵ); "added" is x_0 + g(ŵ) − g(w_0).
     """
-    n, h = len(codes.ws), len(HORIZONS)
+    n, h = len(codes), len(HORIZONS)
     metrics = all_metrics(models)
     found: dict[tuple[str, str, str, str], Floats] = {}
     for rows in torch.arange(n).split(_BATCH):
-        x0, w0 = from_bytes(films.images[rows, 0]), codes.ws[rows, 0]
+        x0, w0 = from_bytes(films.images[rows, 0]), codes[rows, 0]
         y0 = models.render(w0)
         carried = _embedded(metrics, {"rendered": y0, "added": x0})
         for t in range(h):
@@ -227,17 +240,14 @@ def all_distances(
                 "film": from_bytes(films.images[rows, 1 + t]),
                 "same": from_bytes(films.images[rows, 1 + h + t]),
             }
-            if t == h - 1:
-                pictures["code"] = models.render(codes.ws[rows, 1])
-                pictures["code same"] = models.render(codes.ws[rows, 2])
             truths = _embedded(metrics, pictures)
             predictions = {"carried": carried}
             for method, change in offsets.items():
-                y = models.render(w0 + change[rows, t, None])
+                y = models.render(w0 + change[rows, t])
                 predictions[method] = _embedded(metrics, {"rendered": y, "added": (x0 + y - y0).clamp(-1, 1)})
             for method, forms in predictions.items():
                 for (metric, form), place in forms.items():
-                    for truth in list(pictures)[: 2 if form == "added" else None]:
+                    for truth in pictures:
                         apart = (place - truths[metric, truth]).norm(dim=1)
                         column = found.setdefault((metric, form, truth, method), np.full((n, h), np.nan))
                         column[rows.numpy(), t] = (apart.square() if metric == "LPIPS" else apart).numpy()
@@ -248,7 +258,8 @@ def compare(predicted: Floats, carried: Floats, *, draws: int = _DRAWS, seed: in
     """Paired comparison of distances (N,): negative differences mean that the prediction is nearer.
 
     `relative` is the difference of the means over the mean distance of the carried-forward baseline, with a 95 %
-    bootstrap interval over subjects; `p` is Wilcoxon's signed-rank test, two-sided, pairs without difference dropped.
+    bootstrap interval over subjects; `p_mean` is the paired t-test; `p` is Wilcoxon's signed-rank test, pairs without
+    difference dropped. Both two-sided.
     """
     difference = predicted - carried
     index = np.random.default_rng(seed).integers(len(difference), size=(draws, len(difference)))
@@ -263,8 +274,25 @@ def compare(predicted: Floats, carried: Floats, *, draws: int = _DRAWS, seed: in
         "low": float(low),
         "high": float(high),
         "nearer": float((difference < 0).mean()),
+        "p_mean": float(ttest_rel(predicted, carried).pvalue) if np.ptp(difference) > 0 else 1.0,
         "p": float(wilcoxon(moved).pvalue) if len(moved) else 1.0,
     }
+
+
+def primary(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The eight comparisons that were stated beforehand, with Holm's p over their t-tests (`p_holm`)."""
+    methods = [f"{kind}, {name}" for kind in KINDS for name in ("chosen", "joint")]
+    rows = [
+        dict(row)
+        for row in comparisons
+        if row["metric"] == "grader" and row["truth"] == "film" and row["months"] == HORIZONS[-1]
+        and row["group"] == "all" and row["method"] in methods
+    ]  # fmt: skip
+    highest = 0.0
+    for place, row in enumerate(sorted(rows, key=lambda row: row["p_mean"])):
+        highest = max(highest, min(1.0, (len(rows) - place) * row["p_mean"]))
+        row["p_holm"] = highest
+    return rows
 
 
 def all_comparisons(
@@ -287,7 +315,7 @@ def all_comparisons(
 
 
 def attenuation(
-    models: Models, films: Films, codes: Codes, offsets: Mapping[str, Tensor]
+    models: Models, films: Films, codes: Tensor, offsets: Mapping[str, Tensor]
 ) -> dict[str, dict[str, float]]:
     """Displacements of knees whose grade rises by 96 months beside the true one d ("same" − baseline, in W).
 
@@ -298,15 +326,15 @@ def attenuation(
     rows = torch.from_numpy(films.rises(-1))
     if not bool(rows.any()):
         return {}
-    w0, h = codes.ws[rows, 0], len(HORIZONS)
+    w0, h = codes[rows, 0], len(HORIZONS)
     true = offsets["true change"][rows, -1]
     moves = {name: change[rows, -1] for name, change in offsets.items()}
-    moves["film to film"] = codes.key[rows, h] - codes.key[rows, 0]
+    moves["film to film"] = codes[rows, h] - w0
     before = models.grading(models.render(w0)).expected_grade
     found = {}
     for name, move in moves.items():
         along = (move * true).sum(dim=1)
-        after = models.grading(models.render(w0 + move[:, None])).expected_grade
+        after = models.grading(models.render(w0 + move)).expected_grade
         found[name] = {
             "on_true": float(along.sum() / true.square().sum()),
             "calibration": float(along.sum() / move.square().sum().clamp(min=1e-30)),

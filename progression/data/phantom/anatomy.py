@@ -181,7 +181,7 @@ def sample_anatomy(rng: np.random.Generator, *, signs: Signs = NO_SIGNS, medial:
     # Broad near the joint only, or it would be no more than a large knee.
     femur_broad = 1 + _FLARE * signs.shape * sigmoid((36 - _FEMUR_Z) / 4)
     tibia_broad = 1 + _FLARE * signs.shape * sigmoid((_TIBIA_Z + 20) / 4)
-    dense = tuple(float(np.clip(mean + gain * signs.bone_formation, 0, 1.5)) for mean, gain in _DENSE)
+    narrowed, other = (float(np.clip(mean + gain * signs.bone_formation, 0, 1.5)) for mean, gain in _DENSE)
     size = float(np.clip(rng.normal(0.985, 0.055), 0.85, 1.12))
     flare = rng.normal(1.0, 0.022, size=2)
     femur_low = wobble(_FEMUR_LOW * np.where(np.abs(_FEMUR_X) < 17, notch_depth, 1.0), 0.3)
@@ -213,7 +213,7 @@ def sample_anatomy(rng: np.random.Generator, *, signs: Signs = NO_SIGNS, medial:
             np.clip(0.075 * np.exp(0.40 * signs.bone_formation + normal(0, 0.1)), 0.03, 0.15)
         ),
         texture_coarseness=float(np.clip(np.exp(0.12 * signs.bone_formation + normal(0, 0.06)), 0.6, 1.7)),
-        subchondral_density=dense if medial else dense[::-1],
+        subchondral_density=(narrowed, other) if medial else (other, narrowed),
         plateau_slope_deg=normal(0.0, 1.8),
         dish_mm=(normal(1.0, 0.4, 0.2, 2.0), normal(1.5, 0.5, 0.4, 3.0)),
         scar_mm=(normal(27.0, 2.5), normal(-14.0, 2.0)),
