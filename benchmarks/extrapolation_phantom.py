@@ -73,9 +73,9 @@ FILMED = tuple(VISIT_MONTHS.index(month) for month in (0.0, 48.0, 96.0))
 """Visits of training subjects with a film; their grades are known at all."""
 GRADER_STAGES = (Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 4, 32), Stage(2, 3, 2, 4, 64), Stage(1, 3, 2, 4, 96))
 GAN = GanConfig(
-    resolution=64, total_kimg=28, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
+    resolution=64, total_kimg=16, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
 )
-JOINT = JointConfig(kimg=30, batch=16, shift=4, adversarial=0.3, pyramid=100, pixel=500, maps=1, grade=0.1)
+JOINT = JointConfig(kimg=24, batch=16, shift=4, adversarial=0.3, pyramid=100, pixel=500, maps=1, grade=0.1)
 
 
 @dataclass(frozen=True)
