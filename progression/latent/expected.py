@@ -89,7 +89,7 @@ class StepEffects:
     Attributes
     ----------
     mean, axes : (D,), (D, r) with u = (w - mean) @ axes
-    subject : (N,) whose knees the rows are
+    subject : (N,) whose knees the rows are; without a drift only those that made a step
     design : (N, F) float64, drivers times [1, u]: F = 4 (r + 1), or 5 (r + 1) with a drift
     displacement : (N, D) float64
     penalty : (F,) float64, ridge on each column
@@ -132,13 +132,14 @@ class StepEffects:
         first, last, moved = series[known, 0], last[known], bank.displacement[known]
         drifts = bool(moved[last == first].any())
         c = drivers(first, last, bank.interval_months[known] if drifts else None)
-        x, y = design(c, (bank.w[known] - mean) @ axes).double(), moved.double()
+        say = c.any(dim=1)  # without a drift, knees that stay say nothing
+        x, y = design(c, (bank.w[known] - mean) @ axes)[say].double(), moved[say].double()
         local = x.new_ones(axes.shape[1] + 1)
         local[0] = 0
         columns = local.repeat(c.shape[1])
         tried = [torch.where(columns > 0, strength, HOLD) for strength in shrinkages]
         penalty = min(tried, key=lambda one: leave_one_out_error(x, y, one)) if len(tried) > 1 else tried[0]
-        return cls(mean, axes, bank.subject[known.numpy()], x, y, penalty)
+        return cls(mean, axes, bank.subject[known.numpy()][say.numpy()], x, y, penalty)
 
     @property
     def shrinkage(self) -> float:
