@@ -50,6 +50,7 @@ from progression.types import KL_GRADES
 
 STEPS = KL_GRADES - 1
 COMPONENTS = 32
+_FAR = 4.0  # standard deviations; odd knees do not extrapolate without end
 HOLD = 5.0
 """Ridge on first columns, in knees: what is said of a step that five knees made is half believed."""
 SHRINKAGES = (20.0, 60.0, 200.0, 600.0, 2000.0, 1e6)
@@ -177,7 +178,7 @@ class StepEffects:
         own = [None] * len(w) if subject is None else list(subject)
         held = set(self.subject.tolist())
         without = {name: self._solve(name) for name in set(own) if name and name in held}
-        u = with_one((w - self.mean) @ self.axes)
+        u = with_one(((w - self.mean) @ self.axes).clamp(-_FAR, _FAR))
         return torch.stack(
             [row @ without.get(name or "", self._shared) for row, name in zip(u, own, strict=True)], dim=1
         ).transpose(0, 1)
