@@ -237,11 +237,13 @@ def make_validation(work: Path, plan: Plan) -> None:
     models, films, key = load_models(work), load_films(work, "val"), load_codes(work, "val")
     chosen = measures.choose(models, films, key)
     offsets = measures.all_offsets(models, films, key, chosen)
+    metrics = {"grader": models.unseen.features}
+    distances = measures.all_distances(models, films, key, offsets, metrics=metrics)
     found = {
         "chosen": chosen,
         "shrinkage": {kind: steps.shrinkage for kind, steps in models.steps.items()},
         "grader": measures.grading_quality(models, films.images[:, 0], films.grade[:, 0], key[:, 0]),
-        "comparisons": measures.all_comparisons(measures.all_distances(models, films, key, offsets), films),
+        "comparisons": measures.all_comparisons(distances, films),
         "attenuation": measures.attenuation(models, films, key, offsets),
         "risk": phantom_risks.risks(models, load_films(work, "train"), [films], [key]),
     }
@@ -331,7 +333,8 @@ def measure(work: Path, models: Models) -> dict[str, Any]:
     films = {split: load_films(work, split) for split in ("train", "val", "test", "more")}
     parts, key = [films["test"], films["more"]], [load_codes(work, split) for split in ("test", "more")]
     offsets = measures.all_offsets(models, films["test"], key[0], found["chosen"])
-    distances = measures.all_distances(models, films["test"], key[0], offsets)
+    metrics = measures.all_metrics(models)
+    distances = measures.all_distances(models, films["test"], key[0], offsets, metrics=metrics)
     comparisons = measures.all_comparisons(distances, films["test"])
     images, grade = (torch.cat([getattr(part, name)[:, 0] for part in parts]) for name in ("images", "grade"))
     return {
