@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from phantom_code_risk import CodeRisk
 from scipy.stats import ttest_rel, wilcoxon
 from torch import Tensor
 
@@ -85,6 +86,7 @@ class Models:
     generator: Generator
     grader: Grader
     risk: RiskModel
+    code_risk: CodeRisk
     banks: Mapping[str, TrajectoryBank]
 
     @cached_property
@@ -177,6 +179,7 @@ def all_offsets(
         )
         for name, read in (("joint", None), ("joint, read grade", grade[:, 0]))
     }
+    chances["joint, chances from code too"] = models.code_risk.predict(grading, key, HORIZONS)[2]
     order = torch.arange(STEPS)
     made = torch.stack(
         [(grade[:, :1] <= order) & (order < grade[:, visit, None]) for visit in VISITS], dim=1

@@ -46,6 +46,8 @@ def risks(models: Models, train: Films, parts: Sequence[Films], keys: Sequence[T
     alone = models.risk.predict(grading, HORIZONS)
     read = models.risk.predict(grading, HORIZONS, grade=grade[:, 0])
     chances = step_chances(models.risk.grade_now(grading), alone.future)
+    code_alone = models.code_risk.predict(grading, key, HORIZONS)
+    code_read = models.code_risk.predict(grading, key, HORIZONS, grade=grade[:, 0])
     change: dict[str, Tensor] = {}
     future: dict[str, Tensor] = {}
     for kind, bank in models.banks.items():
@@ -75,6 +77,7 @@ def risks(models: Models, train: Films, parts: Sequence[Films], keys: Sequence[T
                 .float()
                 .mean(dim=1),
                 "multi-state model": getattr(alone, name)[:, t],
+                "multi-state model, and code": code_alone[place][:, t],
             }
             for name_of, p_future in future.items():
                 seen[f"product, {name_of}"] = product_risk(grading.now, p_future)[place][:, t]
@@ -85,6 +88,7 @@ def risks(models: Models, train: Films, parts: Sequence[Films], keys: Sequence[T
                 "image and read grade": {
                     "read grade alone": rates[grade[:, 0]],
                     "multi-state model": getattr(read, name)[:, t],
+                    "multi-state model, and code": code_read[place][:, t],
                 },
                 "ceiling": {
                     "all that the simulator shows": _ceiling(*signs, y_train, severity[:, 0], visible)
