@@ -31,6 +31,9 @@ Stated before the first film of this cohort (seed 2) was encoded; earlier runs, 
   `true change` (the displacement between the encoder's codes of "same" and of the baseline).
 - Stage "validation" measures on validation subjects only, to find what is broken before test subjects are measured.
 
+Stated after the 320 had been measured and before a follow-up film of the other 1,100 test subjects was computed, nothing
+else changed: the eight primary comparisons again, on those 1,100 ("confirmation").
+
 Prints tables of Markdown and writes DIR/result.json. `docs/phantom.md` holds the results of the published run.
 """
 
@@ -58,7 +61,7 @@ from progression.data.phantom import VISIT_MONTHS, PhantomKnee, sample_knee
 from progression.files import atomic_write
 from progression.image import to_model
 from progression.latent.bank import TrajectoryBank, build_graded, build_imaged
-from progression.latent.part import EncoderPart, encode_keys, load_generator
+from progression.latent.part import EncoderPart, encode_keys, from_bytes, load_generator
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader, Grading
 from progression.risk.model import RiskModel
@@ -260,6 +263,7 @@ STAGES: dict[str, Callable[[Path, Plan], None]] = {
     "banks": make_banks,
     "codes": make_codes,
     "validation": make_validation,
+    "confirmation": make_confirmation,
 }
 
 
@@ -330,6 +334,35 @@ def _baselines(films: Films) -> Knees:
     )
 
 
+def make_later_films(work: Path, plan: Plan) -> None:
+    """The last visit's films of the test subjects whose baseline alone was filmed."""
+    for path in sorted((work / "films").glob("more-*.pt")):
+        out = work / "later" / path.name
+        if not out.exists():
+            subjects = load_checkpoint(path)["subject"].tolist()
+            knees = [sample_knee(index, seed=plan.seed) for index in subjects]
+            last = [(len(VISIT_MONTHS) - 1, None)]
+            save_checkpoint(out, {"images": _filmed(subjects, knees, last, plan).images[:, 0]})
+
+
+@torch.no_grad()
+def make_confirmation(work: Path, plan: Plan) -> None:
+    """The primary comparisons on the test subjects whose baseline alone was filmed before."""
+    path = work / "confirmation.json"
+    if path.exists():
+        return
+    make_later_films(work, plan)
+    later = torch.cat([load_checkpoint(part)["images"] for part in sorted((work / "later").glob("*.pt"))])
+    films, key = load_films(work, "more"), load_codes(work, "more")[:, 0]
+    chosen = json.loads((work / "validation.json").read_text())["chosen"]
+    models = load_models(work)
+    grading = models.grading(from_bytes(films.images[:, 0]))
+    offsets = measures.primary_offsets(models, grading, key, chosen)
+    found = measures.confirmation(models, films, later, key, offsets)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1))
+
+
 @torch.no_grad()
 def measure(work: Path, models: Models) -> dict[str, Any]:
     """Everything on test subjects, for JSON."""
@@ -348,6 +381,7 @@ def measure(work: Path, models: Models) -> dict[str, Any]:
         "chosen": found["chosen"],
         "shrinkage": found["shrinkage"],
         "primary": measures.primary(comparisons),
+        "confirmation": json.loads((work / "confirmation.json").read_text()),
         "comparisons": comparisons,
         "attenuation": measures.attenuation(models, films["test"], key[0], offsets),
         "risk": phantom_risks.risks(models, films["train"], parts, key),

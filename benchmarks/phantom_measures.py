@@ -167,19 +167,32 @@ def choose(models: Models, films: Films, key: Tensor) -> dict[str, dict[str, flo
     return found
 
 
+def primary_offsets(
+    models: Models, grading: Grading, key: Tensor, chosen: Mapping[str, Mapping[str, float]]
+) -> dict[str, Tensor]:
+    """Offsets of the methods that were stated as primary."""
+    risk = models.risk
+    chances = step_chances(risk.grade_now(grading), risk.predict(grading, HORIZONS).future)
+    found = {}
+    for kind, bank in models.banks.items():
+        best = chosen[kind]
+        found[f"{kind}, chosen"] = best["scale"] * bank_offset(bank, key, k=int(best["k"]))
+        found[f"{kind}, joint"] = models.steps[kind].displacement_at(key, chances)
+    return found
+
+
 def all_offsets(
     models: Models, films: Films, codes: Tensor, chosen: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Tensor]:
     """Every method's offsets."""
-    key, grade, found = codes[:, 0], films.grade, {}
+    key, grade = codes[:, 0], films.grade
     grading = models.grading(from_bytes(films.images[:, 0]))
+    found = primary_offsets(models, grading, key, chosen)
+    read = models.risk.predict(grading, HORIZONS, grade=grade[:, 0]).future
     chances = {
-        name: step_chances(
-            models.risk.grade_now(grading, read), models.risk.predict(grading, HORIZONS, grade=read).future
-        )
-        for name, read in (("joint", None), ("joint, read grade", grade[:, 0]))
+        "joint, read grade": step_chances(models.risk.grade_now(grading, grade[:, 0]), read),
+        "joint, chances from code too": models.code_risk.predict(grading, key, HORIZONS)[2],
     }
-    chances["joint, chances from code too"] = models.code_risk.predict(grading, key, HORIZONS)[2]
     order = torch.arange(STEPS)
     made = torch.stack(
         [(grade[:, :1] <= order) & (order < grade[:, visit, None]) for visit in VISITS], dim=1
@@ -187,8 +200,7 @@ def all_offsets(
     for kind, bank in models.banks.items():
         for k in _at_most((5,), len(bank)):
             found[f"{kind}, k = {k}"] = bank_offset(bank, key, k=k)
-        best, steps = chosen[kind], models.steps[kind]
-        found[f"{kind}, chosen"] = best["scale"] * bank_offset(bank, key, k=int(best["k"]))
+        steps = models.steps[kind]
         mean = offset(bank.displacement[None], bank.interval_months[None], HORIZONS)
         found[f"{kind}, mean"] = mean.expand(len(key), -1, -1)
         for name, chance in chances.items():
@@ -285,6 +297,29 @@ def compare(predicted: Floats, carried: Floats, *, draws: int = _DRAWS, seed: in
         "p_mean": float(ttest_rel(predicted, carried).pvalue) if np.ptp(difference) > 0 else 1.0,
         "p": float(wilcoxon(moved).pvalue) if len(moved) else 1.0,
     }
+
+
+def confirmation(
+    models: Models, films: Films, later: Tensor, key: Tensor, offsets: Mapping[str, Tensor]
+) -> list[dict[str, Any]]:
+    """The primary comparisons on subjects with a baseline film and one at the last horizon, `later` (N, R, R)."""
+    eyes, apart = models.unseen.features, dict[tuple[str, str], list[Tensor]]()
+    for rows in torch.arange(len(key)).split(_BATCH):
+        x0, w0 = from_bytes(films.images[rows, 0]), key[rows]
+        y0, truth = models.render(w0), eyes(from_bytes(later[rows]))
+        shown = {"carried": y0} | {
+            name: models.render(w0 + change[rows, -1]) for name, change in offsets.items()
+        }
+        for name, y in shown.items():
+            for form, picture in (("rendered", y), ("added", (x0 + y - y0).clamp(-1, 1))):
+                apart.setdefault((form, name), []).append((eyes(picture) - truth).norm(dim=1))
+    distance = {head: torch.cat(parts).double().numpy() for head, parts in apart.items()}
+    head = {"metric": "grader", "truth": "film", "months": HORIZONS[-1], "group": "all"}
+    return primary([
+        head | {"method": name, "form": form} | compare(values, distance[form, "carried"])
+        for (form, name), values in distance.items()
+        if name != "carried"
+    ])  # fmt: skip
 
 
 def primary(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

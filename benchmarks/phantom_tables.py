@@ -22,6 +22,8 @@ def tables(result: Mapping[str, Any]) -> str:
             f"SSIM {result['reconstruction']['ssim']:.3f}. Chosen on validation subjects: {chosen}. "
             f"Ridge of the steps, knees: {result['shrinkage']}",
             primary_table(result["primary"]),
+            f"The same on {result['confirmation'][0]['subjects']} other test subjects:",
+            primary_table(result["confirmation"]),
             *(
                 distance_table(result, months=months, group=group)
                 for months in sorted({row["months"] for row in rows}, reverse=True)

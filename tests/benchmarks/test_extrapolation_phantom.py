@@ -99,6 +99,7 @@ def test_whole_run_and_resume(benchmark: ModuleType, tmp_path: Path) -> None:
         (f"{kind}, {name}", form)
         for kind in ("imaged", "graded") for name in ("chosen", "joint") for form in ("rendered", "added")
     }  # fmt: skip
+    assert {row["subjects"] for row in result["confirmation"]} == {2}
     methods = {row["method"] for row in result["comparisons"]}
     assert {"imaged, k = 5", "graded, joint, read grade", "own grades", "true change"} <= methods
     assert {row["truth"] for row in result["comparisons"] if row["form"] == "added"} == {"film", "same"}
@@ -106,6 +107,6 @@ def test_whole_run_and_resume(benchmark: ModuleType, tmp_path: Path) -> None:
     assert (true["on_true"], true["calibration"]) == (pytest.approx(1, abs=1e-4), pytest.approx(1, abs=1e-4))
     assert "96 months, all" in benchmark.tables(result)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
-    trained = [stage for stage in benchmark.STAGES if stage != "validation"]
+    trained = [stage for stage in benchmark.STAGES if stage != "confirmation"]
     assert benchmark.run(tmp_path, plan, stages=trained) == {}
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")} == before
