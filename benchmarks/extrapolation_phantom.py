@@ -31,8 +31,8 @@ Stated before the first film of this cohort (seed 2) was encoded; earlier runs, 
   `true change` (the displacement between the encoder's codes of "same" and of the baseline).
 - Stage "validation" measures on validation subjects only, to find what is broken before test subjects are measured.
 
-Stated after the 320 had been measured and before a follow-up film of the other 1,100 test subjects was computed, nothing
-else changed: the eight primary comparisons again, on those 1,100 ("confirmation").
+Stated after the 320 had been measured and before a follow-up film of the other 1,100 test subjects was computed,
+nothing else changed: the eight primary comparisons again, on those 1,100 ("confirmation").
 
 Prints tables of Markdown and writes DIR/result.json. `docs/phantom.md` holds the results of the published run.
 """
@@ -255,6 +255,35 @@ def make_validation(work: Path, plan: Plan) -> None:
     print(distance_table(found, months=96.0, group="all"))
 
 
+def make_later_films(work: Path, plan: Plan) -> None:
+    """The last visit's films of the test subjects whose baseline alone was filmed."""
+    for path in sorted((work / "films").glob("more-*.pt")):
+        out = work / "later" / path.name
+        if not out.exists():
+            subjects = load_checkpoint(path)["subject"].tolist()
+            knees = [sample_knee(index, seed=plan.seed) for index in subjects]
+            last = [(len(VISIT_MONTHS) - 1, None)]
+            save_checkpoint(out, {"images": _filmed(subjects, knees, last, plan).images[:, 0]})
+
+
+@torch.no_grad()
+def make_confirmation(work: Path, plan: Plan) -> None:
+    """The primary comparisons on the test subjects whose baseline alone was filmed before."""
+    path = work / "confirmation.json"
+    if path.exists():
+        return
+    make_later_films(work, plan)
+    later = torch.cat([load_checkpoint(part)["images"] for part in sorted((work / "later").glob("*.pt"))])
+    films, key = load_films(work, "more"), load_codes(work, "more")[:, 0]
+    chosen = json.loads((work / "validation.json").read_text())["chosen"]
+    models = load_models(work)
+    grading = models.grading(from_bytes(films.images[:, 0]))
+    offsets = measures.primary_offsets(models, grading, key, chosen)
+    found = measures.confirmation(models, films, later, key, offsets)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1))
+
+
 STAGES: dict[str, Callable[[Path, Plan], None]] = {
     "films": make_films,
     "grader": make_grader,
@@ -332,35 +361,6 @@ def _baselines(films: Films) -> Knees:
         grade_series=films.grade.numpy(),
         series_months=np.array(VISIT_MONTHS),
     )
-
-
-def make_later_films(work: Path, plan: Plan) -> None:
-    """The last visit's films of the test subjects whose baseline alone was filmed."""
-    for path in sorted((work / "films").glob("more-*.pt")):
-        out = work / "later" / path.name
-        if not out.exists():
-            subjects = load_checkpoint(path)["subject"].tolist()
-            knees = [sample_knee(index, seed=plan.seed) for index in subjects]
-            last = [(len(VISIT_MONTHS) - 1, None)]
-            save_checkpoint(out, {"images": _filmed(subjects, knees, last, plan).images[:, 0]})
-
-
-@torch.no_grad()
-def make_confirmation(work: Path, plan: Plan) -> None:
-    """The primary comparisons on the test subjects whose baseline alone was filmed before."""
-    path = work / "confirmation.json"
-    if path.exists():
-        return
-    make_later_films(work, plan)
-    later = torch.cat([load_checkpoint(part)["images"] for part in sorted((work / "later").glob("*.pt"))])
-    films, key = load_films(work, "more"), load_codes(work, "more")[:, 0]
-    chosen = json.loads((work / "validation.json").read_text())["chosen"]
-    models = load_models(work)
-    grading = models.grading(from_bytes(films.images[:, 0]))
-    offsets = measures.primary_offsets(models, grading, key, chosen)
-    found = measures.confirmation(models, films, later, key, offsets)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=1))
 
 
 @torch.no_grad()
