@@ -52,14 +52,13 @@ import phantom_measures as measures
 import phantom_risks
 import torch
 from phantom_code_risk import PENALTY, CodeRisk
-from phantom_measures import Films, Models
+from phantom_films import FILMED, HORIZONS, Films, baselines, every_visit, take_films
+from phantom_measures import Models
 from phantom_tables import distance_table, tables
 from torch import Tensor
 
-from progression.data.dataset import Knees
-from progression.data.phantom import VISIT_MONTHS, PhantomKnee, sample_knee
+from progression.data.phantom import VISIT_MONTHS, sample_knee
 from progression.files import atomic_write
-from progression.image import to_model
 from progression.latent.bank import TrajectoryBank, build_graded, build_imaged
 from progression.latent.part import EncoderPart, encode_keys, from_bytes, load_generator
 from progression.risk.efficientnet import EfficientNet, Stage
@@ -74,8 +73,6 @@ from progression.train.risk import RiskConfig, load_out_of_fold, rows_of, train_
 from progression.weights import load_model, save_part
 
 CHUNK = 100
-FILMED = tuple(VISIT_MONTHS.index(month) for month in (0.0, 48.0, 96.0))
-"""Visits of training subjects with a film; their grades are known at all."""
 GRADER_STAGES = (Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 4, 32), Stage(2, 3, 2, 4, 64), Stage(1, 3, 2, 4, 96))
 GAN = GanConfig(
     resolution=64, total_kimg=16, channel_base=1024, channel_max=64, r1_gamma=0.2, path_interval=0
@@ -116,39 +113,19 @@ def make_films(work: Path, plan: Plan) -> None:
         if len(found[split]) < wanted[split]:
             found[split].append(index)
         index += 1
-    visits = [VISIT_MONTHS.index(month) for month in measures.HORIZONS]
-    follow_up = [(visit, None) for visit in visits] + [(0, month) for month in measures.HORIZONS]
+    visits = [VISIT_MONTHS.index(month) for month in HORIZONS]
+    follow_up = [(visit, None) for visit in visits] + [(0, month) for month in HORIZONS]
     films = {"train": [(visit, None) for visit in FILMED], "more": [(0, None)]}
     for split, subjects in found.items():
         for number, start in enumerate(range(0, len(subjects), CHUNK)):
             path = work / "films" / f"{split}-{number:03d}.pt"
             if not path.exists():
-                knees = [sample_knee(i, seed=plan.seed) for i in subjects[start : start + CHUNK]]
                 shown = films.get(split, [(0, None), *follow_up])
-                save_checkpoint(path, vars(_filmed(subjects[start : start + CHUNK], knees, shown, plan)))
+                save_checkpoint(path, vars(_films(subjects[start : start + CHUNK], shown, plan)))
 
 
-def _filmed(
-    subjects: list[int],
-    knees: list[PhantomKnee],
-    shown: Sequence[tuple[int, float | None]],
-    plan: Plan,
-) -> Films:
-    images = []
-    for knee in knees:
-        for visit, months in shown:
-            picture = knee.image(visit, resolution=plan.resolution, months=months)
-            images.append(to_model(picture, side=knee.side, resolution=plan.resolution)[0])
-        vars(knee).pop("_knee")  # its texture is large
-    pixels = ((torch.stack(images) + 1) * 127.5).round().to(torch.uint8)
-    return Films(
-        subject=torch.tensor(subjects),
-        images=pixels.unflatten(0, (len(knees), len(shown))),
-        grade=torch.tensor([[knee.grade(v) for v in range(len(VISIT_MONTHS))] for knee in knees]),
-        severity=torch.tensor([[knee.course.severity_at(m) for m in VISIT_MONTHS] for knee in knees]),
-        rate=torch.tensor([knee.course.rate for knee in knees]),
-        visible=torch.tensor([knee.course.signs.visible for knee in knees]),
-    )
+def _films(subjects: Sequence[int], shown: Sequence[tuple[int, float | None]], plan: Plan) -> Films:
+    return take_films(subjects, shown, seed=plan.seed, resolution=plan.resolution)
 
 
 def make_grader(work: Path, plan: Plan) -> None:
@@ -173,7 +150,7 @@ def make_grader(work: Path, plan: Plan) -> None:
 
     grader = train_grader(knees, work / "grader-run", config=config, start=start)
     fixed = RiskConfig(penalties=(PENALTY,))
-    risk = train_risk(_baselines(films), out_of_fold(work), config=fixed)
+    risk = train_risk(baselines(films), out_of_fold(work), config=fixed)
     folder = work / "grader"
     save_part(folder, "risk", risk.tensors(), risk.config(), dtype="float32", resolution=plan.resolution)
     save_part(folder, "grader", grader.state_dict(), grader.config(), dtype="float32")
@@ -261,9 +238,8 @@ def make_later_films(work: Path, plan: Plan) -> None:
         out = work / "later" / path.name
         if not out.exists():
             subjects = load_checkpoint(path)["subject"].tolist()
-            knees = [sample_knee(index, seed=plan.seed) for index in subjects]
             last = [(len(VISIT_MONTHS) - 1, None)]
-            save_checkpoint(out, {"images": _filmed(subjects, knees, last, plan).images[:, 0]})
+            save_checkpoint(out, {"images": _films(subjects, last, plan).images[:, 0]})
 
 
 @torch.no_grad()
@@ -329,37 +305,6 @@ def load_models(work: Path) -> Models:
         risk=risk,
         code_risk=CodeRisk.fit(risk, banks["graded"], out_of_fold(work)),
         banks=banks,
-    )
-
-
-def every_visit(films: Films, visits: Sequence[int] = FILMED) -> Knees:
-    """Each film, taken at `visits`, as a baseline of its own: what follows it becomes its grade series."""
-    months = np.array(VISIT_MONTHS)
-    n, v = len(films.grade), len(visits)
-    gap = months[None, :] - months[list(visits), None]
-    gaps = np.unique(gap[gap >= 0])
-    series = np.full((n, v, len(gaps)), -1)
-    for place, start in enumerate(visits):
-        for end in range(start, len(months)):
-            series[:, place, np.searchsorted(gaps, gap[place, end])] = films.grade[:, end]
-    return Knees(
-        images=films.images.flatten(0, 1),
-        subject=np.repeat(np.array(films.names), v),
-        side=np.full(n * v, "right"),
-        grade=films.grade[:, list(visits)].flatten().numpy(),
-        grade_series=series.reshape(n * v, -1),
-        series_months=gaps,
-    )
-
-
-def _baselines(films: Films) -> Knees:
-    return Knees(
-        images=films.images[:, 0],
-        subject=np.array(films.names),
-        side=np.full(len(films.names), "right"),
-        grade=films.grade[:, 0].numpy(),
-        grade_series=films.grade.numpy(),
-        series_months=np.array(VISIT_MONTHS),
     )
 
 

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from phantom_code_risk import CodeRisk
+from phantom_films import HORIZONS, VISITS, Films
 from scipy.stats import ttest_rel, wilcoxon
 from torch import Tensor
 
-from progression.data.phantom import VISIT_MONTHS
 from progression.errors import DependencyError
 from progression.latent.bank import TrajectoryBank
 from progression.latent.expected import STEPS, StepEffects, step_chances
@@ -35,48 +35,16 @@ from progression.risk.grader import Grader, Grading
 from progression.risk.model import RiskModel
 from progression.stylegan2 import Generator
 
-HORIZONS = (24.0, 48.0, 96.0)
 KINDS = ("imaged", "graded")
 NEIGHBOURS = (1, 5, 25, 100)
 SCALES = (0.25, 0.5, 0.75, 1.0)
 _BATCH = 50
 _DRAWS = 2000
 PRIMARY = tuple(f"{kind}, {name}" for kind in KINDS for name in ("chosen", "joint"))
-VISITS = [VISIT_MONTHS.index(month) for month in HORIZONS]
 
 Floats = NDArray[np.float64]
 Metric = Callable[[Tensor], Tensor]
 """Pictures (N, 1, R, R) → (N, F), so that the metric is the Euclidean distance there (LPIPS: its square root)."""
-
-
-@dataclass(frozen=True)
-class Films:
-    """Films of N subjects.
-
-    Attributes
-    ----------
-    subject : (N,) number of the phantom
-    images : (N, F, R, R) uint8; training subjects: one a visit filmed; others: baseline, then (if any) the truths
-        "film" and "same" at each of `HORIZONS`
-    grade, severity : (N, 7) at all visits
-    rate, visible : (N,) hidden truth: severity's rate, and what the baseline film shows of it
-    """
-
-    subject: Tensor
-    images: Tensor
-    grade: Tensor
-    severity: Tensor
-    rate: Tensor
-    visible: Tensor
-
-    @property
-    def names(self) -> list[str]:
-        """(N,) names as banks have them."""
-        return [f"P{index}" for index in self.subject.tolist()]
-
-    def rises(self, horizon: int) -> NDArray[np.bool_]:
-        """Whose grade rises by `HORIZONS[horizon]`, (N,)."""
-        return np.asarray(self.grade[:, VISITS[horizon]] > self.grade[:, 0])
 
 
 @dataclass(frozen=True)

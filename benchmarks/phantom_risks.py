@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from phantom_measures import HORIZONS, VISITS, Films, Floats, Models
+from phantom_films import HORIZONS, VISITS, Films
+from phantom_measures import Floats, Models
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
