@@ -1,5 +1,8 @@
 """Errors a user can act on: each message is one line saying what was expected, what came, and what to do."""
 
+from importlib import import_module
+from types import ModuleType
+
 
 class ProgressionError(Exception):
     """Base of every error that this package raises on purpose.
@@ -37,3 +40,19 @@ class OutputError(ProgressionError):
 
 class DependencyError(ProgressionError):
     """An optional package is not installed."""
+
+
+def import_extra(module: str, *, feature: str, extra: str, otherwise: str = "") -> ModuleType:
+    """Import a package that only an extra of this one brings; `otherwise` names a way that does without.
+
+    Raises
+    ------
+    DependencyError
+        If it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise DependencyError(
+            f"{feature} needs {module}, which is not installed: pip install 'progression-imaging[{extra}]'{otherwise}"
+        ) from error

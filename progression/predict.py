@@ -28,13 +28,14 @@ import torch
 from torch import Tensor
 
 from progression import __version__
+from progression.engine import Engine, choose, load_engine
 from progression.errors import UsageError
 from progression.image import exposure, from_model, read_image, to_model
 from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
 from progression.latent.expected import StepEffects, step_chances
 from progression.latent.extrapolate import key_of, offset
 from progression.latent.invert import project, refine
-from progression.latent.part import EncoderPart, code_figures, load_generator
+from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
 from progression.risk.grader import Grader, Grading
 from progression.risk.model import RiskModel
 from progression.risk.risk import excess, product_risk
@@ -70,7 +71,11 @@ class Code:
 
 
 def load_predictor(
-    model: str | Path = "default", *, device: str = "auto", bank: str | Path | None = None
+    model: str | Path = "default",
+    *,
+    device: str = "auto",
+    engine: str = "auto",
+    bank: str | Path | None = None,
 ) -> Predictor:
     """Load a model for prediction.
 
@@ -78,6 +83,8 @@ def load_predictor(
     ----------
     model : name of an installed model, or its folder.
     device : "auto" (a GPU where there is one), "cpu" or "cuda".
+    engine : "auto" (OpenVINO on a CPU where the extra `fast` is installed), "torch", "openvino" or "openvino-half";
+        `progression.engine` states how far their answers differ.
     bank : folder of a bank built with this model (`progression bank build`); the model's own where absent.
 
     Raises
@@ -85,18 +92,23 @@ def load_predictor(
     WeightsError
         If the model or the bank is missing, changed, or does not fit.
     UsageError
-        If the device is unknown or absent.
+        If the device or the engine is unknown or absent.
+    DependencyError
+        If an engine is asked for that is not installed.
     """
     files = load_model(model)
-    chosen = choose_device(device)
+    name, chosen = choose(engine, device)
     bank_files = files if bank is None else load_model(bank)
     check_built_with(bank_files, files)
+    generator, encoder = load_generator(files, device=chosen), EncoderPart.load(files, device=chosen)
+    grader = Grader.from_tensors(files.tensors("grader"), files.config("grader")).to(chosen)
     return Predictor(
         files=files,
         device=chosen,
-        generator=load_generator(files, device=chosen),
-        encoder=EncoderPart.load(files, device=chosen),
-        grader=Grader.from_tensors(files.tensors("grader"), files.config("grader")).to(chosen),
+        engine=load_engine(name, generator=generator, encoder=encoder.encoder, grader=grader),
+        generator=generator,
+        encoder=encoder,
+        grader=grader,
         bank=TrajectoryBank.load(bank_files),
         risk=RiskModel.from_tensors(files.tensors("risk"), files.config("risk"))
         if "risk" in files.parts
@@ -105,22 +117,13 @@ def load_predictor(
     )
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a name; a GPU that was asked for and is not there is an error, not a slower answer."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"device {name!r}: expected auto, cpu or cuda")
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UsageError("device cuda: no CUDA GPU that this PyTorch can use; pass --device cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
-
-
 @dataclass(frozen=True)
 class Predictor:
-    """A loaded model. `load_predictor` makes one."""
+    """A loaded model. `load_predictor` makes one. The networks are torch's; `engine` runs them forward."""
 
     files: ModelFiles
     device: torch.device
+    engine: Engine
     generator: Generator
     encoder: EncoderPart
     grader: Grader
@@ -199,7 +202,7 @@ class Predictor:
             return []
         x0 = self._pictures(radiographs, self.resolution)
         code = self._invert(x0, request)
-        now = self.grader(self._pictures(radiographs, self.grader.input_resolution))
+        now = self.engine.grade(self._pictures(radiographs, self.grader.input_resolution))
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
         if method == "joint":
             change = self._expected_change(code.key, self._chances(now, months, read), subjects)
@@ -207,9 +210,9 @@ class Predictor:
             change = self._borrowed_change(neighbours, months)
         futures_ws = code.ws[:, None] + change[:, :, None, :]
         futures = self._render(futures_ws.flatten(0, 1)).unflatten(0, futures_ws.shape[:2])
-        p_future = self.grader(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
+        p_future = self.engine.grade(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
         product = torch.stack(product_risk(now.now, p_future), dim=-1)
-        beyond = self._excess(self.grader(code.reconstruction).now, p_future)
+        beyond = self._excess(self.engine.grade(code.reconstruction).now, p_future)
         risk = self._risk(now, months, read, product)
         provenance = self._provenance(request)
         predictions = []
@@ -253,15 +256,20 @@ class Predictor:
 
     def _invert(self, x: Tensor, request: Request) -> Code:
         """Latents, and how knee-like the pictures are as shown and mirrored (from the encoder's own code)."""
-        ws = self.encoder.encoder(x)
-        typicality = self.encoder.typicality(*code_figures(self.generator, self.encoder.whitening, ws, x))
-        mirrored = self.encoder.typical(self.generator, x.flip(3))
+        both = torch.cat([x, x.flip(3)])
+        ws = self.engine.encode(both)
+        rebuilt = self.engine.render(ws)
+        typicality = self.encoder.typicality(*rebuilt_figures(rebuilt, self.encoder.whitening, ws, both))
+        found, mirrored = typicality.split(len(x))
+        ws, reconstruction = ws[: len(x)], rebuilt[: len(x)].clamp(-1, 1)
         key = key_of(ws)
         if request.inversion == "projection":
             ws = project(self.generator, x, seed=request.seed)
-        else:
+            reconstruction = self._render(ws)
+        elif request.steps:
             ws = refine(self.generator, ws, x, steps=request.steps, whitening=self.encoder.whitening)
-        return Code(key, ws, self._render(ws), typicality, mirrored)
+            reconstruction = self._render(ws)
+        return Code(key, ws, reconstruction, found, mirrored)
 
     def _borrowed_change(self, neighbours: Neighbours, months: Sequence[int]) -> Tensor:
         """(N, H, D): the neighbours' displacements, scaled to the horizons."""
@@ -298,8 +306,7 @@ class Predictor:
         return torch.tensor([-1 if g is None else g for g in grades])
 
     def _render(self, ws: Tensor) -> Tensor:
-        image: Tensor = self.generator.synthesis(ws, noise_mode="const")
-        return image.clamp(-1, 1)
+        return self.engine.render(ws).clamp(-1, 1)
 
     def _risk(
         self, now: Grading, months: Sequence[int], grades: Sequence[int | None], product: Tensor
@@ -337,6 +344,7 @@ class Predictor:
             "model": self.files.name,
             "weights_sha256": self.files.hashes() | {"bank": self.bank_hash},
             "device": self.device.type,
+            "engine": self.engine.provenance(),
             "seed": request.seed,
             "arguments": asdict(request)
             | {"refine_steps": request.steps, "neighbours": min(NEIGHBOURS, len(self.bank))},

@@ -62,7 +62,7 @@ BAD_PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
 def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePredictor:
     """A fake predictor behind the command line, run in an empty folder with one good knee in it."""
     fake = FakePredictor()
-    module = SimpleNamespace(load_predictor=lambda model, *, device, bank: fake)
+    module = SimpleNamespace(load_predictor=lambda model, *, device, engine, bank: fake)
     monkeypatch.setitem(sys.modules, "progression.predict", module)
     monkeypatch.chdir(tmp_path)
     save_knee(tmp_path / "good.png")
@@ -182,7 +182,7 @@ def test_bad_tables(
 def test_bad_weights(
     predictor: FakePredictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def missing(model: str, *, device: str, bank: str | None) -> None:
+    def missing(model: str, *, device: str, engine: str, bank: str | None) -> None:
         raise WeightsError(f"no model {model!r}; install the package again")
 
     monkeypatch.setitem(sys.modules, "progression.predict", SimpleNamespace(load_predictor=missing))

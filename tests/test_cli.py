@@ -18,7 +18,7 @@ from tests.fakes import FakePredictor, knee, save_knee
 def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePredictor:
     """A fake predictor behind the command line, run in an empty folder with two knees in it."""
     fake = FakePredictor()
-    module = SimpleNamespace(load_predictor=lambda model, *, device, bank: fake)
+    module = SimpleNamespace(load_predictor=lambda model, *, device, engine, bank: fake)
     monkeypatch.setitem(sys.modules, "progression.predict", module)
     monkeypatch.chdir(tmp_path)
     save_knee(tmp_path / "one.png", seed=1)

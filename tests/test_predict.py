@@ -19,7 +19,7 @@ from progression.image import exposure, from_model, to_model
 from progression.latent.expected import StepEffects, step_chances
 from progression.latent.extrapolate import extrapolate, key_of
 from progression.latent.invert import refine
-from progression.predict import NEIGHBOURS, Predictor, choose_device, load_predictor
+from progression.predict import NEIGHBOURS, Predictor, load_predictor
 from progression.types import Radiograph, Side
 from progression.weights import load_model, save_part
 
@@ -255,14 +255,6 @@ def test_a_bank_of_another_model_is_refused(folder: Path, tmp_path: Path) -> Non
 def test_wrong_use_is_told(predictor: Predictor, options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         predictor.predict_batch([radiograph()], **options)
-
-
-def test_devices_are_not_swapped_silently() -> None:
-    with pytest.raises(UsageError, match="expected auto, cpu or cuda"):
-        choose_device("tpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="pass --device cpu"):
-            choose_device("cuda")
 
 
 def test_package_names() -> None:

@@ -40,9 +40,9 @@ def generator(
     seed: Seed = 0,
 ) -> None:
     """FID, KID, precision, recall, memorisation and path length; floors from the table's split train."""
+    from progression.engine import choose_device
     from progression.evaluate.generator import generator_table
     from progression.evaluate.run import Subjects, run_generator
-    from progression.predict import choose_device
 
     report = run_generator(
         Subjects(model, table, images, split, choose_device(device), limit),
@@ -75,9 +75,9 @@ def inversion(
     seed: Seed = 0,
 ) -> None:
     """PSNR, SSIM, LPIPS and grade of g(E(x)) against x, by number of refinement steps."""
+    from progression.engine import choose_device
     from progression.evaluate.inversion import inversion_table
     from progression.evaluate.run import STEPS, Subjects, run_inversion
-    from progression.predict import choose_device
 
     report = run_inversion(
         Subjects(model, table, images, split, choose_device(device), limit),
@@ -102,9 +102,9 @@ def grader(
     seed: Seed = 0,
 ) -> None:
     """Accuracy, quadratic kappa and confusion of the grader against the grades read."""
+    from progression.engine import choose_device
     from progression.evaluate.grader import grader_table
     from progression.evaluate.run import Subjects, run_grader
-    from progression.predict import choose_device
 
     subjects = Subjects(model, table, images, split, choose_device(device), limit)
     report = run_grader(subjects, n_draws=draws, seed=seed, progress=_say)

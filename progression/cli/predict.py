@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 Months = Annotated[list[int], typer.Option("--months", help="Horizon, 1 to 96 months; repeatable.")]
 Model = Annotated[str, typer.Option("--model", help="Name of an installed model, or a folder.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="auto (openvino on a CPU where it is installed), torch, openvino, or openvino-half: faster, less exact.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of every random draw.")]
 Refine = Annotated[
     int | None,
@@ -44,6 +51,7 @@ EXAMPLE = "example.png"
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("progression-demo"),
     device: Device = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Predict the shipped synthetic example and write ./progression-demo/."""
     from progression.cohort import Entry
@@ -57,7 +65,8 @@ def demo(
     if side is None:
         raise WeightsError(f"{image} is missing or does not state its side; install the package again")
     entry = Entry(name=image.stem, image=str(image), side=side)
-    _predict([entry], out, request=Request(horizon_months=(24, 48, 72, 96)), model="default", device=device)
+    request = Request(horizon_months=(24, 48, 72, 96))
+    _predict([entry], out, request=request, model="default", device=device, engine=engine)
 
 
 def predict(
@@ -76,6 +85,7 @@ def predict(
     ),
     model: Model = "default",
     device: Device = "auto",
+    engine: Engine = "auto",
     seed: Seed = 0,
     refine_steps: Refine = None,
     grade: Annotated[
@@ -107,7 +117,7 @@ def predict(
         Entry(name=stem, image=image, side=_side_of(image, asked), grade=read, subject=subject)
         for stem, image in _stems(images).items()
     ]
-    _predict(entries, out, request=request, model=model, device=device, bank=bank)
+    _predict(entries, out, request=request, model=model, device=device, engine=engine, bank=bank)
 
 
 def cohort(
@@ -121,6 +131,7 @@ def cohort(
     ] = None,
     model: Model = "default",
     device: Device = "auto",
+    engine: Engine = "auto",
     seed: Seed = 0,
     refine_steps: Refine = None,
     inversion: Inversion = "encoder",
@@ -145,7 +156,7 @@ def cohort(
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; name a file in it (--out {out}/results.csv)")
     check_writable(out.parent)
-    predictor = load_predictor(model, device=device, bank=bank)
+    predictor = load_predictor(model, device=device, engine=engine, bank=bank)
     with _Progress(len(entries)) as progress:
         failed = run_cohort(predictor, entries, out, request=request, progress=progress.step)
     typer.echo(f"{len(entries) - len(failed)} of {len(entries)} knees predicted: {out}")
@@ -159,6 +170,7 @@ def _predict(
     request: "Request",
     model: str,
     device: str,
+    engine: str,
     bank: str | None = None,
 ) -> None:
     """Predict, write and print; failed knees come last."""
@@ -171,7 +183,7 @@ def _predict(
     check_writable(out)
     for entry in entries:
         check_replaceable(out / entry.name)
-    predictor = load_predictor(model, device=device, bank=bank)
+    predictor = load_predictor(model, device=device, engine=engine, bank=bank)
     failed: list[Outcome] = []
     for outcome in predict_entries(predictor, entries, request=request, render=True):
         if isinstance(outcome.result, ProgressionError):

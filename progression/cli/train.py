@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import torch
+
     from progression.data.dataset import Knees
+    from progression.metrics.features import Extractor
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Train a part of a model. Stopped at any moment, the same command goes on.",
+    help="Train a part of a model. Stopped at any moment, the same command goes on. On several GPUs: "
+    "torchrun --nproc-per-node N -m progression train gan|joint …, with the same numbers as on one.",
 )
 
 Table = Annotated[Path, typer.Argument(help="Visits table, .csv or .parquet.")]
@@ -22,14 +26,21 @@ Images = Annotated[
     typer.Option("--images", help="Folder that images are relative to; default: the table's own."),
 ]
 Split = Annotated[str | None, typer.Option("--split", help="Split of the table to train on; default: all.")]
-Preset = Annotated[str, typer.Option("--preset", help="cpu, or gpu for one large GPU; gan also has cpu-64.")]
+Preset = Annotated[
+    str,
+    typer.Option("--preset", help="cpu, or gpu for one large GPU; gan also has cpu-64, joint cpu-sharpen."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of every random draw.")]
 Model = Annotated[str, typer.Option("--model", help="Model folder or name to train for.")]
 Save = Annotated[Path, typer.Option("--save", help="Model folder that gets the trained part.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the configuration and stop.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop, resumably, after so long.")]
-Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Images a step [preset's].")]
+Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Images a step, of all GPUs [preset's].")]
+Accumulate = Annotated[
+    int | None,
+    typer.Option("--accumulate", min=1, help="Micro-batches of a step, to save memory [preset's: 1]."),
+]
 Kimg = Annotated[
     float | None, typer.Option("--kimg", min=0.001, help="Length, thousands of images [preset's].")
 ]
@@ -44,6 +55,10 @@ def gan(
     preset: Preset = "cpu",
     kimg: Kimg = None,
     batch: Batch = None,
+    accumulate: Accumulate = None,
+    heldout: Annotated[
+        str, typer.Option("--heldout", help="Split to measure snapshots on, if the table has it.")
+    ] = "val",
     transfer: Annotated[
         Path | None, typer.Option("--transfer", help="Snapshot folder of another run to start from.")
     ] = None,
@@ -55,18 +70,32 @@ def gan(
     """Train the generator on the baseline radiographs of a table."""
     from progression.train.gan import train_gan, with_overrides
 
-    config = with_overrides(preset, total_kimg=kimg, batch=batch, seed=seed)
+    config = with_overrides(preset, total_kimg=kimg, batch=batch, accumulate=accumulate, seed=seed)
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.data.visits import read_visits
+    from progression.engine import choose_device
+    from progression.train.distributed import joined
 
-    chosen = choose_device(device)
-    knees = _knees(table, resolution=config.resolution, images=images, split=split)
-    folder = train_gan(
-        knees.images, out, config=config, device=str(chosen), transfer=transfer, minutes=minutes
-    )
-    typer.echo(f"snapshot: {folder}")
+    with joined(choose_device(device)) as chosen:
+        options: dict[str, Any] = {"resolution": config.resolution, "images": images}
+        others = None
+        if heldout in set(read_visits(table).get("split", [])):
+            others = _knees(table, split=heldout, **options).images
+        else:
+            typer.echo(f"the table has no split {heldout!r}: snapshots are not measured")
+        folder = train_gan(
+            _knees(table, split=split, **options).images,
+            out,
+            config=config,
+            device=str(chosen),
+            transfer=transfer,
+            minutes=minutes,
+            heldout=others,
+            extractors=_extractors(chosen),
+        )
+        typer.echo(f"snapshot: {folder}")
 
 
 @app.command()
@@ -78,11 +107,16 @@ def joint(
     images: Images = None,
     split: Split = "train",
     heldout: Annotated[
-        str, typer.Option("--heldout", help="Split whose figures typicality is made of.")
+        str, typer.Option("--heldout", help="Split to measure on, and whose figures typicality is made of.")
     ] = "val",
     preset: Preset = "cpu",
     kimg: Kimg = None,
     batch: Batch = None,
+    accumulate: Accumulate = None,
+    transfer: Annotated[
+        Path | None,
+        typer.Option("--transfer", help="Snapshot folder of another joint run to go on from."),
+    ] = None,
     minutes: Minutes = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -94,27 +128,40 @@ def joint(
     from progression.train.joint import PRESETS, train_joint
     from progression.train.loop import preset_of
 
-    changes: dict[str, Any] = {"kimg": kimg, "batch": batch, "seed": seed}
+    changes: dict[str, Any] = {"kimg": kimg, "batch": batch, "accumulate": accumulate, "seed": seed}
     config = replace(preset_of(PRESETS, preset), **{k: v for k, v in changes.items() if v is not None})
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.engine import choose_device
+    from progression.train.distributed import joined
     from progression.weights import load_model
 
-    chosen, files = choose_device(device), load_model(model)
-    resolution = int(files.config("generator")["img_resolution"])
-    pictures, others = (
-        _knees(table, resolution=resolution, images=images, split=name).images for name in (split, heldout)
-    )
-    ended = train_joint(
-        files, pictures, others, run=out, save=save, config=config, device=str(chosen), minutes=minutes
-    )
-    typer.echo(
-        f"generator and encoder: {save}; build its bank anew"
-        if ended
-        else f"stopped; the same command goes on: {out}"
-    )
+    files = load_model(model)
+    start = None if transfer is None else load_model(transfer)
+    resolution = int((start or files).config("generator")["img_resolution"])
+    with joined(choose_device(device)) as chosen:
+        pictures, others = (
+            _knees(table, resolution=resolution, images=images, split=name).images
+            for name in (split, heldout)
+        )
+        ended = train_joint(
+            files,
+            pictures,
+            others,
+            run=out,
+            save=save,
+            config=config,
+            device=str(chosen),
+            transfer=start,
+            minutes=minutes,
+            extractors=_extractors(chosen),
+        )
+        typer.echo(
+            f"generator and encoder: {save}; build its bank anew"
+            if ended
+            else f"stopped; the same command goes on: {out}"
+        )
 
 
 @app.command()
@@ -154,7 +201,7 @@ def encoder(
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.engine import choose_device
     from progression.risk.grader import Grader
     from progression.weights import load_model
 
@@ -203,7 +250,7 @@ def grader(
     if dry_run:
         typer.echo(config)
         return
-    from progression.predict import choose_device
+    from progression.engine import choose_device
     from progression.weights import save_part
 
     chosen = choose_device(device)
@@ -236,6 +283,18 @@ def risk(
     model = train_risk(knees, load_out_of_fold(grader_run / "out_of_fold.npz", knees))
     path = save_part(save, "risk", model.tensors(), model.config(), dtype="float32", resolution=resolution)
     typer.echo(f"risk: {path}")
+
+
+def _extractors(device: torch.device) -> dict[str, Extractor]:
+    """Features that snapshots are measured on, where their package is installed."""
+    from progression.errors import DependencyError
+    from progression.evaluate.extractors import imagenet_features
+
+    try:
+        return {"imagenet": imagenet_features(device)}
+    except DependencyError as error:
+        typer.echo(f"left out: {error}")
+        return {}
 
 
 def _knees(table: Path, *, resolution: int, images: Path | None, split: str | None) -> Knees:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from progression.errors import DependencyError, TableError, UsageError
+from progression.errors import TableError, UsageError, import_extra
 from progression.files import atomic_write
 from progression.types import KL_GRADES, Side
 
@@ -59,7 +59,7 @@ def read_visits(path: str | Path) -> pd.DataFrame:
     if path.suffix.lower() == ".csv":
         reader = _read_csv
     elif path.suffix.lower() in _PARQUET:
-        _require_pyarrow()
+        import_extra("pyarrow", feature="a Parquet table", extra="parquet", otherwise=", or use .csv")
         reader = pd.read_parquet
     else:
         raise TableError(f"{path.name}: expected a .csv or .parquet table, got {path.suffix or 'no'} suffix")
@@ -95,7 +95,7 @@ def write_visits(table: pd.DataFrame, path: str | Path) -> None:
     if suffix != ".csv" and suffix not in _PARQUET:
         raise UsageError(f"{path.name}: expected an output named .csv or .parquet")
     if suffix in _PARQUET:
-        _require_pyarrow()
+        import_extra("pyarrow", feature="a Parquet table", extra="parquet", otherwise=", or use .csv")
     table = check_visits(table, source=path.name)
     with atomic_write(path) as temporary:
         if suffix == ".csv":
@@ -337,12 +337,3 @@ def _archive_members(path: Path, where: str) -> frozenset[str]:
             return frozenset(archive.namelist())
     except (OSError, zipfile.BadZipFile) as error:
         raise TableError(f"{where}: cannot open archive {path}; check --images, or copy it again") from error
-
-
-def _require_pyarrow() -> None:
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise DependencyError(
-            "Parquet tables need pyarrow: pip install 'progression-imaging[parquet]', or use .csv"
-        ) from error

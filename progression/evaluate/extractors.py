@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from progression.metrics.features import Extractor
+from progression.metrics.lpips import load_lpips
 from progression.risk.efficientnet import load_imagenet
 from progression.risk.grader import Grader
 
@@ -28,6 +29,24 @@ def imagenet_features(device: str | torch.device = "cpu") -> Extractor:
         return network.features(F.interpolate(x.to(device), size=size, mode="bicubic", antialias=True))
 
     return Extractor("efficientnet-lite0 (ImageNet)", features)
+
+
+def vgg_features(device: str | torch.device = "cpu") -> Extractor:
+    """512 pooled features of VGG-16 (ImageNet): its last compared layer in LPIPS, of unit length at every place.
+
+    No network that is shipped or judges in training stems from it, so it is the independent witness.
+
+    Raises
+    ------
+    DependencyError
+        The package with its weights is not installed.
+    """
+    network = load_lpips("vgg", device=device)
+
+    def features(x: Tensor) -> Tensor:
+        return network.features(x.to(device))[-1].mean(dim=(2, 3))
+
+    return Extractor("VGG-16 (ImageNet)", features)
 
 
 def grader_features(grader: Grader, *, model: str) -> Extractor:

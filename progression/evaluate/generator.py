@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,7 +15,8 @@ from progression.evaluate.report import as_table, interval
 from progression.metrics.bootstrap import cluster_bootstrap
 from progression.metrics.features import Extractor, batches_of
 from progression.metrics.frechet import fid_draws, kid_draws, nearest_distance, precision_recall
-from progression.metrics.ppl import SamplesPictures, perceptual_path_length, random_labels
+from progression.metrics.ppl import SamplesPictures, perceptual_path_length
+from progression.metrics.samples import sample_images
 
 Features = NDArray[np.float32]
 KID_SIZE = 500
@@ -169,27 +169,6 @@ def memorisation(
             for name, distance in to_train.items()
         },
     }
-
-
-def sample_images(
-    generator: SamplesPictures, n: int, *, truncation_psi: float = 1.0, batch: int = 64, seed: int = 0
-) -> Tensor:
-    """`n` generated pictures as bytes, (n, R, R) uint8."""
-    device = next(generator.parameters()).device
-    source = torch.Generator().manual_seed(seed)
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, n, batch):
-            size = min(batch, n - start)
-            z = torch.randn(size, generator.z_dim, generator=source).to(device)
-            c = random_labels(generator.c_dim, size, source).to(device)
-            x = generator.synthesis(generator.mapping(z, c, truncation_psi), noise_mode="const")
-            if x.shape[1] != 1:
-                raise UsageError(
-                    f"expected a generator of grey pictures, received one of {x.shape[1]} channels"
-                )
-            parts.append(((x[:, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
-    return torch.cat(parts)
 
 
 def generator_table(report: Mapping[str, Any]) -> str:

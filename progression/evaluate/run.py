@@ -20,7 +20,7 @@ from torch import Tensor
 from progression.data.dataset import Knees, load_baselines
 from progression.data.visits import read_visits
 from progression.errors import DependencyError
-from progression.evaluate.extractors import grader_features, imagenet_features
+from progression.evaluate.extractors import grader_features, imagenet_features, vgg_features
 from progression.evaluate.generator import evaluate_generator
 from progression.evaluate.grader import evaluate_grader
 from progression.evaluate.inversion import evaluate_inversion
@@ -52,7 +52,7 @@ class Subjects:
     table : visits table
     images : folder that the table's pictures are relative to; None is the table's own
     split : of the table
-    device : as `progression.predict.choose_device` gives it
+    device : as `progression.engine.choose_device` gives it
     limit : at most so many knees, drawn with a fixed seed; 0 for all
     """
 
@@ -101,13 +101,14 @@ def run_generator(
     seed: int = 0,
     progress: Say = _quiet,
 ) -> dict[str, Any]:
-    """`evaluate_generator` on ImageNet features and, where the model has a grader, on the grader's.
+    """`evaluate_generator` on the ImageNet features of two networks and, where the model has a grader, on the grader's.
 
     The floor and the search for memorised pictures use the table's split "train", if it has one and it
     is not the split judged.
     """
     generator = load_generator(subjects.files, device=subjects.device)
-    extractors = [e for e in (_available(imagenet_features, progress, subjects.device),) if e is not None]
+    wanted = (_available(load, progress, subjects.device) for load in (imagenet_features, vgg_features))
+    extractors = [extractor for extractor in wanted if extractor is not None]
     if "grader" in subjects.files.parts:
         extractors.append(grader_features(subjects.grader(), model=subjects.files.name))
     if not extractors:

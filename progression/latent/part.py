@@ -95,8 +95,14 @@ def code_figures(
     generator: Generator, whitening: Whitening, ws: Tensor, images: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Reconstruction errors (N,) and whitened radii (N,), the figures that typicality is made of."""
-    error = pyramid_distance(generator.synthesis(ws, noise_mode="const"), images)
-    return error, whitening.radius(key_of(ws))
+    return rebuilt_figures(generator.synthesis(ws, noise_mode="const"), whitening, ws, images)
+
+
+def rebuilt_figures(
+    rebuilt: Tensor, whitening: Whitening, ws: Tensor, images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`code_figures` where the codes have been rendered already, not clamped: (N, C, R, R)."""
+    return pyramid_distance(rebuilt, images), whitening.radius(key_of(ws))
 
 
 def load_generator(files: ModelFiles, *, device: torch.device | str = "cpu") -> Generator:

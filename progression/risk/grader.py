@@ -15,7 +15,7 @@ rise      (N, len(RISE_TARGETS))            P(KL rises by the target's step by i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -59,6 +59,20 @@ def as_grading(outputs: Tensor) -> Grading:
     return Grading(now.softmax(dim=1), future.softmax(dim=2), rise.sigmoid())
 
 
+def mean_grading(gradings: Sequence[Grading]) -> Grading:
+    """Mean probabilities of several networks on the same pictures."""
+    return Grading(*(torch.stack(head).mean(dim=0) for head in _heads(gradings)))
+
+
+def concatenate(gradings: Sequence[Grading]) -> Grading:
+    """The gradings of one lot of pictures after another."""
+    return Grading(*(torch.cat(head) for head in _heads(gradings)))
+
+
+def _heads(gradings: Sequence[Grading]) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*((grading.now, grading.future, grading.rise) for grading in gradings), strict=True)
+
+
 def resize(x: Tensor, resolution: int) -> Tensor:
     """Pictures (N, 1, H, W) at `resolution` pixels a side; antialiased."""
     if x.shape[-2:] == (resolution, resolution):
@@ -92,12 +106,7 @@ class Grader(nn.Module):
     def forward(self, x: Tensor) -> Grading:
         """Grade model pictures (N, 1, H, W) in [-1, 1]: mean probabilities of the networks."""
         x = resize(x, self.input_resolution)
-        gradings = [as_grading(network(x)) for network in self.members]
-        return Grading(
-            torch.stack([grading.now for grading in gradings]).mean(dim=0),
-            torch.stack([grading.future for grading in gradings]).mean(dim=0),
-            torch.stack([grading.rise for grading in gradings]).mean(dim=0),
-        )
+        return mean_grading([as_grading(network(x)) for network in self.members])
 
     def probabilities(self, x: Tensor) -> Tensor:
         """P(KL = 0..4 | picture), (N, 5)."""

@@ -1,13 +1,14 @@
 """Train generator and encoder together: the run. What is minimised stands in `progression.train.joint_trainer`.
 
-Files of a run: `joint.pt` (exact state), `samples_<kimg>.png`, `log.jsonl`, TensorBoard curves.
+Files of a run: `joint.pt` (exact state), `snapshot/` (portable, half precision: `--transfer` goes on from it), `best/`
+(the snapshot of the lowest FID on held-out knees, with the statistics that a prediction takes), `samples_<kimg>.png`,
+`log.jsonl`, TensorBoard curves.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,20 +19,48 @@ from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError
 from progression.latent.part import load_generator, read_encoder
 from progression.latent.whiten import Whitening
+from progression.metrics.features import Extractor
 from progression.risk.grader import Grader
 from progression.stylegan2 import Generator
 from progression.train.allocator import keep_freed_memory
 from progression.train.encoder import checked, finish
 from progression.train.joint_trainer import JointConfig, JointTrainer
-from progression.train.loop import RunLog, load_checkpoint, save_checkpoint
+from progression.train.loop import RunLog, changed_fields, load_checkpoint, run_steps, save_checkpoint
+from progression.train.measure import HeldOut, tell_best
 from progression.train.sheet import save_sheet
+from progression.train.snapshot import save_joint_snapshot, take_over_joint
 from progression.weights import ModelFiles, save_part
 
 CHECKPOINT = "joint.pt"
 
 PRESETS = {
     "cpu": JointConfig(),
-    "gpu": JointConfig(kimg=2000, batch=32, snapshot_kimg=20, ema_half_life_kimg=10, warmup_kimg=2, shift=16),
+    # Goes on from a model that "cpu" made, whose reconstructions are too smooth: the judge weighs more against pixels.
+    "cpu-sharpen": JointConfig(
+        kimg=28,
+        synthesis_rate=1e-3,
+        mapping_rate=1e-2,
+        encoder_rate=8e-4,
+        falling=0.6,
+        warmup_kimg=1,
+        adversarial=0.7,
+        pyramid=20,
+        pixel=100,
+        maps=3,
+        grade=0.5,
+        snapshot_kimg=2,
+    ),
+    "gpu": JointConfig(
+        kimg=2000,
+        batch=32,
+        snapshot_kimg=20,
+        ema_half_life_kimg=10,
+        warmup_kimg=2,
+        shift=16,
+        measure_kimg=40,
+        measure_pictures=2000,
+        precision="auto",
+    ),
 }
 
 
@@ -44,22 +73,29 @@ def train_joint(
     save: Path,
     config: JointConfig,
     device: str = "cpu",
+    transfer: ModelFiles | None = None,
     minutes: float | None = None,
+    extractors: Mapping[str, Extractor] | None = None,
 ) -> bool:
     """Train, or go on training, in folder `run`; at the end write parts "generator" and "encoder" to `save`.
 
     Parameters
     ----------
     model
-        Has parts "generator" and "grader"; its encoder, if it has one without offsets, is where the run starts.
+        Has parts "generator" and "grader"; its encoder, if it has one, is where the run starts, without its offsets.
     images : (K, R, R) uint8
         Model pictures of the training split.
     heldout : (M, R, R) uint8
-        Knees not trained on, for the figures that typicality is made of.
+        Knees not trained on, for the figures that typicality is made of; every `measure_kimg` some are measured on.
     save
         Model folder. Nothing is written before the run has ended: the two parts belong together.
+    transfer
+        Another run's snapshot to go on from, where nothing has been trained in `run` yet: its generator and encoder
+        take the place of the model's.
     minutes
         Stop (resumably) after this wall time.
+    extractors
+        Features to measure on beside the grader's, by a short name.
 
     Returns
     -------
@@ -69,46 +105,66 @@ def train_joint(
     Raises
     ------
     UsageError
-        The pictures do not fit the generator, or the run folder is of another configuration.
+        The pictures do not fit the generator, the run folder is of another configuration, or processes cannot share
+        the batch evenly.
     """
     run.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
-    generator = load_generator(model, device=device)
+    start = transfer or model
+    generator = load_generator(start, device=device)
     images, heldout = checked(images, heldout, resolution=generator.img_resolution, batch=config.batch)
     if config.shift >= generator.img_resolution:
         raise UsageError(f"shift {config.shift}: expected less than {generator.img_resolution} pixels")
     torch.manual_seed(config.seed)
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
-    trainer = JointTrainer(config, generator, _encoder(model, generator), grader, images, device=device)
+    encoder = _encoder(start, generator, config)
+    trainer = JointTrainer(config, generator, encoder, grader, images, device=device)
     made_of = {"grader": model.hashes()["grader"], "pictures": digest(images)}
     if (run / CHECKPOINT).exists():
         state = load_checkpoint(run / CHECKPOINT)
-        changed = {k for k, v in asdict(config).items() if state["config"].get(k) != v}
+        changed = changed_fields(state["config"], config)
         changed |= {name for name, value in made_of.items() if state[name] != value}
         if changed:
             raise UsageError(
                 f"{run} was trained with other {', '.join(sorted(changed))}: choose another --out"
             )
         trainer.load_state_dict(state)
-    log = RunLog(run, total=config.kimg, unit="kimg", done=trainer.seen_images / 1000)
-    sums: dict[str, list[Tensor]] = {}
-    end = time.monotonic() + 60 * minutes if minutes is not None else math.inf
-    due = trainer.seen_images + 1000 * config.snapshot_kimg
-    while trainer.seen_images < 1000 * config.kimg:
-        for key, value in trainer.step().items():
-            sums.setdefault(key, []).append(value)
-        over = time.monotonic() > end
-        if over or trainer.seen_images >= min(due, 1000 * config.kimg):
-            kimg = trainer.seen_images / 1000
-            log.write(kimg, {key: float(torch.stack(values).mean()) for key, values in sums.items()})
-            sums.clear()
-            save_checkpoint(run / CHECKPOINT, trainer.state_dict() | made_of)
-            log.image("samples", save_samples(run / f"samples_{kimg:07.2f}.png", trainer), kimg)
-            due += 1000 * config.snapshot_kimg
-        if over:
-            return False
-    write_parts(trainer, heldout, save, model.name)
-    return True
+    elif transfer is not None:
+        take_over_joint(trainer, transfer)
+    measure = HeldOut.of(
+        heldout,
+        {"grader": _grader_features(grader.to(trainer.device), model.name), **(extractors or {})},
+        most=config.measure_pictures,
+        every_kimg=config.measure_kimg,
+        device=trainer.device,
+    )
+    saved = trainer.seen_images
+
+    def keep(log: RunLog) -> None:
+        nonlocal saved
+        kimg = trainer.seen_images / 1000
+        # the snapshot first: it refuses NaN, and a kill between the two repeats steps but loses none
+        save_joint_snapshot(run / "snapshot", trainer, name=model.name)
+        if measure is not None and measure.is_due(trainer.seen_images, saved, 1000 * config.kimg):
+            figures = measure.figures(trainer.average, trainer.average_encoder)
+            log.figures(kimg, figures)
+            measure.keep_if_best(
+                run,
+                figures,
+                kimg,
+                finish=lambda folder: write_parts(trainer, heldout, folder, model.name),
+            )
+        save_checkpoint(run / CHECKPOINT, trainer.state_dict() | made_of)
+        log.image("samples", save_samples(run / f"samples_{kimg:07.2f}.png", trainer), kimg)
+        saved = trainer.seen_images
+
+    ended = run_steps(
+        trainer, run, total_kimg=config.kimg, snapshot_kimg=config.snapshot_kimg, minutes=minutes, save=keep
+    )
+    if trainer.team.leads and ended:
+        write_parts(trainer, heldout, save, model.name)
+        tell_best(run)
+    return ended
 
 
 def digest(images: Tensor) -> str:
@@ -140,7 +196,15 @@ def save_samples(path: Path, trainer: JointTrainer) -> Tensor:
     return save_sheet(path, torch.cat([samples, again])[:, 0].unflatten(0, (4, 8)))
 
 
-def _encoder(model: ModelFiles, generator: Generator) -> Encoder:
+def _grader_features(grader: Grader, model: str) -> Extractor:
+    """Features of the networks that the judge does not look through; of the one network, if there is no other."""
+    others = grader.members[1:] or grader.members
+    which = "all but the judge's" if grader.members[1:] else "the judge's own"
+    features = Grader(others, input_resolution=grader.input_resolution).features
+    return Extractor(f"grader of {model} ({len(others)} networks, {which})", features)
+
+
+def _encoder(model: ModelFiles, generator: Generator, config: JointConfig) -> Encoder:
     """The model's encoder without its offsets, or a new one that codes every knee as the mean of W."""
     if "encoder" in model.parts:
         given = read_encoder(model)
@@ -155,7 +219,13 @@ def _encoder(model: ModelFiles, generator: Generator) -> Encoder:
         return encoder
     encoder = Encoder(
         EncoderConfig(
-            generator.img_resolution, generator.num_ws, generator.w_dim, generator.img_channels, offset_rank=0
+            generator.img_resolution,
+            generator.num_ws,
+            generator.w_dim,
+            generator.img_channels,
+            config.width,
+            config.max_width,
+            offset_rank=0,
         )
     )
     encoder.w_mean.copy_(Whitening.of(generator).w_mean)

@@ -16,6 +16,9 @@ first moved by some pixels, a knee and its reconstruction alike. Means over pixe
 up for it at 128² (the gradient of a mean goes with 1/R²). Every `path_interval` steps the generator also takes a path
 length step. Samples have random noise, reconstructions the constant one.
 
+Several processes or micro-batches (`progression.train.distributed`) change no number but by rounding, with one
+exception: with micro-batches, the encoder's batch norm sees one at a time.
+
 It starts from a generator that draws knees already; from nothing, the judge wins and samples never become knees.
 """
 
@@ -32,13 +35,23 @@ from torch import Tensor, nn
 
 from progression.encoder import Encoder
 from progression.errors import UsageError
-from progression.latent.part import from_bytes
 from progression.latent.perceptual import pixel_distance, pyramid_distance
 from progression.risk.grader import Grader
 from progression.stylegan2 import Generator
-from progression.stylegan2.losses import path_length_penalty, path_lengths
+from progression.stylegan2.losses import path_lengths
+from progression.train.distributed import Part, Team, share_statistics
 from progression.train.judge import FrozenMaps, Judge, hinge_generator, hinge_judge, map_distance
-from progression.train.loop import batch_indices, ema_beta, tensors_to, update_ema
+from progression.train.loop import (
+    PRECISIONS,
+    activation_dtype,
+    batch_indices,
+    ema_beta,
+    held,
+    picked,
+    tensors_to,
+    update_ema,
+)
+from progression.train.path import path_gradients
 
 TERMS = ("adversarial", "pyramid", "pixel", "maps", "grade", "latent", "sliced")
 GRADIENT_NORM = 5.0
@@ -52,7 +65,9 @@ class JointConfig:
     Attributes
     ----------
     kimg : length, thousands of real pictures seen; as many samples are rendered beside them
-    batch : real pictures a step, and samples a step
+    batch : real pictures a step, and samples a step, of all processes and micro-batches together
+    accumulate : micro-batches of a step, to save memory
+    width, max_width : of the encoder, where the run starts without one
     synthesis_rate, mapping_rate, encoder_rate, judge_rate : of Adam; each falls along a half cosine to 0 over the
         last share `falling` of the run. The mapping network's weights count a hundredth (its `lr_multiplier`),
         hence its higher rate
@@ -62,10 +77,16 @@ class JointConfig:
     shift : pictures are moved by up to so many pixels before they are judged
     path_interval, path_weight : path length regularisation (arXiv 1912.04958 App. B)
     adversarial, pyramid, pixel, maps, grade, latent, sliced : λ
+    precision : of activations: "bfloat16", "float32", or "auto" (bfloat16 if the device has it)
+    measure_kimg : thousands of pictures between two measurements on held-out ones, 0 for none
+    measure_pictures : most held-out pictures measured on, with as many samples
     """
 
     kimg: float = 45.0
     batch: int = 8
+    accumulate: int = 1
+    width: int = 24
+    max_width: int = 256
     synthesis_rate: float = 2e-3
     mapping_rate: float = 2e-2
     encoder_rate: float = 1.5e-3
@@ -86,16 +107,21 @@ class JointConfig:
     grade: float = 0.3
     latent: float = 0.1
     sliced: float = 30.0
-    bfloat16: bool = True
+    precision: str = "bfloat16"
     snapshot_kimg: float = 1.0
+    measure_kimg: float = 5.0
+    measure_pictures: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("kimg", "batch", "codes", "mapped", "slices", "snapshot_kimg", "ema_half_life_kimg"):
+        for name in ("kimg", "batch", "accumulate", "codes", "mapped", "slices", "snapshot_kimg",
+                     "ema_half_life_kimg", "measure_pictures"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
         if not 0 <= self.falling <= 1:
             raise UsageError(f"falling {self.falling}: expected a share of the run, 0 to 1")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision {self.precision}: expected {' or '.join(PRECISIONS)}")
 
 
 class JointTrainer:
@@ -118,15 +144,20 @@ class JointTrainer:
         *,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config, self.images, self.device = config, images, torch.device(device)
+        self.config, self.device, self.team = config, torch.device(device), Team.here(config.accumulate)
+        self.team.check(config.batch)
+        if config.path_interval:
+            self.team.check(self.path_batch)
+        self.images = held(images, self.device)
+        self.dtype = activation_dtype(config.precision, self.device)
         torch.manual_seed(config.seed)
         self.generator = generator.train().requires_grad_(True).to(device)
         self.encoder = encoder.train().requires_grad_(True).to(device)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.average_encoder = copy.deepcopy(self.encoder).eval().requires_grad_(False)
-        if config.bfloat16:
-            self.generator.synthesis.compute_dtype = torch.bfloat16
+        share_statistics(self.encoder, self.team)
+        self.generator.synthesis.compute_dtype = self.dtype
         some = batch_indices(len(images), min(REFERENCE, len(images)), position=0, seed=config.seed)
         self.maps = FrozenMaps(copy.deepcopy(grader.members[0]).to(device), self._pictures(some))
         self.judge = Judge(self.maps.channels).to(device)
@@ -155,26 +186,37 @@ class JointTrainer:
         with torch.no_grad():
             self.codes = torch.cat([self.average_encoder.split(self._pictures(i))[0] for i in some.split(64)])
 
+    @property
+    def path_batch(self) -> int:
+        """Pictures of a path length step."""
+        return max(1, self.config.batch // 2)
+
     def step(self) -> dict[str, Tensor]:
         """Train on one batch; returns scalars (detached)."""
         config = self.config
         index = batch_indices(len(self.images), config.batch, position=self.seen_images, seed=config.seed)
-        real = self._pictures(index)
         turn = self.seen_images // config.batch
         self._set_rates()
-        terms, codes, real_maps, fake_maps = self._terms(real)
-        loss = torch.stack([getattr(config, name) * terms[name] for name in TERMS]).sum()
         for name in ("generator", "encoder"):
             self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
+        codes: list[Tensor] = []
+        maps: list[tuple[list[Tensor], list[Tensor]]] = []
+
+        def loss_of(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            terms, found, real_maps, fake_maps = self._terms(self._pictures(part.of(index)), part)
+            codes.append(found)
+            maps.append((real_maps, fake_maps))
+            return torch.stack([getattr(config, name) * terms[name] for name in TERMS]).sum(), terms
+
+        trained = [*self.generator.parameters(), *self.encoder.parameters()]
+        scalars = self.team.rounds(self.rng).backward(loss_of, trained)
         nn.utils.clip_grad_norm_(self.encoder.parameters(), GRADIENT_NORM)
         for name in ("generator", "encoder"):
             self.optimizers[name].step()
-        scalars = {name: term.detach() for name, term in terms.items()}
-        scalars["judge"] = self._judge_step(real_maps, fake_maps)
+        scalars |= self._judge_step(maps)
         if config.path_interval and turn % config.path_interval == 0:
             scalars["path_length"] = self._path_step()
-        self.codes = torch.cat([self.codes[config.batch :], codes.detach()])
+        self.codes = torch.cat([self.codes[config.batch :], self.team.gather(codes)])
         self.seen_images += config.batch
         half_life = config.ema_half_life_kimg
         beta = ema_beta(config.batch, half_life_kimg=half_life, seen_images=self.seen_images, rampup=0.2)
@@ -182,21 +224,29 @@ class JointTrainer:
         update_ema(self.average_encoder, self.encoder, beta)
         return scalars
 
-    def _terms(self, real: Tensor) -> tuple[dict[str, Tensor], Tensor, list[Tensor], list[Tensor]]:
-        """Terms of L, the codes of `real`, and the maps of real pictures and of fakes (samples first)."""
+    def _terms(
+        self, real: Tensor, part: Part
+    ) -> tuple[dict[str, Tensor], Tensor, list[Tensor], list[Tensor]]:
+        """Terms of L, the codes of a part's pictures `real`, and the maps of these and of fakes (samples first).
+
+        All z are mapped, whatever the part: that costs little, and σ and SW are of all of them.
+        """
         config, count = self.config, len(real)
-        z = torch.randn(config.mapped + count, self.generator.z_dim, device=self.device, generator=self.rng)
-        mapped = self.generator.mapping(z, update_w_avg=True)[:, 0]
+        z = torch.randn(
+            config.mapped + config.batch, self.generator.z_dim, device=self.device, generator=self.rng
+        )
+        mapped = self.generator.mapping(z, update_w_avg=part.is_first)[:, 0]
         unit = (mapped - mapped.mean(dim=0)).detach().square().mean().sqrt()
-        v = mapped[:count]
-        samples = self._render(v, "random")
+        v = part.of(mapped[: config.batch])
+        with part.draws():
+            samples = self._render(v, "random")
         with self._autocast():
             both = torch.cat([real, samples.detach()]).contiguous(memory_format=torch.channels_last)
             codes, again = self.encoder.split(both)[0].split(count)
         found = self._render(codes, "const")
-        moves = torch.randint(
-            2 * config.shift + 1, (2, count, 2), generator=self.rng, device=self.device
-        ).tolist()
+        size = (2, config.batch, 2)
+        drawn = torch.randint(2 * config.shift + 1, size, generator=self.rng, device=self.device)
+        moves = [part.of(move).tolist() for move in drawn]
         shown = shifted(real, moves[1], config.shift)
         fakes = torch.cat([shifted(samples, moves[0], config.shift), shifted(found, moves[1], config.shift)])
         self.judge.requires_grad_(False)
@@ -204,9 +254,11 @@ class JointTrainer:
             with torch.no_grad():
                 real_maps, real_grade = self.maps(shown)
             fake_maps, fake_grade = self.maps(fakes)
-            adversarial = hinge_generator(self.judge(fake_maps))
+            adversarial = hinge_generator(self._judged(fake_maps, is_first=part.is_first))
         recent = torch.randint(len(self.codes), (config.mapped,), device=self.device, generator=self.rng)
-        sliced = sliced_distance(mapped[count:], self.codes[recent], slices=config.slices, generator=self.rng)
+        sliced = sliced_distance(
+            mapped[config.batch :], self.codes[recent], slices=config.slices, generator=self.rng
+        )
         terms = {
             "adversarial": adversarial * (self.seen_images >= 1000 * config.warmup_kimg),
             "pyramid": pyramid_distance(found, real).mean(),
@@ -219,28 +271,50 @@ class JointTrainer:
         }
         return terms, codes, real_maps, [m.detach() for m in fake_maps]
 
-    def _judge_step(self, real_maps: list[Tensor], fake_maps: list[Tensor]) -> Tensor:
+    def _judged(self, maps: list[Tensor], *, is_first: bool) -> list[Tensor]:
+        """The judge's logits. Spectral norms take one step of their power iteration a batch, in its first part."""
+        self.judge.train(is_first)
+        logits: list[Tensor] = self.judge(maps)
+        return logits
+
+    def _judge_step(self, maps: list[tuple[list[Tensor], list[Tensor]]]) -> dict[str, Tensor]:
+        """Train the heads on the maps of real pictures and of fakes, a pair of lists a part."""
         self.judge.heads.requires_grad_(True)
         self.optimizers["judge"].zero_grad(set_to_none=True)
-        count = self.config.batch
-        with self._autocast():
-            logits = self.judge([torch.cat(pair) for pair in zip(real_maps, fake_maps, strict=True)])
-        loss = hinge_judge([d[:count] for d in logits], [d[count:] for d in logits])
-        loss.backward()
+
+        def loss_of(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+            real, fake = maps[part.go]
+            count = len(real[0])
+            with self._autocast():
+                both = [torch.cat(pair) for pair in zip(real, fake, strict=True)]
+                logits = self._judged(both, is_first=part.is_first)
+            loss = hinge_judge([d[:count] for d in logits], [d[count:] for d in logits])
+            return loss, {"judge": loss}
+
+        scalars = self.team.rounds().backward(loss_of, self.judge.heads.parameters())
         self.optimizers["judge"].step()
-        return loss.detach()
+        return scalars
 
     def _path_step(self) -> Tensor:
         config = self.config
         self.optimizers["generator"].zero_grad(set_to_none=True)
-        z = torch.randn(
-            max(1, config.batch // 2), self.generator.z_dim, device=self.device, generator=self.rng
+
+        def lengths_of(part: Part) -> Tensor:
+            size = (self.path_batch, self.generator.z_dim)
+            z = part.of(torch.randn(size, device=self.device, generator=self.rng))
+            ws = self.generator.mapping(z)
+            with part.draws():
+                fakes = self.generator.synthesis(ws, noise_mode="random", generator=self.rng)
+                noise = torch.randn(fakes.shape, device=self.device, generator=self.rng)
+            return path_lengths(fakes, ws, noise)
+
+        _, self.path_mean = path_gradients(
+            self.team.rounds(self.rng),
+            lengths_of,
+            self.path_mean,
+            weight=config.path_weight * config.path_interval,
+            parameters=self.generator.parameters(),
         )
-        ws = self.generator.mapping(z)
-        fakes = self.generator.synthesis(ws, noise_mode="random", generator=self.rng)
-        noise = torch.randn(fakes.shape, device=self.device, generator=self.rng)
-        penalty, self.path_mean = path_length_penalty(path_lengths(fakes, ws, noise), self.path_mean)
-        (penalty * config.path_weight * config.path_interval).backward()
         self.optimizers["generator"].step()
         return self.path_mean
 
@@ -258,26 +332,23 @@ class JointTrainer:
                 group["lr"] = group["full"] * (0.5 - 0.5 * math.cos(math.pi * share))
 
     def _pictures(self, index: Tensor) -> Tensor:
-        return from_bytes(self.images[index], self.device)
+        return picked(self.images, index, self.device)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     # ---- state ----------------------------------------------------------------------------------------------
 
+    def trained(self) -> dict[str, nn.Module]:
+        """What has an optimiser, by name."""
+        return {"generator": self.generator, "encoder": self.encoder, "judge": self.judge}
+
     def networks(self) -> dict[str, nn.Module]:
-        """All that a checkpoint holds, by name."""
-        return {
-            "generator": self.generator,
-            "encoder": self.encoder,
-            "judge": self.judge,
-            "maps": self.maps,
-            "average": self.average,
-            "average_encoder": self.average_encoder,
-        }
+        """All that a checkpoint holds, by name; not the frozen network, which the grader gives again."""
+        return self.trained() | {"average": self.average, "average_encoder": self.average_encoder}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that an exact continuation needs."""
+        """All that an exact continuation needs beside the grader and the pictures."""
         return {
             "config": asdict(self.config),
             "seen_images": self.seen_images,
@@ -286,14 +357,17 @@ class JointTrainer:
             "rng": self.rng.get_state(),
             "path_mean": self.path_mean,
             "codes": self.codes,
+            # another machine might round these differently
+            "scales": self.maps.scales(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()` of a run with the same configuration."""
+        """Continue from `state_dict()` of a run with the same configuration, grader and pictures."""
         for name, network in self.networks().items():
             network.load_state_dict(state["networks"][name])
         for name, adam in self.optimizers.items():
             adam.load_state_dict(state["optimizers"][name])
+        self.maps.load_state_dict(state["scales"], strict=False)
         self.rng.set_state(state["rng"].cpu())
         self.seen_images = int(state["seen_images"])
         self.path_mean, self.codes = (tensors_to(state[name], self.device) for name in ("path_mean", "codes"))

@@ -51,6 +51,10 @@ class FrozenMaps(nn.Module):
                 deviation = deviation.clamp(min=RELATIVE_FLOOR * float(deviation.mean()) + 1e-6)
                 self.register_buffer(f"scale{level}", 1 / deviation)
 
+    def scales(self) -> dict[str, Tensor]:
+        """What was measured: its part of the state, all that the network itself does not give."""
+        return {name: value for name, value in self.state_dict().items() if name.startswith("scale")}
+
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Maps, and log P(KL = 0..4) (N, 5), of pictures (N, C, R, R)."""
         maps = self.network.pyramid(x)

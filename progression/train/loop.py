@@ -1,19 +1,22 @@
-"""What every training shares: presets, checkpoints, logs with rate and time left, exponential moving averages."""
+"""What every training shares: presets, checkpoints, pictures, the run itself with its log, moving averages."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from progression.errors import UsageError, WeightsError
 from progression.files import atomic_write
+from progression.latent.part import from_bytes
+from progression.train.distributed import Team
 
 Config = TypeVar("Config")
 
@@ -29,6 +32,30 @@ def preset_of(presets: Mapping[str, Config], name: str) -> Config:
     if name not in presets:
         raise UsageError(f"unknown preset {name!r}: expected one of {', '.join(presets)}")
     return presets[name]
+
+
+PRECISIONS = ("bfloat16", "float32", "auto")
+
+
+def activation_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Type of activations for one of `PRECISIONS`; "auto" is bfloat16 but on GPUs that can only emulate it.
+
+    float16 is not offered: gradients of gradients (R1, path length) leave its range, and each would need a loss scale
+    of its own, to save a GPU that is too old for bfloat16 the half of its time.
+    """
+    if precision == "auto":
+        able = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if able else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def changed_fields(saved: Mapping[str, Any], config: Any) -> set[str]:
+    """Fields of a configuration (a dataclass) that a run was not started with.
+
+    A field that did not exist then counts as its default: what runs did before there was a choice.
+    """
+    now = asdict(config)
+    return {f.name for f in fields(config) if saved.get(f.name, f.default) != now[f.name]}
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -90,6 +117,69 @@ def batch_indices(count: int, batch: int, *, position: int, seed: int) -> Tensor
     return torch.cat(parts)
 
 
+def held(images: Tensor, device: torch.device) -> Tensor:
+    """Pictures (N, R, R) uint8 where batches are best taken from: on a GPU if they fill a quarter of what is free."""
+    if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
+        return images.to(device)
+    return images
+
+
+def picked(images: Tensor, index: Tensor, device: torch.device) -> Tensor:
+    """Pictures (n, 1, R, R) float32 in [-1, 1] of a batch; copied to a GPU, if need be, while it computes."""
+    chosen = images[index.to(images.device)]
+    if device.type == "cuda" and not chosen.is_cuda:
+        chosen = chosen.pin_memory().to(device, non_blocking=True)
+    return from_bytes(chosen, device)
+
+
+class Trainer(Protocol):
+    """What `run_steps` runs."""
+
+    team: Team
+    device: torch.device
+    seen_images: int
+
+    def step(self) -> dict[str, Tensor]:
+        """Train on one batch; returns scalars."""
+
+
+def run_steps(
+    trainer: Trainer,
+    folder: Path,
+    *,
+    total_kimg: float,
+    snapshot_kimg: float,
+    minutes: float | None,
+    save: Callable[[RunLog], None],
+) -> bool:
+    """Step until `total_kimg`, or until `minutes` of wall time are over; returns whether the run has ended.
+
+    Every `snapshot_kimg`, and before it returns, means of the scalars go to the log in `folder` and `save` is called;
+    both in the first process alone.
+    """
+    team, total = trainer.team, 1000 * total_kimg
+    log = (
+        RunLog(folder, total=total_kimg, unit="kimg", done=trainer.seen_images / 1000) if team.leads else None
+    )
+    sums: dict[str, list[Tensor]] = {}
+    end = time.monotonic() + 60 * minutes if minutes is not None else None
+    due = trainer.seen_images + 1000 * snapshot_kimg
+    late = False
+    while trainer.seen_images < total and not late:
+        for key, value in trainer.step().items():
+            sums.setdefault(key, []).append(value)
+        late = end is not None and team.any(time.monotonic() > end, trainer.device)
+        if late or trainer.seen_images >= min(due, total):
+            means = {key: float(torch.stack(values).mean()) for key, values in sums.items()}
+            means = team.mean(means, trainer.device)
+            sums.clear()
+            if log is not None:
+                log.write(trainer.seen_images / 1000, means)
+                save(log)
+            due += 1000 * snapshot_kimg
+    return trainer.seen_images >= total
+
+
 class RunLog:
     """Progress lines on the screen, `log.jsonl`, and TensorBoard curves where it is installed."""
 
@@ -124,6 +214,18 @@ class RunLog:
         if self.writer is not None:
             for key, value in scalars.items():
                 self.writer.add_scalar(key, value, int(done * 1000))
+
+    def figures(self, done: float, scalars: Mapping[str, float]) -> None:
+        """Record figures of merit at `done`: a row of its own, the time they took left out of the rate."""
+        row = {self.unit: round(done, 4), **scalars}
+        with (self.folder / "log.jsonl").open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        text = "  ".join(f"{k} {v:.4g}" for k, v in scalars.items())
+        print(f"{done:9.2f}/{self.total:g} {self.unit}  held out: {text}", flush=True)
+        if self.writer is not None:
+            for key, value in scalars.items():
+                self.writer.add_scalar(f"held_out/{key}", value, int(done * 1000))
+        self.last_time = time.monotonic()
 
     def image(self, tag: str, grid: Tensor, done: float) -> None:
         """Add a (H, W) picture in [0, 1] to TensorBoard."""

@@ -1,7 +1,12 @@
-"""What leaves a GAN's run folder: a portable snapshot, how another run goes on from it, and a sheet of samples."""
+"""What leaves a run folder: portable snapshots, how another run goes on from them, and a sheet of samples.
+
+Averaged networks in half precision, and of Adam the root of the second moment averaged over each row of a parameter:
+the rate of a row survives, what varies within it does not.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +19,12 @@ from progression.train.sheet import save_sheet
 from progression.weights import ModelFiles, save_part
 
 if TYPE_CHECKING:
-    from progression.train.gan import GanTrainer
+    from progression.train.gan_trainer import GanTrainer
+    from progression.train.joint_trainer import JointTrainer
 
 
 def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
-    """Portable model folder; another run goes on from it with `take_over`.
-
-    The averaged generator and the discriminator in half precision, and of Adam the root of the second
-    moment averaged over each row of a parameter: the rate of a row survives, what varies within it does not.
+    """Portable model folder of a GAN's run; another run goes on from it with `take_over`.
 
     Raises
     ------
@@ -31,19 +34,52 @@ def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
     average, judge = trainer.average, trainer.discriminator
     save_part(folder, "generator", average.state_dict(), average.config(), dtype="float16")
     save_part(folder, "discriminator", judge.state_dict(), judge.config(), dtype="float16")
-    moments = {}
-    for name, net in trainer.networks().items():
-        for key, parameter in net.named_parameters():
-            state = trainer.optimizers[name].state.get(parameter)
-            if state:
-                rows = state["exp_avg_sq"].reshape(parameter.shape[0] if parameter.ndim else 1, -1)
-                moments[f"{name}.{key}"] = rows.mean(dim=1).sqrt()
     progress: dict[str, Any] = {
         "seen_images": trainer.seen_images,
         "path_mean": float(trainer.path_mean),
         "augment_p": trainer.ada.p if trainer.ada is not None else None,
     }
+    moments = _row_moments(trainer.networks(), trainer.optimizers)
     save_part(folder, "optimizer", moments, progress, dtype="float32")
+
+
+def save_joint_snapshot(folder: Path, trainer: JointTrainer, *, name: str) -> None:
+    """Portable model folder of a joint run: the averaged generator and encoder, and the judge.
+
+    Another run goes on from it with `take_over_joint`, given the same grader. The encoder is without statistics of W:
+    to predict with it takes the parts that a finished run writes.
+
+    Raises
+    ------
+    WeightsError
+        If the training diverged: a tensor holds NaN or infinity.
+    """
+    average, encoder = trainer.average, trainer.average_encoder
+    save_part(folder, "generator", average.state_dict(), average.config(), name=name)
+    save_part(folder, "encoder", encoder.state_dict(), encoder.config())
+    save_part(folder, "judge", trainer.judge.state_dict(), {"channels": trainer.maps.channels})
+    moments = _row_moments(trainer.trained(), trainer.optimizers)
+    progress = {"seen_images": trainer.seen_images, "path_mean": float(trainer.path_mean)}
+    save_part(folder, "optimizer", moments, progress, dtype="float32")
+
+
+def take_over_joint(trainer: JointTrainer, files: ModelFiles) -> None:
+    """Go on from a joint run's snapshot, whose generator and encoder `trainer` was made with.
+
+    Remembered codes are not in it: they are those of the averaged encoder, as at the start of any run.
+
+    Raises
+    ------
+    WeightsError
+        If it is no such snapshot, or its judge looked through another grader.
+    """
+    if files.config("judge")["channels"] != trainer.maps.channels:
+        raise WeightsError(f"the judge of {files.folder} looked through another grader: give its --model")
+    trainer.judge.load_state_dict(files.tensors("judge"))
+    _set_moments(trainer.trained(), trainer.optimizers, files.tensors("optimizer"))
+    progress = files.config("optimizer")
+    trainer.seen_images = int(progress["seen_images"])
+    trainer.path_mean = torch.full_like(trainer.path_mean, progress["path_mean"])
 
 
 def take_over(trainer: GanTrainer, files: ModelFiles) -> dict[str, int]:
@@ -67,9 +103,6 @@ def take_over(trainer: GanTrainer, files: ModelFiles) -> dict[str, int]:
         fit = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
         net.load_state_dict(own | fit)
         taken[name] = len(fit)
-        for key, parameter in net.named_parameters():
-            if f"{name}.{key}" in moments:
-                trainer.optimizers[name].state[parameter] = _moments(parameter, moments[f"{name}.{key}"])
     if not taken["generator"]:
         raise WeightsError(
             f"no tensor of {files.folder} fits this network: compare channel_base and channel_max"
@@ -77,6 +110,7 @@ def take_over(trainer: GanTrainer, files: ModelFiles) -> dict[str, int]:
     if 2 * files.resolution == trainer.config.resolution:
         grow(trainer.generator, trainer.discriminator, files.tensors("discriminator"))
     if moments:
+        _set_moments(trainer.networks(), trainer.optimizers, moments)
         progress = files.config("optimizer")
         trainer.seen_images = int(progress["seen_images"])
         trainer.path_mean = torch.full_like(trainer.path_mean, progress["path_mean"])
@@ -84,6 +118,29 @@ def take_over(trainer: GanTrainer, files: ModelFiles) -> dict[str, int]:
             trainer.ada.load_state_dict(trainer.ada.state_dict() | {"p": progress["augment_p"]})
     trainer.average.load_state_dict(trainer.generator.state_dict())
     return taken
+
+
+Networks = Mapping[str, nn.Module]
+Optimizers = Mapping[str, torch.optim.Adam]
+
+
+def _row_moments(networks: Networks, optimizers: Optimizers) -> dict[str, Tensor]:
+    """Root of Adam's second moment averaged over each row of a parameter, by network and parameter."""
+    moments = {}
+    for name, network in networks.items():
+        for key, parameter in network.named_parameters():
+            if state := optimizers[name].state.get(parameter):
+                rows = state["exp_avg_sq"].reshape(parameter.shape[0] if parameter.ndim else 1, -1)
+                moments[f"{name}.{key}"] = rows.mean(dim=1).sqrt()
+    return moments
+
+
+def _set_moments(networks: Networks, optimizers: Optimizers, moments: Mapping[str, Tensor]) -> None:
+    """Inverse of `_row_moments`, for the parameters that it has."""
+    for name, network in networks.items():
+        for key, parameter in network.named_parameters():
+            if f"{name}.{key}" in moments:
+                optimizers[name].state[parameter] = _moments(parameter, moments[f"{name}.{key}"])
 
 
 def _moments(parameter: nn.Parameter, root_mean_square: Tensor) -> dict[str, Tensor]:

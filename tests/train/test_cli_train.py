@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
 from progression.train import encoder as encoder_training
+from progression.train import gan, joint
 from progression.weights import load_model, save_part
 from tests.fakes import save_knee
 
@@ -105,6 +108,34 @@ def test_risk_needs_gradings_of_the_tables_knees(
     paths = ["--grader-run", str(run), "--save", str(tmp_path / "model")]
     assert cli.run(["train", "risk", str(table), *paths]) == 1
     assert "other knees than the table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["gan", "joint"])
+def test_a_run_is_its_preset(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    presets: Mapping[str, object] = {"gan": gan.PRESETS, "joint": joint.PRESETS}[command]
+    options = ["--out", "o", *(["--model", "m", "--save", "s"] if command == "joint" else [])]
+    for name, preset in presets.items():
+        assert cli.run(["train", command, "visits.csv", *options, "--preset", name, "--dry-run"]) == 0
+        assert capsys.readouterr().out.strip() == str(preset)
+    assert cli.run(["train", command, "visits.csv", *options, "--accumulate", "2", "--dry-run"]) == 0
+    assert "accumulate=2" in capsys.readouterr().out
+
+
+def test_gan_is_measured_where_the_table_has_held_out_knees(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def train(images: torch.Tensor, out: Path, **options: Any) -> Path:
+        given.append(options | {"images": images})
+        return out
+
+    monkeypatch.setattr(gan, "train_gan", train)
+    command = ["train", "gan", str(table), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert cli.run([*command, "--preset", "cpu-64"]) == 0
+    assert len(given[0]["images"]) == len(given[0]["heldout"]) == 2 and "snapshot:" in capsys.readouterr().out
+    assert cli.run([*command, "--preset", "cpu-64", "--heldout", "test"]) == 0
+    assert given[1]["heldout"] is None and "no split 'test'" in capsys.readouterr().out
 
 
 def test_joint_trains_both_parts_and_says_when_it_stopped(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,9 @@ from progression.errors import UsageError, WeightsError
 from progression.stylegan2 import Discriminator, Generator
 from progression.stylegan2.ops import upsample2d
 from progression.train import gan
-from progression.train.gan import (
-    PRESETS,
-    GanConfig,
-    GanTrainer,
-    train_gan,
-    with_overrides,
-)
-from progression.train.loop import batch_indices, ema_beta
+from progression.train.gan import PRESETS, train_gan, with_overrides
+from progression.train.gan_trainer import GanConfig, GanTrainer
+from progression.train.loop import activation_dtype, batch_indices, changed_fields, ema_beta
 from progression.train.snapshot import take_over
 
 TINY = GanConfig(
@@ -37,7 +32,7 @@ TINY = GanConfig(
     r1_interval=2,
     path_interval=3,
     snapshot_kimg=0.008,
-    compute_dtype="float32",
+    precision="float32",
 )
 
 
@@ -54,7 +49,7 @@ def weights_of(trainer: GanTrainer) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("changes", [{}, {"ada_target": 0.6, "compute_dtype": "bfloat16"}])
+@pytest.mark.parametrize("changes", [{}, {"ada_target": 0.6, "precision": "bfloat16"}])
 def test_a_run_resumed_from_disk_is_identical(images: Tensor, tmp_path: Path, changes: dict) -> None:
     config = replace(TINY, **changes)
     whole = GanTrainer(config, images)
@@ -154,7 +149,7 @@ def test_killed_before_the_checkpoint_the_rerun_brings_the_snapshot_up_to_date(
 @pytest.mark.parametrize(
     "changes",
     [{"batch": 0}, {"total_kimg": 0.0}, {"resolution": 4}, {"resolution": 96}, {"path_interval": -1},
-     {"ada_target": 1.5}, {"compute_dtype": "float16"}, {"r1_gamma": -1.0}],
+     {"ada_target": 1.5}, {"precision": "float16"}, {"r1_gamma": -1.0}],
 )  # fmt: skip
 def test_settings_out_of_range(changes: dict) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(changes))} is .* expected"):
@@ -181,6 +176,35 @@ def test_batches_cover_the_data_once_an_epoch_and_depend_on_the_position_alone()
 def test_ema_half_life() -> None:
     assert ema_beta(16, half_life_kimg=0.016, seen_images=10**6, rampup=None) == pytest.approx(0.5)
     assert ema_beta(16, half_life_kimg=10, seen_images=160, rampup=0.1) == pytest.approx(0.5)
+
+
+def test_precision_auto_is_what_the_device_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert activation_dtype("auto", torch.device("cpu")) == torch.bfloat16
+    for able, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation, able=able: able)
+        assert activation_dtype("auto", torch.device("cuda")) == expected
+        assert activation_dtype("bfloat16", torch.device("cuda")) == torch.bfloat16
+    assert activation_dtype("float32", torch.device("cpu")) == torch.float32
+
+
+def test_a_run_from_before_a_field_had_its_default() -> None:
+    saved = asdict(TINY)
+    del saved["accumulate"]
+    assert changed_fields(saved, TINY) == set()
+    assert changed_fields(saved, replace(TINY, accumulate=2, batch=8)) == {"accumulate", "batch"}
+
+
+def test_micro_batches_train_the_same_and_a_run_may_change_their_number(
+    images: Tensor, tmp_path: Path
+) -> None:
+    whole = train_gan(images, tmp_path / "whole", config=TINY)
+    for total, goes in ((0.008, 1), (TINY.total_kimg, 2)):
+        config = replace(TINY, total_kimg=total, accumulate=goes)
+        cut = train_gan(images, tmp_path / "cut", config=config)
+    for name, value in weights.load_model(whole).tensors("generator").items():
+        torch.testing.assert_close(
+            weights.load_model(cut).tensors("generator")[name], value, rtol=2e-3, atol=1e-4
+        )
 
 
 def test_learns_the_grey_of_its_pictures() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +18,17 @@ from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
 from progression.train import joint
+from progression.train.distributed import Part
 from progression.train.joint import CHECKPOINT, train_joint
 from progression.train.joint_trainer import JointConfig, JointTrainer, shifted, sliced_distance
+from progression.train.judge import Judge
 from progression.train.loop import load_checkpoint
+from progression.train.snapshot import take_over_joint
 from progression.weights import ModelFiles, load_model, save_part
 
 TINY = JointConfig(
     kimg=0.096, batch=8, codes=32, mapped=32, slices=8, shift=1, path_interval=2, warmup_kimg=0.016,
-    snapshot_kimg=0.04, bfloat16=False,
+    snapshot_kimg=0.04, precision="float32",
 )  # fmt: skip
 STAGES = (Stage(1, 3, 1, 1, 4), Stage(1, 3, 2, 2, 6))
 
@@ -57,7 +61,7 @@ def run(model: ModelFiles, images: torch.Tensor, folder: Path, config: JointConf
 def test_reconstructions_come_nearer_and_both_parts_are_stored(
     model: ModelFiles, images: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = replace(TINY, kimg=0.8, path_interval=0)
+    config = replace(TINY, kimg=0.8, path_interval=0, snapshot_kimg=0.4)
     files = run(model, images, tmp_path, config)
     assert "left 0:00" in capsys.readouterr().out
     part = EncoderPart.load(files)
@@ -99,6 +103,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     states = [load_checkpoint(tmp_path / name / "run" / CHECKPOINT) for name in ("whole", "cut")]
     for state in states:
         assert len(state.pop("grader")) == len(state.pop("pictures")) == 64
+        assert JointConfig(**state.pop("config")) == TINY
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
@@ -110,6 +115,73 @@ def test_minutes_stop_it_and_another_configuration_is_refused(
     assert (tmp_path / "run" / CHECKPOINT).is_file() and not (tmp_path / "model").exists()
     with pytest.raises(UsageError, match="trained with other pixel"):
         train_joint(model, images, images[:8], config=replace(TINY, pixel=1.0), **options)
+
+
+def test_a_snapshot_goes_on_elsewhere(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    run(model, images, here, replace(TINY, kimg=0.08))
+    snapshot = load_model(here / "run" / "snapshot")
+    assert set(snapshot.parts) == {"generator", "encoder", "judge", "optimizer"}
+    begun: list[JointTrainer] = []
+    step = JointTrainer.step
+
+    def spy(self: JointTrainer) -> dict[str, torch.Tensor]:
+        begun.append(copy.deepcopy(self))
+        return step(self)
+
+    monkeypatch.setattr(JointTrainer, "step", spy)
+    options = {"run": there / "run", "save": there / "model", "config": TINY, "transfer": snapshot}
+    assert train_joint(model, images, images[:8], **options)
+    assert [trainer.seen_images for trainer in begun] == [80, 88]
+    state = load_checkpoint(here / "run" / CHECKPOINT)
+    kept = {"generator": "average", "encoder": "average_encoder", "judge": "judge"}
+    for name, source in kept.items():
+        found = begun[0].networks()[name].state_dict()
+        for key, value in state["networks"][source].items():
+            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5)
+    adam = state["optimizers"]["judge"]["state"]
+    moved = begun[0].optimizers["judge"].state
+    for index, parameter in enumerate(begun[0].judge.heads.parameters()):
+        rows = adam[index]["exp_avg_sq"].reshape(len(parameter), -1).mean(dim=1)
+        torch.testing.assert_close(moved[parameter]["exp_avg_sq"].reshape(len(rows), -1).mean(dim=1), rows)
+    load_generator(load_model(there / "model"))
+
+
+def test_the_best_snapshot_predicts_and_goes_on(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path
+) -> None:
+    run(model, images, tmp_path, TINY)
+    best = load_model(tmp_path / "run" / "best")
+    assert best.name == model.name and "judge" in best.parts
+    part = EncoderPart.load(best)
+    assert bool(part.typical(load_generator(best), from_bytes(images)).isfinite().all())
+
+
+def test_a_judge_through_another_grader_is_refused(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path
+) -> None:
+    save_part(tmp_path, "judge", {}, {"channels": [1, 2]}, resolution=16)
+    generator = load_generator(model)
+    grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
+    trainer = JointTrainer(TINY, generator, joint._encoder(model, generator, TINY), grader, images)
+    with pytest.raises(WeightsError, match="looked through another grader"):
+        take_over_joint(trainer, load_model(tmp_path))
+
+
+def test_portable_snapshot_at_256_is_small() -> None:
+    """As `save_joint_snapshot` writes it: halves, and a float of Adam for each row of a parameter."""
+    network = EfficientNet(1, NUM_OUTPUTS).eval()
+    with torch.no_grad():
+        channels = [m.shape[1] for m in network.pyramid(torch.zeros(1, 1, 64, 64))]
+    gpu = joint.PRESETS["gpu"]
+    generator = Generator(512, 0, 512, 256, 1, 2, 8192, 320)
+    shape = EncoderConfig(256, generator.num_ws, 512, 1, gpu.width, gpu.max_width, offset_rank=0)
+    networks = (generator, Encoder(shape), Judge(channels))
+    halves = sum(value.numel() for net in networks for value in net.state_dict().values())
+    rows = sum(p.shape[0] if p.ndim else 1 for net in networks for p in net.parameters())
+    assert 2 * halves + 4 * rows < 60e6  # bytes
 
 
 def test_starts_from_an_encoder_without_its_offsets(model: ModelFiles) -> None:
@@ -125,7 +197,7 @@ def test_starts_from_an_encoder_without_its_offsets(model: ModelFiles) -> None:
         def tensors(self, part: str) -> dict[str, torch.Tensor]:
             return dict(given.state_dict())
 
-    taken = joint._encoder(Files(), load_generator(model))  # type: ignore[arg-type]
+    taken = joint._encoder(Files(), load_generator(model), TINY)  # type: ignore[arg-type]
     assert taken.base.weight.equal(given.base.weight)
     assert not any(name.startswith("offset") for name in taken.state_dict())
 
@@ -146,11 +218,11 @@ def test_needs_a_grader(images: torch.Tensor, tmp_path: Path) -> None:
 def test_each_term_reaches_what_it_is_for(model: ModelFiles, images: torch.Tensor) -> None:
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     generator = load_generator(model)
-    encoder = joint._encoder(model, generator)
+    encoder = joint._encoder(model, generator, TINY)
     torch.nn.init.normal_(encoder.base.weight, std=0.1)
     trainer = JointTrainer(TINY, generator, encoder, grader, images)
     trainer.seen_images = 1000  # past the warm-up
-    terms, *_ = trainer._terms(from_bytes(images[:8]))
+    terms, *_ = trainer._terms(from_bytes(images[:8]), Part())
     parts = (trainer.generator.synthesis, trainer.generator.mapping, trainer.encoder)
     reached = {
         "adversarial": (True, True, True),
@@ -178,7 +250,7 @@ def test_a_step_trains_the_heads_and_leaves_the_rest_of_the_judge(
 ) -> None:
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     generator = load_generator(model)
-    trainer = JointTrainer(TINY, generator, joint._encoder(model, generator), grader, images)
+    trainer = JointTrainer(TINY, generator, joint._encoder(model, generator, TINY), grader, images)
     before = {name: value.clone() for name, value in trainer.judge.named_parameters()}
     maps = {name: value.clone() for name, value in trainer.maps.state_dict().items()}
     trainer.step()

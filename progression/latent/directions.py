@@ -1,0 +1,112 @@
+"""Directions in W: where to go for more of one attribute and as little as possible of the others.
+
+With A (N, A) attributes of N knees, standardised, and W (N, D) their codes, the part of a code that goes with the
+attributes is a multiple regression with a light ridge,
+
+    W - w̄ ≈ A B,   B = (AᵀA + λ N I)⁻¹ Aᵀ (W - w̄)
+
+so row a of B is how codes change with one standard deviation of attribute a *while the other attributes stay*, which a
+difference of group means or a single regression is not: grade goes with age, weight and exposure.
+
+Whether moving along a row changes that attribute alone is then measured on pictures (`disentanglement`): render,
+measure all attributes again, and compare.
+
+| symbol | meaning | shape |
+|---|---|---|
+| A | attributes over their deviation, mean 0 | (N, A) |
+| B | change of a code with one deviation of each attribute | (A, D) |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from progression.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Named directions in W.
+
+    Attributes
+    ----------
+    names : of the A attributes
+    effect : (A, D) B above
+    mean, deviation : (A,) of each attribute, in its own units
+    """
+
+    names: tuple[str, ...]
+    effect: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def fit(cls, w: Tensor, attributes: Mapping[str, Tensor], *, ridge: float = 1e-3) -> Directions:
+        """From codes w (N, D) and attributes (N,) each.
+
+        Raises
+        ------
+        UsageError
+            If an attribute is missing for a knee, or does not vary.
+        """
+        names = tuple(attributes)
+        a = torch.stack([attributes[name].double() for name in names], dim=1)
+        if a.shape[0] != len(w) or not bool(a.isfinite().all()):
+            raise UsageError(f"expected {len(w)} finite values of every attribute, got {tuple(a.shape)}")
+        mean, deviation = a.mean(dim=0), a.std(dim=0)
+        if not bool((deviation > 0).all()):
+            still = ", ".join(name for name, d in zip(names, deviation, strict=True) if d == 0)
+            raise UsageError(f"attribute {still} is the same for all knees: leave it out")
+        a = (a - mean) / deviation
+        gram = a.T @ a + ridge * len(a) * torch.eye(len(names), dtype=a.dtype)
+        effect = torch.linalg.solve(gram, a.T @ (w.double() - w.double().mean(dim=0)))
+        return cls(names, effect.float(), mean.float(), deviation.float())
+
+    def move(self, w: Tensor, name: str, amount: float) -> Tensor:
+        """Codes w (N, D) or (N, L, D) changed by `amount` of an attribute, in the attribute's own units.
+
+        Raises
+        ------
+        UsageError
+            If there is no such attribute.
+        """
+        if name not in self.names:
+            raise UsageError(f"attribute {name!r}: expected one of {', '.join(self.names)}")
+        i = self.names.index(name)
+        return w + self.effect[i].to(w) * (amount / float(self.deviation[i]))
+
+
+@torch.no_grad()
+def disentanglement(
+    directions: Directions,
+    w: Tensor,
+    measure: Callable[[Tensor], Mapping[str, Tensor]],
+    *,
+    names: Sequence[str] | None = None,
+) -> Tensor:
+    """What moving by one deviation of each attribute does to all of them, (A, A) in deviations.
+
+    Row: moved along; column: measured. The identity would be perfect; the diagonal tells how much of what was asked
+    for is seen, the rest of a row what comes with it. A central difference: half a deviation up less half a one down,
+    mean over knees.
+
+    Parameters
+    ----------
+    w : (N, D) codes of knees not used for the fit
+    measure : codes (N, D) → attributes (N,) by name, measured on their pictures
+    """
+    wanted = tuple(names or directions.names)
+    rows = []
+    for name in wanted:
+        half = 0.5 * float(directions.deviation[directions.names.index(name)])
+        up, down = (measure(directions.move(w, name, sign * half)) for sign in (1, -1))
+        changes = []
+        for other in wanted:
+            unit = float(directions.deviation[directions.names.index(other)])
+            changes.append(float((up[other] - down[other]).double().mean()) / unit)
+        rows.append(torch.tensor(changes))
+    return torch.stack(rows)
