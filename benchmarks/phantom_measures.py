@@ -2,26 +2,29 @@
 
 | symbol | meaning | shape |
 |---|---|---|
-| w_0 | refined code of the baseline film | (N, L, D) |
+| w_0 | the encoder's code of the baseline film, also the search key | (N, D) |
 | offset | what a method adds to w_0 at each horizon | (N, H, D) |
 | distance | between a prediction and a truth, in one metric | (N, H) |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
+from phantom_code_risk import CodeRisk
+from phantom_films import HORIZONS, VISITS, Films
+from scipy.stats import ttest_rel, wilcoxon
 from torch import Tensor
 
-from progression.data.phantom import VISIT_MONTHS
 from progression.errors import DependencyError
 from progression.latent.bank import TrajectoryBank
+from progression.latent.expected import STEPS, StepEffects, step_chances
 from progression.latent.extrapolate import offset
 from progression.latent.part import from_bytes
 from progression.latent.transport import GradeTransport
@@ -32,56 +35,16 @@ from progression.risk.grader import Grader, Grading
 from progression.risk.model import RiskModel
 from progression.stylegan2 import Generator
 
-HORIZONS = (24.0, 48.0, 96.0)
 KINDS = ("imaged", "graded")
-NEIGHBOURS = (1, 5, 25)
+NEIGHBOURS = (1, 5, 25, 100)
 SCALES = (0.25, 0.5, 0.75, 1.0)
 _BATCH = 50
 _DRAWS = 2000
-VISITS = [VISIT_MONTHS.index(month) for month in HORIZONS]
+PRIMARY = tuple(f"{kind}, {name}" for kind in KINDS for name in ("chosen", "joint"))
 
 Floats = NDArray[np.float64]
 Metric = Callable[[Tensor], Tensor]
 """Pictures (N, 1, R, R) → (N, F), so that the metric is the Euclidean distance there (LPIPS: its square root)."""
-
-
-@dataclass(frozen=True)
-class Films:
-    """Films of N subjects.
-
-    Attributes
-    ----------
-    subject : (N,) number of the phantom
-    images : (N, F, R, R) uint8; training subjects: one a visit; others: baseline, then (if any) the truths "film"
-        and "same" at each of `HORIZONS`
-    grade, severity : (N, 7) at all visits
-    rate, visible : (N,) hidden truth: severity's rate, and what the baseline film shows of it
-    """
-
-    subject: Tensor
-    images: Tensor
-    grade: Tensor
-    severity: Tensor
-    rate: Tensor
-    visible: Tensor
-
-    @property
-    def names(self) -> list[str]:
-        """(N,) names as banks have them."""
-        return [f"P{index}" for index in self.subject.tolist()]
-
-    def rises(self, horizon: int) -> NDArray[np.bool_]:
-        """Whose grade rises by `HORIZONS[horizon]`, (N,)."""
-        return np.asarray(self.grade[:, VISITS[horizon]] > self.grade[:, 0])
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Search keys `key` (N, F, D) of all films, which are the encoder's; refined codes `ws` (N, 1 or 3, L, D) of the
-    baseline and (where there are truths) of "film" and "same" at the last horizon."""
-
-    ws: Tensor
-    key: Tensor
 
 
 @dataclass(frozen=True)
@@ -91,10 +54,22 @@ class Models:
     generator: Generator
     grader: Grader
     risk: RiskModel
+    code_risk: CodeRisk
     banks: Mapping[str, TrajectoryBank]
 
-    def render(self, ws: Tensor) -> Tensor:
-        """Pictures of codes (N, L, D), (N, 1, R, R) in [-1, 1]."""
+    @cached_property
+    def steps(self) -> dict[str, StepEffects]:
+        """What each bank says of how a step of the grade looks."""
+        return {kind: StepEffects.fit(bank) for kind, bank in self.banks.items()}
+
+    @cached_property
+    def unseen(self) -> Grader:
+        """The grader's networks that the generator was not trained with."""
+        return Grader(self.grader.members[1:], input_resolution=self.grader.input_resolution)
+
+    def render(self, w: Tensor) -> Tensor:
+        """Pictures of codes (N, D), the same in all layers, (N, 1, R, R) in [-1, 1]."""
+        ws = w[:, None].expand(-1, self.generator.num_ws, -1)
         parts = [self.generator.synthesis(part, noise_mode="const") for part in ws.split(_BATCH)]
         return torch.cat(parts).clamp(-1, 1)
 
@@ -112,17 +87,16 @@ class Models:
 # ---- quality of the parts ----------------------------------------------------------------------------------------
 
 
-def grading_quality(
-    models: Models, films: Mapping[str, Films], codes: Mapping[str, Codes]
-) -> dict[str, dict[str, float]]:
-    """Accuracy and quadratic kappa on baseline films not trained on, and on their reconstructions."""
-    x = torch.cat([from_bytes(films[split].images[:, 0]) for split in ("test", "more")])
-    read = torch.cat([films[split].grade[:, 0] for split in ("test", "more")]).numpy()
-    rendered = models.render(torch.cat([codes[split].ws[:, 0] for split in ("test", "more")]))
+def grading_quality(models: Models, images: Tensor, read: Tensor, w0: Tensor) -> dict[str, dict[str, float]]:
+    """Accuracy and quadratic kappa on films not trained on, and on their reconstructions."""
     found = {}
-    for name, pictures in (("films", x), ("reconstructions", rendered)):
+    for name, pictures in (("films", from_bytes(images)), ("reconstructions", models.render(w0))):
         now = models.grading(pictures).now.argmax(dim=1).numpy()
-        found[name] = {"accuracy": accuracy(read, now), "quadratic_kappa": quadratic_kappa(read, now)}
+        scores = {
+            "accuracy": accuracy(read.numpy(), now),
+            "quadratic_kappa": quadratic_kappa(read.numpy(), now),
+        }
+        found[name] = scores
     return found
 
 
@@ -143,57 +117,77 @@ def bank_offset(bank: TrajectoryBank, key: Tensor, *, k: int) -> Tensor:
     return offset(*bank.trajectories(bank.search(key, k=k)), HORIZONS)
 
 
-def choose(models: Models, films: Films, codes: Codes) -> dict[str, dict[str, float]]:
-    """For each bank the k and the scale with the least mean grader distance at 96 months."""
-    w0, key = codes.ws[:, 0], codes.key[:, 0]
-    truth = models.grader.features(from_bytes(films.images[:, len(HORIZONS)]))
-    carried = max(float((models.grader.features(models.render(w0)) - truth).norm(dim=1).mean()), 1e-12)
+def choose(models: Models, films: Films, key: Tensor) -> dict[str, dict[str, float]]:
+    """For each bank the k and the scale with the least mean distance to the film at 96 months."""
+    w0 = key[:, 0]
+    truth = models.unseen.features(from_bytes(films.images[:, len(HORIZONS)]))
+    carried = max(float((models.unseen.features(models.render(w0)) - truth).norm(dim=1).mean()), 1e-12)
     found = {}
     for kind, bank in models.banks.items():
         tried = []
         for k in _at_most(NEIGHBOURS, len(bank)):
-            change = bank_offset(bank, key, k=k)[:, -1, None, :]
+            change = bank_offset(bank, w0, k=k)[:, -1]
             for scale in SCALES:
-                features = models.grader.features(models.render(w0 + scale * change))
+                features = models.unseen.features(models.render(w0 + scale * change))
                 tried.append((float((features - truth).norm(dim=1).mean()) / carried - 1, k, scale))
         best = min(tried)
         found[kind] = {"k": best[1], "scale": best[2], "relative": best[0]}
     return found
 
 
-def all_offsets(
-    models: Models, films: Films, codes: Codes, chosen: Mapping[str, Mapping[str, float]]
+def primary_offsets(
+    models: Models, grading: Grading, key: Tensor, chosen: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Tensor]:
-    """Every method's offsets."""
-    key, found = codes.key[:, 0], {}
+    """Offsets of the methods that were stated as primary."""
+    risk = models.risk
+    chances = step_chances(risk.grade_now(grading), risk.predict(grading, HORIZONS).future)
+    found = {}
     for kind, bank in models.banks.items():
-        for k in _at_most((1, 5), len(bank)):
-            found[f"{kind}, k = {k}"] = bank_offset(bank, key, k=k)
         best = chosen[kind]
         found[f"{kind}, chosen"] = best["scale"] * bank_offset(bank, key, k=int(best["k"]))
+        found[f"{kind}, joint"] = models.steps[kind].displacement_at(key, chances)
+    return found
+
+
+def all_offsets(
+    models: Models, films: Films, codes: Tensor, chosen: Mapping[str, Mapping[str, float]]
+) -> dict[str, Tensor]:
+    """Every method's offsets."""
+    key, grade = codes[:, 0], films.grade
+    grading = models.grading(from_bytes(films.images[:, 0]))
+    found = primary_offsets(models, grading, key, chosen)
+    read = models.risk.predict(grading, HORIZONS, grade=grade[:, 0]).future
+    chances = {
+        "joint, read grade": step_chances(models.risk.grade_now(grading, grade[:, 0]), read),
+        "joint, chances from code too": models.code_risk.predict(grading, key, HORIZONS)[2],
+    }
+    order = torch.arange(STEPS)
+    made = torch.stack(
+        [(grade[:, :1] <= order) & (order < grade[:, visit, None]) for visit in VISITS], dim=1
+    ).float()
+    for kind, bank in models.banks.items():
+        for k in _at_most((5,), len(bank)):
+            found[f"{kind}, k = {k}"] = bank_offset(bank, key, k=k)
+        steps = models.steps[kind]
         mean = offset(bank.displacement[None], bank.interval_months[None], HORIZONS)
         found[f"{kind}, mean"] = mean.expand(len(key), -1, -1)
-    transport, now = models.transport(), films.grade[:, 0]
-    grading = models.grading(from_bytes(films.images[:, 0]))
-    for name, read in (("picture", None), ("picture and read grade", now)):
-        start, future = (
-            models.risk.grade_now(grading, read),
-            models.risk.predict(grading, HORIZONS, grade=read).future,
-        )
-        found[f"expected grades, {name}"] = transport.expected_displacement(key, start, future)
-    told = [transport.displacement(key, now, films.grade[:, visit]) for visit in VISITS]
+        for name, chance in chances.items():
+            found[f"{kind}, {name}"] = steps.displacement_at(key, chance)
+        found[f"{kind}, own grades"] = steps.displacement_at(key, made)
+    years = torch.tensor(HORIZONS)[:, None] / 12
+    found["imaged, joint and drift"] = (
+        found["imaged, joint"] + years * models.steps["imaged"].drift(key)[:, None]
+    )
+    transport = models.transport()
+    told = [transport.displacement(key, grade[:, 0], grade[:, visit]) for visit in VISITS]
     found["own grades"] = torch.stack(told, dim=1)
-    found["true change"] = codes.key[:, 1 + len(HORIZONS) :] - key[:, None]
+    found["true change"] = codes[:, 1 + len(HORIZONS) :] - key[:, None]
     return found
 
 
 def all_metrics(models: Models) -> dict[str, Metric]:
     """Named metrics; LPIPS only where its weights are installed."""
-    found: dict[str, Metric] = {
-        "grader": models.grader.features,
-        "pixel": lambda x: x.flatten(1) / x[0].numel() ** 0.5,
-        "grade": lambda x: models.grader(x).expected_grade[:, None],
-    }
+    found: dict[str, Metric] = {"grader": models.unseen.features}
     try:
         lpips = load_lpips()
     except DependencyError:
@@ -209,17 +203,22 @@ def all_metrics(models: Models) -> dict[str, Metric]:
 
 
 def all_distances(
-    models: Models, films: Films, codes: Codes, offsets: Mapping[str, Tensor]
+    models: Models,
+    films: Films,
+    codes: Tensor,
+    offsets: Mapping[str, Tensor],
+    *,
+    metrics: Mapping[str, Metric],
 ) -> dict[tuple[str, str, str, str], Floats]:
     """Distances (N, H) by (metric, form, truth, method); method "carried" is the baseline carried forward.
 
-    Form "rendered" is g(ŵ), beside all truths; "added" is x_0 + g(ŵ) − g(w_0), beside the two films.
+    Form "rendered" is g(ŵ); "added" is x_0 + g(ŵ) − g(w_0). Before the last horizon only the primary methods are
+    measured, NaN for the others.
     """
-    n, h = len(codes.ws), len(HORIZONS)
-    metrics = all_metrics(models)
+    n, h = len(codes), len(HORIZONS)
     found: dict[tuple[str, str, str, str], Floats] = {}
     for rows in torch.arange(n).split(_BATCH):
-        x0, w0 = from_bytes(films.images[rows, 0]), codes.ws[rows, 0]
+        x0, w0 = from_bytes(films.images[rows, 0]), codes[rows, 0]
         y0 = models.render(w0)
         carried = _embedded(metrics, {"rendered": y0, "added": x0})
         for t in range(h):
@@ -227,17 +226,16 @@ def all_distances(
                 "film": from_bytes(films.images[rows, 1 + t]),
                 "same": from_bytes(films.images[rows, 1 + h + t]),
             }
-            if t == h - 1:
-                pictures["code"] = models.render(codes.ws[rows, 1])
-                pictures["code same"] = models.render(codes.ws[rows, 2])
             truths = _embedded(metrics, pictures)
             predictions = {"carried": carried}
             for method, change in offsets.items():
-                y = models.render(w0 + change[rows, t, None])
+                if t < h - 1 and method not in PRIMARY:
+                    continue
+                y = models.render(w0 + change[rows, t])
                 predictions[method] = _embedded(metrics, {"rendered": y, "added": (x0 + y - y0).clamp(-1, 1)})
             for method, forms in predictions.items():
                 for (metric, form), place in forms.items():
-                    for truth in list(pictures)[: 2 if form == "added" else None]:
+                    for truth in pictures:
                         apart = (place - truths[metric, truth]).norm(dim=1)
                         column = found.setdefault((metric, form, truth, method), np.full((n, h), np.nan))
                         column[rows.numpy(), t] = (apart.square() if metric == "LPIPS" else apart).numpy()
@@ -248,7 +246,8 @@ def compare(predicted: Floats, carried: Floats, *, draws: int = _DRAWS, seed: in
     """Paired comparison of distances (N,): negative differences mean that the prediction is nearer.
 
     `relative` is the difference of the means over the mean distance of the carried-forward baseline, with a 95 %
-    bootstrap interval over subjects; `p` is Wilcoxon's signed-rank test, two-sided, pairs without difference dropped.
+    bootstrap interval over subjects; `p_mean` is the paired t-test; `p` is Wilcoxon's signed-rank test, pairs without
+    difference dropped. Both two-sided.
     """
     difference = predicted - carried
     index = np.random.default_rng(seed).integers(len(difference), size=(draws, len(difference)))
@@ -263,8 +262,47 @@ def compare(predicted: Floats, carried: Floats, *, draws: int = _DRAWS, seed: in
         "low": float(low),
         "high": float(high),
         "nearer": float((difference < 0).mean()),
+        "p_mean": float(ttest_rel(predicted, carried).pvalue) if np.ptp(difference) > 0 else 1.0,
         "p": float(wilcoxon(moved).pvalue) if len(moved) else 1.0,
     }
+
+
+def confirmation(
+    models: Models, films: Films, later: Tensor, key: Tensor, offsets: Mapping[str, Tensor]
+) -> list[dict[str, Any]]:
+    """The primary comparisons on subjects with a baseline film and one at the last horizon, `later` (N, R, R)."""
+    eyes, apart = models.unseen.features, dict[tuple[str, str], list[Tensor]]()
+    for rows in torch.arange(len(key)).split(_BATCH):
+        x0, w0 = from_bytes(films.images[rows, 0]), key[rows]
+        y0, truth = models.render(w0), eyes(from_bytes(later[rows]))
+        shown = {"carried": y0} | {
+            name: models.render(w0 + change[rows, -1]) for name, change in offsets.items()
+        }
+        for name, y in shown.items():
+            for form, picture in (("rendered", y), ("added", (x0 + y - y0).clamp(-1, 1))):
+                apart.setdefault((form, name), []).append((eyes(picture) - truth).norm(dim=1))
+    distance = {head: torch.cat(parts).double().numpy() for head, parts in apart.items()}
+    head = {"metric": "grader", "truth": "film", "months": HORIZONS[-1], "group": "all"}
+    return primary([
+        head | {"method": name, "form": form} | compare(values, distance[form, "carried"])
+        for (form, name), values in distance.items()
+        if name != "carried"
+    ])  # fmt: skip
+
+
+def primary(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The eight comparisons that were stated beforehand, with Holm's p over their t-tests (`p_holm`)."""
+    rows = [
+        dict(row)
+        for row in comparisons
+        if row["metric"] == "grader" and row["truth"] == "film" and row["months"] == HORIZONS[-1]
+        and row["group"] == "all" and row["method"] in PRIMARY
+    ]  # fmt: skip
+    highest = 0.0
+    for place, row in enumerate(sorted(rows, key=lambda row: row["p_mean"])):
+        highest = max(highest, min(1.0, (len(rows) - place) * row["p_mean"]))
+        row["p_holm"] = highest
+    return rows
 
 
 def all_comparisons(
@@ -279,7 +317,7 @@ def all_comparisons(
         for t, months in enumerate(HORIZONS):
             rises = films.rises(t)
             for group, rows in (("all", rises | True), ("rise", rises), ("no rise", ~rises)):
-                if rows.sum() >= 2 and np.isfinite(carried[rows, t]).all():
+                if rows.sum() >= 2 and np.isfinite(values[rows, t]).all():
                     head = {"metric": metric, "form": form, "truth": truth, "method": method,
                             "months": months, "group": group}  # fmt: skip
                     found.append(head | compare(values[rows, t], carried[rows, t]))
@@ -287,7 +325,7 @@ def all_comparisons(
 
 
 def attenuation(
-    models: Models, films: Films, codes: Codes, offsets: Mapping[str, Tensor]
+    models: Models, films: Films, codes: Tensor, offsets: Mapping[str, Tensor]
 ) -> dict[str, dict[str, float]]:
     """Displacements of knees whose grade rises by 96 months beside the true one d ("same" − baseline, in W).
 
@@ -298,15 +336,15 @@ def attenuation(
     rows = torch.from_numpy(films.rises(-1))
     if not bool(rows.any()):
         return {}
-    w0, h = codes.ws[rows, 0], len(HORIZONS)
+    w0, h = codes[rows, 0], len(HORIZONS)
     true = offsets["true change"][rows, -1]
     moves = {name: change[rows, -1] for name, change in offsets.items()}
-    moves["film to film"] = codes.key[rows, h] - codes.key[rows, 0]
+    moves["film to film"] = codes[rows, h] - w0
     before = models.grading(models.render(w0)).expected_grade
     found = {}
     for name, move in moves.items():
         along = (move * true).sum(dim=1)
-        after = models.grading(models.render(w0 + move[:, None])).expected_grade
+        after = models.grading(models.render(w0 + move)).expected_grade
         found[name] = {
             "on_true": float(along.sum() / true.square().sum()),
             "calibration": float(along.sum() / move.square().sum().clamp(min=1e-30)),

@@ -6,19 +6,21 @@ model on what the simulator puts into the baseline film.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from phantom_measures import HORIZONS, VISITS, Codes, Films, Floats, Models
+from phantom_films import HORIZONS, VISITS, Films
+from phantom_measures import Floats, Models
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from progression.data.outcomes import Event
 from progression.errors import UsageError
-from progression.latent.extrapolate import extrapolate
+from progression.latent.expected import step_chances
+from progression.latent.extrapolate import offset
 from progression.latent.part import from_bytes
 from progression.metrics.auc import auc_delong, delong_test
 from progression.risk.risk import product_risk
@@ -26,29 +28,40 @@ from progression.risk.risk import product_risk
 TENDENCY_NEIGHBOURS = 25
 
 
-def risks(models: Models, films: Mapping[str, Films], codes: Mapping[str, Codes]) -> dict[str, Any]:
-    """AUCs of fast and any rise by 48 and 96 months, and what goes with the hidden rate, on all test subjects."""
-    parts = [films["test"], films["more"]]
-    images = torch.cat([part.images[:, 0] for part in parts])
-    grade, severity, visible, rate = (
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("grade", "severity", "visible", "rate")
+def risks(models: Models, train: Films, parts: Sequence[Films], keys: Sequence[Tensor]) -> dict[str, Any]:
+    """AUCs of fast and any rise by 48 and 96 months, and what goes with the hidden rate, on the subjects of `parts`.
+
+    `keys` are their codes, (N, F, D) each.
+    """
+    images, grade, severity = (
+        torch.cat([field[:, :last] for field in fields])
+        for fields, last in (
+            ([part.images for part in parts], 1),
+            ([part.grade for part in parts], None),
+            ([part.severity for part in parts], None),
+        )
     )
-    w0 = torch.cat([codes[name].ws[:, 0] for name in ("test", "more")])
-    key = torch.cat([codes[name].key[:, 0] for name in ("test", "more")])
-    x0 = from_bytes(images)
-    grading, rebuilt = models.grading(x0), models.grading(models.render(w0))
+    visible, rate = (torch.cat([getattr(part, name) for part in parts]) for name in ("visible", "rate"))
+    key = torch.cat([codes[:, 0] for codes in keys])
+    grading, rebuilt = models.grading(from_bytes(images[:, 0])), models.grading(models.render(key))
+    alone = models.risk.predict(grading, HORIZONS)
+    read = models.risk.predict(grading, HORIZONS, grade=grade[:, 0])
+    chances = step_chances(models.risk.grade_now(grading), alone.future)
+    code_alone = models.code_risk.predict(grading, key, HORIZONS)
+    code_read = models.code_risk.predict(grading, key, HORIZONS, grade=grade[:, 0])
     change: dict[str, Tensor] = {}
     future: dict[str, Tensor] = {}
     for kind, bank in models.banks.items():
-        ws = extrapolate(w0, *bank.trajectories(bank.search(key, k=min(5, len(bank)))), HORIZONS)
-        future[kind] = torch.stack([models.grading(models.render(ws[:, t])).now for t in range(3)], dim=1)
-        change[kind] = (future[kind] - rebuilt.now[:, None]) @ torch.arange(5.0)
+        moves = {
+            kind: offset(*bank.trajectories(bank.search(key, k=min(5, len(bank)))), HORIZONS),
+            f"{kind} joint": models.steps[kind].displacement_at(key, chances),
+        }
+        for name, move in moves.items():
+            now = [models.grading(models.render(key + move[:, t])).now for t in range(len(HORIZONS))]
+            future[name] = torch.stack(now, dim=1)
+            change[name] = (future[name] - rebuilt.now[:, None]) @ torch.arange(5.0)
     tendency = models.banks["graded"]
     near = tendency.search(key, k=min(TENDENCY_NEIGHBOURS, len(tendency))).index
-    alone = models.risk.predict(grading, HORIZONS)
-    read = models.risk.predict(grading, HORIZONS, grade=grade[:, 0])
-    train = films["train"]
     rows, separation = [], {}
     for t in (1, 2):
         rose = (tendency.grade_series[:, VISITS[t]] - tendency.grade_series[:, 0]).float()
@@ -65,17 +78,18 @@ def risks(models: Models, films: Mapping[str, Films], codes: Mapping[str, Codes]
                 .float()
                 .mean(dim=1),
                 "multi-state model": getattr(alone, name)[:, t],
+                "multi-state model, and code": code_alone[place][:, t],
             }
-            for kind in models.banks:
-                seen[f"product, {kind}"] = product_risk(grading.now, future[kind])[place][:, t]
-                seen[f"product from g(w_0), {kind}"] = product_risk(rebuilt.now, future[kind])[place][:, t]
-                seen[f"predicted change of grade, {kind}"] = change[kind][:, t]
+            for name_of, p_future in future.items():
+                seen[f"product, {name_of}"] = product_risk(grading.now, p_future)[place][:, t]
+                seen[f"predicted change of grade, {name_of}"] = change[name_of][:, t]
             signs = (train.severity[known, 0], train.visible[known])
             scores = {
                 "image only": seen,
                 "image and read grade": {
                     "read grade alone": rates[grade[:, 0]],
                     "multi-state model": getattr(read, name)[:, t],
+                    "multi-state model, and code": code_read[place][:, t],
                 },
                 "ceiling": {
                     "all that the simulator shows": _ceiling(*signs, y_train, severity[:, 0], visible)
@@ -83,7 +97,7 @@ def risks(models: Models, films: Mapping[str, Films], codes: Mapping[str, Codes]
             }
             if event is Event.ANY and t == 2:
                 separation = {
-                    f"{setting}: {label}": _spearman(score, severity[:, -1] - severity[:, 0], rate)
+                    f"{setting}: {label}": _spearman(score, severity[:, -1] - severity[:, 0], rate, visible)
                     for setting, found in scores.items()
                     for label, score in found.items()
                 }
@@ -107,11 +121,11 @@ def _auc(y: Tensor, score: Tensor, reference: Tensor | None, asked: Tensor) -> d
     return found
 
 
-def _spearman(score: Tensor, change: Tensor, rate: Tensor) -> dict[str, float]:
-    """Rank correlation with the true change of severity by 96 months and with the hidden rate."""
+def _spearman(score: Tensor, change: Tensor, rate: Tensor, visible: Tensor) -> dict[str, float]:
+    """Rank correlation with the true change of severity by 96 months, the hidden rate, and its visible part."""
     if bool((score == score[0]).all()):
         return {}
-    pairs = (("severity_change", change), ("rate", rate))
+    pairs = (("severity_change", change), ("rate", rate), ("visible", visible))
     return {name: float(spearmanr(score.numpy(), truth.numpy()).statistic) for name, truth in pairs}
 
 

@@ -1,22 +1,24 @@
 """The whole main path on one page: a radiograph in, its future and its risk out.
 
-    x_0 --encode, refine--> w_0 --neighbours of other subjects--> ŵ(T) --render--> x̂_T --grade both--> risk
+    x_0 --encode, refine--> w_0 --displacements of other subjects--> ŵ(T) --render--> x̂_T --grade both--> risk
 
 | symbol | meaning | shape |
 |---|---|---|
 | x_0 | baseline radiograph, right-sided, exposure normalised | (N, 1, R, R) in [-1, 1] |
 | ws_0 | its code, one w a layer; the search key is the mean of the encoder's, before refinement | (N, L, D) |
-| ŵ(T) | codes at the horizons, w_0 + mean of the neighbours' scaled displacements | (N, H, L, D) |
+| ŵ(T) | codes at the horizons: w_0 + mean of the neighbours' scaled displacements (method "paper"), or | (N, H, L, D) |
+| | + the bank's grade steps, each by the chance that this knee makes it by T (method "joint") | |
 | x̂_T | rendered follow-ups | (N, H, 1, R, R) |
 
 Source: Han et al. 2022 (arXiv 2111.11439), steps 4 to 7; `docs/architecture.md` says what is done otherwise.
+Method "joint" is ours, in its first version (`progression.latent.expected`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,9 @@ from progression import __version__
 from progression.engine import Engine, choose, load_engine
 from progression.errors import UsageError
 from progression.image import exposure, from_model, read_image, to_model
-from progression.latent.bank import TrajectoryBank, check_built_with
-from progression.latent.extrapolate import extrapolate, key_of
+from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
+from progression.latent.expected import StepEffects, step_chances
+from progression.latent.extrapolate import key_of, offset
 from progression.latent.invert import project, refine
 from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
 from progression.risk.grader import Grader, Grading
@@ -172,7 +175,7 @@ class Predictor:
         subjects : whose knees these are, where the bank may hold knees of the same people: those are passed over.
         refine_steps : optimisation steps on the encoder's code; none by default.
         inversion : "encoder", or "projection" for the paper's 1,000 steps from the mean latent.
-        method : "paper".
+        method : "paper", or "joint": needs a risk part, and a bank with grades.
         seed : of the projection's noise; the default path draws nothing.
         render : whether the predictions carry follow-up pictures.
 
@@ -199,11 +202,14 @@ class Predictor:
             return []
         x0 = self._pictures(radiographs, self.resolution)
         code = self._invert(x0, request)
-        neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
-        displacement, interval_months = (t.to(self.device) for t in self.bank.trajectories(neighbours))
-        futures_ws = extrapolate(code.ws, displacement, interval_months, months)
-        futures = self._render(futures_ws.flatten(0, 1)).unflatten(0, futures_ws.shape[:2])
         now = self.engine.grade(self._pictures(radiographs, self.grader.input_resolution))
+        neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
+        if method == "joint":
+            change = self._expected_change(code.key, self._chances(now, months, read), subjects)
+        else:
+            change = self._borrowed_change(neighbours, months)
+        futures_ws = code.ws[:, None] + change[:, :, None, :]
+        futures = self._render(futures_ws.flatten(0, 1)).unflatten(0, futures_ws.shape[:2])
         p_future = self.engine.grade(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
         product = torch.stack(product_risk(now.now, p_future), dim=-1)
         beyond = self._excess(self.engine.grade(code.reconstruction).now, p_future)
@@ -265,6 +271,40 @@ class Predictor:
             reconstruction = self._render(ws)
         return Code(key, ws, reconstruction, found, mirrored)
 
+    def _borrowed_change(self, neighbours: Neighbours, months: Sequence[int]) -> Tensor:
+        """(N, H, D): the neighbours' displacements, scaled to the horizons."""
+        displacement, interval_months = (t.to(self.device) for t in self.bank.trajectories(neighbours))
+        return offset(displacement, interval_months, months)
+
+    def _expected_change(self, key: Tensor, chances: Tensor, subjects: Sequence[str | None] | None) -> Tensor:
+        """(N, H, D): what the grade's steps look like to the whole bank, each by its chance (N, H, 4)."""
+        return self.steps.displacement_at(key.cpu(), chances, subject=subjects).to(self.device)
+
+    @cached_property
+    def steps(self) -> StepEffects:
+        """How grade steps look in W, learnt from the bank when first asked for."""
+        return StepEffects.fit(self.bank)
+
+    def _chances(self, now: Grading, months: Sequence[int], grades: Sequence[int | None]) -> Tensor:
+        """(N, H, 4): that each grade step is made by each horizon."""
+        if self.risk is None:
+            raise UsageError(
+                f"method joint needs to know how likely each grade is to rise, and model {self.files.name} has no "
+                "risk part: train one (progression train risk), or use --method paper"
+            )
+        grading, read = self._on_cpu(now), self._read(grades)
+        return step_chances(
+            self.risk.grade_now(grading, read), self.risk.predict(grading, months, grade=read).future
+        )
+
+    @staticmethod
+    def _on_cpu(now: Grading) -> Grading:
+        return Grading(*(t.cpu() for t in (now.now, now.future, now.rise)))
+
+    @staticmethod
+    def _read(grades: Sequence[int | None]) -> Tensor:
+        return torch.tensor([-1 if g is None else g for g in grades])
+
     def _render(self, ws: Tensor) -> Tensor:
         return self.engine.render(ws).clamp(-1, 1)
 
@@ -274,9 +314,7 @@ class Predictor:
         """(N, H, 2) fast and any; without a risk part the product's running maximum over the horizons asked for."""
         if self.risk is None:
             return torch.cummax(product, dim=1).values
-        grade = torch.tensor([-1 if g is None else g for g in grades])
-        cpu = Grading(*(t.cpu() for t in (now.now, now.future, now.rise)))
-        risk = self.risk.predict(cpu, months, grade=grade)
+        risk = self.risk.predict(self._on_cpu(now), months, grade=self._read(grades))
         return torch.stack([risk.fast, risk.any], dim=-1)
 
     @staticmethod

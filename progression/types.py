@@ -17,6 +17,7 @@ Pixels = npt.NDArray[np.float32]
 KL_GRADES = 5
 MAX_HORIZON_MONTHS = 96
 INVERSIONS = ("encoder", "projection")
+METHODS = ("paper", "joint")
 REFINE_STEPS = 0
 """Optimisation steps on the encoder's code where none are asked for."""
 MAX_REFINE_STEPS = 10_000
@@ -81,7 +82,8 @@ class Request:
     horizon_months : whole months from 1 to 96, one or several; kept as an ascending tuple, each once
     refine_steps : optimisation steps on the encoder's code, 0 to 10,000; None for none. Not with "projection"
     inversion : "encoder", or "projection" (1,000 optimisation steps from the mean latent)
-    method : "paper", the closed form of Han et al. 2022
+    method : "paper", the closed form of Han et al. 2022; or "joint", the change that the whole bank's knees lead to
+        expect, by this knee's chances of rising
     seed : of every random draw
 
     Raises
@@ -111,10 +113,8 @@ class Request:
                     f"refine steps {self.refine_steps} with inversion projection, which has its own "
                     f"{PROJECTION_STEPS:,} steps: give one or the other"
                 )
-        if self.method == "joint":
-            raise UsageError("method 'joint' is not in this version yet; use --method paper")
-        if self.method != "paper":
-            raise UsageError(f"method {self.method!r}: expected paper or joint")
+        if self.method not in METHODS:
+            raise UsageError(f"method {self.method!r}: expected {' or '.join(METHODS)}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}: expected 0 to 2^63 - 1")
 
@@ -188,7 +188,7 @@ class Prediction:
     reconstruction : (R, R) float32 in [0, 1], what the generator makes of the radiograph's code
     kl_now : probability of each KL grade now, sums to 1
     typicality : 0 (nothing like a knee) to 1 (as knee-like as the training radiographs)
-    neighbour_distances : distances to the bank's knees whose change was borrowed, ascending
+    neighbour_distances : distances to the nearest knees of the bank, whose change method "paper" borrows, ascending
     warnings : one line each
     provenance : versions, weights' hashes, seed and arguments; JSON-serialisable
     """

@@ -46,7 +46,7 @@ def write_model(folder: Path, *, risk: bool = True, seed: int = 0) -> Path:
         w=torch.randn(ROWS, W_DIM),
         displacement=0.3 * torch.randn(ROWS, W_DIM),
         interval_months=torch.full((ROWS,), 48.0),
-        grade_series=torch.zeros(ROWS, 2, dtype=torch.int8),
+        grade_series=torch.tensor([[i % 3, i % 3 + i % 2] for i in range(ROWS)], dtype=torch.int8),
         series_months=torch.tensor([0.0, 48.0]),
         kind=np.full(ROWS, "synthetic"),
     )

@@ -142,7 +142,6 @@ def test_a_knee_that_cannot_be_written_does_not_hide_the_others(
         ("predict good.png --side left --months 4.5", "'--months'"),
         ("predict good.png --side left --grade 5", "from 0 to 4"),
         ("predict good.png --side left --grade -1", "from 0 to 4"),
-        ("predict good.png --side left --method joint", "use --method paper"),
         ("predict good.png --side left --method magic", "paper or joint"),
         ("predict good.png --side left --inversion magic", "encoder or projection"),
         ("predict good.png --side left --refine-steps -1", "from 0 to 10,000"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import progression
 from progression.cli import run
 from progression.errors import UsageError, WeightsError
 from progression.image import exposure, from_model, to_model
+from progression.latent.expected import StepEffects, step_chances
 from progression.latent.extrapolate import extrapolate, key_of
 from progression.latent.invert import refine
 from progression.predict import NEIGHBOURS, Predictor, load_predictor
@@ -85,11 +87,15 @@ def test_the_path_is_the_papers_steps(predictor: Predictor) -> None:
     np.testing.assert_allclose(found.neighbour_distances, distance[nearest].detach(), atol=1e-5)
 
 
-def test_a_knees_numbers_do_not_depend_on_the_batch_or_on_rendering(predictor: Predictor) -> None:
+@pytest.mark.parametrize("method", ["paper", "joint"])
+def test_a_knees_numbers_do_not_depend_on_the_batch_or_on_rendering(
+    predictor: Predictor, method: str
+) -> None:
     knees = [radiograph(seed) for seed in range(3)]
-    together = predictor.predict_batch(knees, horizon_months=[24, 48], grades=[None, 2, 0], render=False)
+    asked = {"horizon_months": [24, 48], "method": method}
+    together = predictor.predict_batch(knees, grades=[None, 2, 0], render=False, **asked)
     for given, grade, found in zip(knees, (None, 2, 0), together, strict=True):
-        alone = predictor.predict_batch([given], horizon_months=[24, 48], grades=[grade])[0]
+        alone = predictor.predict_batch([given], grades=[grade], **asked)[0]
         assert found.typicality == pytest.approx(alone.typicality, abs=1e-4)
         for a, b in zip(found.horizons, alone.horizons, strict=True):
             assert a.image is None and b.image is not None
@@ -113,6 +119,53 @@ def test_a_mirrored_left_knee_is_the_right_knee(predictor: Predictor) -> None:
     assert a.horizons[0].image is not None and b.horizons[0].image is not None
     np.testing.assert_allclose(a.horizons[0].image, b.horizons[0].image[:, ::-1], atol=1e-5)
     assert a.horizons[0].risk_fast == pytest.approx(b.horizons[0].risk_fast, abs=1e-6)
+
+
+def test_joint_adds_the_expected_change(predictor: Predictor) -> None:
+    """By hand, against the whole."""
+    given = radiograph()
+    x = to_model(given.pixels, side=given.side, resolution=RESOLUTION)[None]
+    seen = to_model(given.pixels, side=given.side, resolution=predictor.grader.input_resolution)[None]
+    assert predictor.risk is not None
+    with torch.no_grad():
+        code, grading = predictor.encoder.encoder(x), predictor.grader(seen)
+        read = torch.tensor([1])
+        future = predictor.risk.predict(grading, [24, 96], grade=read).future
+        chances = step_chances(predictor.risk.grade_now(grading, read), future)
+        change = StepEffects.fit(predictor.bank).displacement_at(key_of(code), chances)
+        image = predictor.generator.synthesis(code + change[:, 1, None], noise_mode="const").clamp(-1, 1)[0]
+    expected = from_model(image, side=given.side, exposure=exposure(given.pixels))
+    found = predictor.predict_batch([given], horizon_months=[24, 96], grades=[1], method="joint")[0]
+    np.testing.assert_allclose(found.horizons[1].image, expected, atol=1e-5)
+    assert found.provenance["arguments"]["method"] == "joint"
+    paper = predictor.predict_batch([given], horizon_months=[24, 96], grades=[1])[0]
+    for ours, theirs in zip(found.horizons, paper.horizons, strict=True):
+        assert (ours.risk_fast, ours.risk_any) == (theirs.risk_fast, theirs.risk_any)
+        assert not np.array_equal(ours.image, theirs.image)
+
+
+def test_joint_changes_nothing_where_the_grade_cannot_rise(predictor: Predictor) -> None:
+    (found,) = predictor.predict_batch([radiograph()], horizon_months=[96], grades=[4], method="joint")
+    np.testing.assert_allclose(found.horizons[0].image, found.reconstruction, atol=1e-5)
+
+
+def test_joint_needs_a_risk_part_and_grades(predictor: Predictor, tmp_path: Path) -> None:
+    plain = load_predictor(write_model(tmp_path / "plain", risk=False), device="cpu")
+    with pytest.raises(UsageError, match="no risk part: train one"):
+        plain.predict(knee(), side="right", method="joint")
+    unread = replace(predictor.bank, grade_series=torch.full_like(predictor.bank.grade_series, -1))
+    with pytest.raises(UsageError, match="build the bank with grades"):
+        replace(predictor, bank=unread).predict(knee(), side="right", method="joint")
+
+
+def test_own_knees_do_not_say_what_a_step_looks_like(predictor: Predictor) -> None:
+    given = {"horizon_months": [96], "grades": [0], "method": "joint"}
+    free, kept_out, stranger = (
+        predictor.predict_batch([radiograph()], subjects=[subject], **given)[0].horizons[0].image
+        for subject in (None, "P0", "elsewhere")
+    )
+    assert np.array_equal(free, stranger)
+    assert not np.array_equal(free, kept_out)
 
 
 def test_own_subject_is_no_neighbour(predictor: Predictor) -> None:
@@ -193,7 +246,7 @@ def test_a_bank_of_another_model_is_refused(folder: Path, tmp_path: Path) -> Non
         ({"horizon_months": [-12]}, "from 1 to 96"),
         ({"horizon_months": [97]}, "from 1 to 96"),
         ({"horizon_months": []}, "no horizon"),
-        ({"method": "joint"}, "not in this version"),
+        ({"method": "magic"}, "paper or joint"),
         ({"inversion": "guess"}, "encoder or projection"),
         ({"grades": [5]}, "from 0 to 4"),
         ({"grades": [1, 2]}, "2 grades for 1 knees"),

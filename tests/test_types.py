@@ -71,7 +71,6 @@ def test_request_tells_its_number_of_steps() -> None:
         ({"refine_steps": 2.5}, "whole number"),
         ({"refine_steps": 20, "inversion": "projection"}, "its own 1,000 steps"),
         ({"inversion": "magic"}, "encoder or projection"),
-        ({"method": "joint"}, "not in this version"),
         ({"method": "magic"}, "paper or joint"),
         ({"seed": -1}, "seed -1"),
     ],

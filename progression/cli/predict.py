@@ -31,7 +31,13 @@ Refine = Annotated[
     ),
 ]
 Inversion = Annotated[str, typer.Option("--inversion", help="encoder, or projection (1,000 steps; minutes).")]
-Method = Annotated[str, typer.Option("--method", help="paper.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        help="paper: five neighbours' displacements; joint: the whole bank's steps, by this knee's own chances.",
+    ),
+]
 
 Bank = Annotated[
     str | None,

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from progression.errors import UsageError
 from progression.latent.bank import TrajectoryBank
+from progression.latent.expected import coordinates, design, drivers, principal_axes, ridge, with_one
 from progression.latent.transport import last_reading, running_maximum
 from progression.risk.multistate import MultiState, Penalty, fit_multistate, panel
 from progression.types import KL_GRADES
@@ -57,7 +58,7 @@ class BankModel:
 
     @classmethod
     def fit(
-        cls, bank: TrajectoryBank, *, components: int = 32, residual_components: int = 16, ridge: float = 20.0
+        cls, bank: TrajectoryBank, *, components: int = 32, residual_components: int = 16, hold: float = 20.0
     ) -> BankModel:
         """Fit on a real bank of one kind whose grades were read at the first visit.
 
@@ -73,8 +74,7 @@ class BankModel:
         known = (series[:, 0] >= 0) & (series[:, 1:] >= 0).any(dim=1)
         if int(known.sum()) < 2:
             raise UsageError("a synthetic bank needs knees with grades at the first and at a later visit")
-        mean, axes = _principal_axes(bank.w)
-        axes = (axes / axes.square().sum(dim=1, keepdim=True))[:components].T
+        mean, axes = coordinates(bank.w, components=components)
         u = (bank.w - mean) @ axes
         raised = running_maximum(series)
         readings = panel(series[known], bank.series_months.double(), carry_forward=True)
@@ -85,20 +85,19 @@ class BankModel:
             readings,
             clock_months=knots,
             era_months=[0.0, last],
-            penalty=Penalty(common=ridge, transition=10 * ridge, era=ridge),
+            penalty=Penalty(common=hold, transition=10 * hold, era=hold),
             iterations=60,
         )
         first, final = raised[known, 0], last_reading(raised[known])[0]
-        drivers = _drivers(kinds[0], first, final, bank.interval_months[known])
-        design = _design(drivers, u[known])
+        made = _drivers(kinds[0], first, final, bank.interval_months[known])
         scale = _residual_scale(kinds[0], first, final)
-        effect, residual = _regress(design, bank.displacement[known], scale, ridge=ridge)
+        effect, residual = _regress(design(made, u[known]), bank.displacement[known], scale, hold=hold)
         return cls(
             kind=kinds[0],
             series_months=bank.series_months,
             mean=mean,
             axes=axes,
-            grade=_logistic(u[known], first, ridge=ridge),
+            grade=_logistic(u[known], first, hold=hold),
             chain=chain,
             effect=effect,
             residual=residual[:residual_components],
@@ -108,15 +107,15 @@ class BankModel:
         """Give made-up keys w (N, D) a grade series and a displacement."""
         draws = torch.Generator().manual_seed(seed)
         u = (w - self.mean) @ self.axes
-        k = torch.multinomial((_with_one(u) @ self.grade).softmax(dim=1), 1, generator=draws)[:, 0]
+        k = torch.multinomial((with_one(u) @ self.grade).softmax(dim=1), 1, generator=draws)[:, 0]
         series = self._grades(u, k, draws)
         interval = torch.full((len(w),), float(self.series_months[-1] - self.series_months[0]))
-        design = _design(_drivers(self.kind, k, series[:, -1], interval), u)
+        steps = design(_drivers(self.kind, k, series[:, -1], interval), u)
         noise = torch.randn(len(w), len(self.residual), generator=draws) @ self.residual
         return TrajectoryBank(
             subject=np.array([f"synthetic-{i:05d}" for i in range(len(w))]),
             w=w.float(),
-            displacement=design @ self.effect + _residual_scale(self.kind, k, series[:, -1]) * noise,
+            displacement=steps @ self.effect + _residual_scale(self.kind, k, series[:, -1]) * noise,
             interval_months=interval,
             grade_series=series.to(torch.int8),
             series_months=self.series_months,
@@ -171,7 +170,7 @@ def sample_keys(like: Tensor, count: int, *, seed: int) -> Tensor:
     The generator's own samples f(z) would be no better known to be nobody's, and lie where the encoder puts
     real knees only if the generator is perfect: its population is wider and off their centre otherwise.
     """
-    mean, axes = _principal_axes(like)
+    mean, axes = principal_axes(like)
     draws = torch.Generator().manual_seed(seed)
     return mean + torch.randn(count, len(axes), generator=draws) @ axes
 
@@ -249,29 +248,17 @@ def nearest_distances(w: Tensor, others: Tensor) -> Tensor:
     return torch.cat(nearest)
 
 
-def _principal_axes(w: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and principal axes (r, D), each as long as the standard deviation along it, longest first."""
-    mean = w.mean(dim=0)
-    _, size, axes = torch.linalg.svd(w - mean, full_matrices=False)
-    kept = size > 1e-4 * size[0]
-    return mean, axes[kept] * (size[kept] / (len(w) - 1) ** 0.5)[:, None]
-
-
-def _with_one(u: Tensor) -> Tensor:
-    return torch.cat([torch.ones(len(u), 1), u], dim=1)
-
-
-def _logistic(u: Tensor, grade: Tensor, *, ridge: float) -> Tensor:
+def _logistic(u: Tensor, grade: Tensor, *, hold: float) -> Tensor:
     """Multinomial logistic regression of grade on [1, u]; the intercept is hardly held."""
-    x = _with_one(u)
+    x = with_one(u)
     logits = torch.zeros(x.shape[1], KL_GRADES, requires_grad=True)
-    hold = torch.full((x.shape[1], 1), ridge)
-    hold[0] = 0.1
+    held = torch.full((x.shape[1], 1), hold)
+    held[0] = 0.1
     optimiser = torch.optim.LBFGS([logits], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = F.cross_entropy(x @ logits, grade, reduction="sum") + (hold * logits.square()).sum() / 2
+        loss = F.cross_entropy(x @ logits, grade, reduction="sum") + (held * logits.square()).sum() / 2
         loss.backward()
         return loss
 
@@ -280,15 +267,7 @@ def _logistic(u: Tensor, grade: Tensor, *, ridge: float) -> Tensor:
 
 
 def _drivers(kind: str, first: Tensor, last: Tensor, interval_months: Tensor) -> Tensor:
-    """c (N, 4) or (N, 5): the grade steps that were made, and for imaged banks the years."""
-    steps = torch.arange(KL_GRADES - 1)
-    made = ((first[:, None] <= steps) & (steps < last[:, None])).float()
-    return made if kind == "graded" else torch.cat([made, interval_months[:, None] / 12], dim=1)
-
-
-def _design(drivers: Tensor, u: Tensor) -> Tensor:
-    """Every driver times [1, u]: (N, c·(r + 1))."""
-    return torch.einsum("nc,nf->ncf", drivers, _with_one(u)).flatten(1)
+    return drivers(first, last, None if kind == "graded" else interval_months)
 
 
 def _residual_scale(kind: str, first: Tensor, last: Tensor) -> Tensor:
@@ -296,12 +275,11 @@ def _residual_scale(kind: str, first: Tensor, last: Tensor) -> Tensor:
     return (last - first)[:, None].float() if kind == "graded" else torch.ones(len(first), 1)
 
 
-def _regress(x: Tensor, y: Tensor, scale: Tensor, *, ridge: float) -> tuple[Tensor, Tensor]:
+def _regress(x: Tensor, y: Tensor, scale: Tensor, *, hold: float) -> tuple[Tensor, Tensor]:
     """Ridge coefficients of y (N, D) on x (N, F), and the residuals' principal axes by their deviation."""
     x, y = x.double(), y.double()
-    gram = x.T @ x + ridge * torch.eye(x.shape[1], dtype=x.dtype)
-    effect = torch.linalg.solve(gram, x.T @ y)
+    effect = ridge(x, y, torch.full((x.shape[1],), hold, dtype=x.dtype))
     moving = scale[:, 0] > 0
     if not bool(moving.any()):
         return effect.float(), torch.zeros(1, y.shape[1])
-    return effect.float(), _principal_axes(((y - x @ effect) / scale.clamp(min=1e-12))[moving])[1].float()
+    return effect.float(), principal_axes(((y - x @ effect) / scale.clamp(min=1e-12))[moving])[1].float()

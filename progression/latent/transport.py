@@ -129,43 +129,6 @@ class GradeTransport:
                     )
         return moved
 
-    def expected_displacement(
-        self,
-        w: Tensor,
-        p_now: Tensor,
-        p_future: Tensor,
-        *,
-        subject: Sequence[str] | npt.NDArray[np.str_] | None = None,
-    ) -> Tensor:
-        """Mean change (Q, H, D) of latents w (Q, D), as their grade is expected to rise.
-
-        The grade never falls, so it crosses the step j → j + 1 by T with the chance P(k_T > j) - P(k_0 > j):
-
-            E d(T) = Σ_j [P(k_T > j) - P(k_0 > j)] b_j(w)
-
-        The chances say how fast a knee goes, b what that looks like.
-
-        Parameters
-        ----------
-        p_now : (Q, 5) P(k_0)
-        p_future : (Q, H, 5) P(k_T), by horizon
-        subject : (Q,), optional
-            Knees of the query's own subject lend nothing.
-
-        Raises
-        ------
-        UsageError
-            If a chance to be beyond a grade falls.
-        """
-        beyond = (1 - p_future.cumsum(dim=2)) - (1 - p_now.cumsum(dim=1))[:, None]
-        if float(beyond.min()) < -1e-4:
-            raise UsageError("chances of a grade that falls: expected P(k_T > j) >= P(k_0 > j) for every j")
-        steps = []
-        for j in range(KL_GRADES - 1):
-            low = torch.full((len(w),), j)
-            steps.append(self.displacement(w, low, low + 1, subject=subject))
-        return torch.einsum("qhj,qjd->qhd", beyond[:, :, :-1].to(w.dtype), torch.stack(steps, dim=1))
-
     def _kernel(self, w: Tensor, subject: npt.NDArray[np.str_] | None) -> Tensor:
         """Tricube weights (Q, N), 0 beyond the m-th nearest knee of another subject, grade removed."""
         distance = torch.cdist(self._without_grade(w), self._without_grade(self.w))

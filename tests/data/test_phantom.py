@@ -16,6 +16,7 @@ from PIL import Image
 from progression.data.phantom import VISIT_MONTHS, calibration, grade, sample_knee, write_cohort
 from progression.data.phantom.anatomy import (
     JointState,
+    Signs,
     Sites,
     diseased_outlines,
     healthy_outlines,
@@ -119,24 +120,46 @@ def test_the_rate_is_visible_in_part() -> None:
     assert np.corrcoef(visible, log_rate)[0, 1] == pytest.approx(np.sqrt(VISIBLE_SHARE), abs=0.08)
 
 
-def test_the_baseline_picture_tells_the_rate() -> None:
-    """Measured in pictures: coarser trabeculae and a denser plate go with faster grade-2 knees."""
-    coarse, dense, rates, index = [], [], [], 0
-    while len(rates) < 30:
+def test_the_baseline_shows_the_rate() -> None:
+    """Measured in the shadows: bone denser under the joint and a stouter leg go with faster grade-2 knees."""
+    stout, dense, rates, index = [], [], [], 0
+    pixel, joint = 64 / FIELD_MM, round(JOINT_LINE * 64)
+    while len(rates) < 60:
         knee = sample_knee(index, seed=5)
         index += 1
         if knee.grade(0) != 2:
             continue
-        bone = Knee(knee.anatomy).project(knee.state(0), Pose(), 128).attenuation()
-        joint, pixel = round(JOINT_LINE * 128), 128 / FIELD_MM
-        below = bone[joint + round(10 * pixel) : joint + round(22 * pixel), 44:84]
-        coarse.append(np.diff(below, axis=1).std() / below.mean())
-        middle = 64 + round((23 if knee.course.medial else -23) * pixel)
-        plate = bone[joint - 2 : joint + round(6 * pixel), middle - 8 : middle + 8]
-        dense.append(plate.max(axis=0).mean() / below.mean())
+        shadow = Knee(knee.anatomy).project(knee.state(0), Pose(), 64)
+        stout.append(shadow.soft.mean())
+        under = shadow.trabecular[joint + round(4 * pixel) : joint + round(10 * pixel), 16:48].mean()
+        dense.append(under / shadow.trabecular[-round(10 * pixel) :, 24:40].mean())
         rates.append(np.log(knee.course.rate))
-    signs = sum((np.array(sign) - np.mean(sign)) / np.std(sign) for sign in (coarse, dense))
+    signs = sum((np.array(sign) - np.mean(sign)) / np.std(sign) for sign in (stout, dense))
     assert np.corrcoef(signs, rates)[0, 1] > 0.25
+
+
+@pytest.mark.parametrize("sign", Signs._fields)
+def test_signs_are_wide_enough_for_64_pixels(sign: str) -> None:
+    """What a sign changes in the shadow is there at half that resolution too."""
+    high, low = (
+        Knee(sample_anatomy(np.random.default_rng(3), signs=Signs(**{sign: size})))
+        .project(HEALTHY, Pose(), 64)
+        .attenuation()
+        for size in (1.5, -1.5)
+    )
+    change = high - low
+    assert np.abs(change.reshape(32, 2, 32, 2).mean(axis=(1, 3))).max() > 0.1
+
+
+def test_malalignment_loads_the_compartment_that_narrows() -> None:
+    """Varus turns the shafts apart on the lateral side, valgus on the medial."""
+    for medial, towards in ((True, 1), (False, -1)):
+        straight, bent = (
+            sample_anatomy(np.random.default_rng(1), signs=Signs(malalignment=size), medial=medial)
+            for size in (0.0, 2.0)
+        )
+        assert towards * (bent.tibia_axis_deg - straight.tibia_axis_deg) > 1
+        assert towards * (bent.femur_axis_deg - straight.femur_axis_deg) < -1
 
 
 # -- geometry ------------------------------------------------------------------------------------------

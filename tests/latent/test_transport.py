@@ -113,29 +113,3 @@ def test_running_maximum_and_last_reading() -> None:
     last, when = last_reading(raised)
     assert last.tolist() == [2, 0, 3]
     assert when.tolist() == [3, 0, 2]
-
-
-def test_expected_displacement_is_the_mean_over_futures() -> None:
-    transport, w, _ = fit(500)
-    query = w[:3]
-    start = torch.eye(5)[torch.tensor([0, 1, 4])]
-    future = torch.zeros(3, 2, 5)
-    future[0, 0], future[0, 1] = torch.tensor([0.5, 0.25, 0.25, 0, 0]), torch.tensor([0.0, 0, 0, 1, 0])
-    future[1, :, 1] = future[2, :, 4] = 1  # these stay
-    moved = transport.expected_displacement(query, start, future)
-    zero = torch.zeros(1, dtype=torch.int64)
-    to = {k: transport.displacement(query[:1], zero, zero + k)[0] for k in (1, 2, 3)}
-    torch.testing.assert_close(moved[0, 0], 0.25 * to[1] + 0.25 * to[2], rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(moved[0, 1], to[3], rtol=1e-4, atol=1e-6)
-    assert moved[1:].abs().max() < 1e-6
-
-
-def test_expected_displacement_from_an_uncertain_start() -> None:
-    transport, w, _ = fit(500)
-    start, future = torch.tensor([[0.5, 0.5, 0, 0, 0]]), torch.tensor([[[0.25, 0.25, 0.5, 0, 0]]])
-    zero = torch.zeros(1, dtype=torch.int64)
-    first, second = (transport.displacement(w[:1], zero + k, zero + k + 1)[0] for k in (0, 1))
-    moved = transport.expected_displacement(w[:1], start, future)[0, 0]
-    torch.testing.assert_close(moved, 0.25 * first + 0.5 * second, rtol=1e-4, atol=1e-6)
-    with pytest.raises(UsageError, match="falls"):
-        transport.expected_displacement(w[:1], future[:, 0], start[:, None])

@@ -19,6 +19,15 @@ _AXIS = np.arange(-90.0, 90.0 + _GRID_MM, _GRID_MM)
 _MEDIAL = (_AXIS >= 15) & (_AXIS <= 30)
 _LATERAL = (_AXIS >= -30) & (_AXIS <= -15)
 
+# What one standard deviation of a sign comes to; means first where there are two.
+_VARUS_DEG = (2.5, 4.5)
+_FLARE = 0.04
+_SPINES = 0.10
+_NOTCH_MM = 1.0
+_DENSE = ((0.35, 0.28), (0.15, 0.12))  # in the compartment that narrows, and in the other
+_GIRTH_MM = 4.5
+_FAT_MM = 3.5
+
 
 class Sites(NamedTuple):
     """One number for each margin at which osteophytes grow: femoral and tibial, medial and lateral."""
@@ -72,12 +81,14 @@ class Anatomy:
         Notch: centre, half width. Patella: x, z, half width, half height. Fibula: x, top, half width.
     cortex_mm, trabecular_density, texture_contrast, texture_coarseness
         Bone: thickness of cortex, and its inside relative to the mean knee.
+    subchondral_density
+        Medial and lateral: how much denser than the rest the bone is under the joint's surfaces, relative.
     plateau_slope_deg, dish_mm
         Slope of the plateau against the usual beam; lateral and medial depth of its floor under the rims.
     scar_mm
         Height of the growth plates' scars in femur and tibia.
-    leg_mm
-        Half width, half depth and centre of the leg.
+    leg_mm, fat_mm
+        Half width, half depth and centre of the leg; thickness of the fat around it.
     """
 
     size: float
@@ -97,10 +108,12 @@ class Anatomy:
     trabecular_density: float
     texture_contrast: float
     texture_coarseness: float
+    subchondral_density: tuple[float, float]
     plateau_slope_deg: float
     dish_mm: tuple[float, float]
     scar_mm: tuple[float, float]
     leg_mm: tuple[float, float, float]
+    fat_mm: float
     texture_seed: int
 
 
@@ -121,16 +134,40 @@ _TIBIA_TOP = np.array(
 )
 
 
-def sample_anatomy(rng: np.random.Generator, *, varus_deg: float = 0.0, texture: float = 0.0) -> Anatomy:
-    """Draw a knee.
+class Signs(NamedTuple):
+    """What the baseline film shows of the rate to come; each standard normal over the cohort.
 
-    Parameters
+    All are risk factors of real knees, and drawn so wide that pictures of 64 pixels show them.
+
+    Attributes
     ----------
-    varus_deg
-        Angle of tibial against femoral axis beyond the usual; positive loads the medial compartment.
-    texture
-        Standardised coarseness of the trabeculae: one of the signs that this cohort's progression follows.
+    malalignment
+        Of the leg, towards the compartment that narrows more.
+    shape
+        Bone ends broad for their shafts, the notch narrow between them, the spines high.
+    soft_tissue
+        Girth of the leg and its layer of fat.
+    bone_formation
+        Dense bone under the joint's surfaces, stout trabeculae, osteophytes and sclerosis ahead of their stage.
     """
+
+    malalignment: float = 0.0
+    shape: float = 0.0
+    soft_tissue: float = 0.0
+    bone_formation: float = 0.0
+
+    @property
+    def visible(self) -> float:
+        """Their weighted sum, again standard normal."""
+        weights = np.array([0.5, 0.4, 0.5, 0.6])
+        return float(weights @ np.array(self) / np.sqrt(weights @ weights))
+
+
+NO_SIGNS = Signs()
+
+
+def sample_anatomy(rng: np.random.Generator, *, signs: Signs = NO_SIGNS, medial: bool = True) -> Anatomy:
+    """Draw a knee that shows the signs; `medial` says which compartment narrows more."""
 
     def wobble(base: NDArray[np.float64], spread: float, smooth: float = 1.0) -> NDArray[np.float64]:
         noise = gaussian_filter1d(rng.normal(size=base.size), smooth) * np.sqrt(2.0 * smooth * np.sqrt(np.pi))
@@ -139,36 +176,53 @@ def sample_anatomy(rng: np.random.Generator, *, varus_deg: float = 0.0, texture:
     notch_depth = rng.normal(1.0, 0.13)
     spines = rng.normal(1.0, 0.16)
     slope = rng.normal(0.0, 0.012)
+    spines += _SPINES * signs.shape
+    varus_deg = (_VARUS_DEG[0] + _VARUS_DEG[1] * signs.malalignment) * (1 if medial else -1)
+    # Broad near the joint only, or it would be no more than a large knee.
+    femur_broad = 1 + _FLARE * signs.shape * sigmoid((36 - _FEMUR_Z) / 4)
+    tibia_broad = 1 + _FLARE * signs.shape * sigmoid((_TIBIA_Z + 20) / 4)
+    narrowed, other = (float(np.clip(mean + gain * signs.bone_formation, 0, 1.5)) for mean, gain in _DENSE)
     size = float(np.clip(rng.normal(0.985, 0.055), 0.85, 1.12))
     flare = rng.normal(1.0, 0.022, size=2)
     femur_low = wobble(_FEMUR_LOW * np.where(np.abs(_FEMUR_X) < 17, notch_depth, 1.0), 0.3)
-    tibia_top = wobble(_TIBIA_TOP * np.where(np.abs(_TIBIA_X) < 12, spines, 1.0), 0.3) + slope * _TIBIA_X
+    tibia_top = (
+        wobble(_TIBIA_TOP * np.where(np.abs(_TIBIA_X) < 12, spines, 1.0), 0.3)
+        + (slope - np.tan(np.radians(0.25 * varus_deg))) * _TIBIA_X
+    )
 
     def normal(mean: float, spread: float, low: float = -np.inf, high: float = np.inf) -> float:
         return float(np.clip(rng.normal(mean, spread), low, high))
 
     return Anatomy(
         size=size,
-        femur_edge_lateral=wobble(_FEMUR_LATERAL * flare[0], 0.8, 0.8),
-        femur_edge_medial=wobble(_FEMUR_MEDIAL * flare[0], 0.7, 0.8),
-        tibia_edge_lateral=wobble(_TIBIA_LATERAL * flare[1], 0.7),
-        tibia_edge_medial=wobble(_TIBIA_MEDIAL * flare[1], 0.7),
+        femur_edge_lateral=wobble(_FEMUR_LATERAL * flare[0] * femur_broad, 0.8, 0.8),
+        femur_edge_medial=wobble(_FEMUR_MEDIAL * flare[0] * femur_broad, 0.7, 0.8),
+        tibia_edge_lateral=wobble(_TIBIA_LATERAL * flare[1] * tibia_broad, 0.7),
+        tibia_edge_medial=wobble(_TIBIA_MEDIAL * flare[1] * tibia_broad, 0.7),
         femur_surface=femur_low,
         tibia_surface=tibia_top,
         femur_axis_deg=normal(5.5, 1.2) - 0.5 * varus_deg,
         tibia_axis_deg=normal(1.0, 1.0) + 0.5 * varus_deg,
-        notch_mm=(normal(0.0, 1.2), normal(10.5, 1.0)),
+        notch_mm=(normal(0.0, 1.2), normal(10.5, 0.7) - _NOTCH_MM * signs.shape),
         patella_mm=(normal(-3.0, 3.2), normal(37.0, 5.0), normal(21.5, 1.5), normal(18.0, 1.8)),
         patella_tilt=normal(0.0, 0.15),
         fibula_mm=(normal(-35.5, 2.6), normal(-12.5, 2.8), normal(10.0, 0.8)),
         cortex_mm=normal(0.95, 0.12, 0.6, 1.3),
         trabecular_density=normal(1.0, 0.1, 0.7, 1.3),
-        texture_contrast=float(np.clip(0.075 * np.exp(0.40 * texture + normal(0, 0.1)), 0.03, 0.15)),
-        texture_coarseness=float(np.clip(np.exp(0.12 * texture + normal(0, 0.06)), 0.6, 1.7)),
+        texture_contrast=float(
+            np.clip(0.075 * np.exp(0.40 * signs.bone_formation + normal(0, 0.1)), 0.03, 0.15)
+        ),
+        texture_coarseness=float(np.clip(np.exp(0.12 * signs.bone_formation + normal(0, 0.06)), 0.6, 1.7)),
+        subchondral_density=(narrowed, other) if medial else (other, narrowed),
         plateau_slope_deg=normal(0.0, 1.8),
         dish_mm=(normal(1.0, 0.4, 0.2, 2.0), normal(1.5, 0.5, 0.4, 3.0)),
         scar_mm=(normal(27.0, 2.5), normal(-14.0, 2.0)),
-        leg_mm=(normal(55.5, 3.5), normal(57.0, 5.0), normal(-4.5, 2.0)),
+        leg_mm=(
+            normal(55.5, 2.0) + _GIRTH_MM * signs.soft_tissue,
+            normal(57.0, 3.0) + _GIRTH_MM * signs.soft_tissue,
+            normal(-4.5, 1.5),
+        ),
+        fat_mm=float(np.clip(9.0 + _FAT_MM * signs.soft_tissue + normal(0, 1.0), 2.5, 20.0)),
         texture_seed=int(rng.integers(2**31)),
     )
 

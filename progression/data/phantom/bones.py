@@ -78,9 +78,11 @@ def femur(
     cortex = anatomy.cortex_mm * (0.8 + 0.45 * np.exp(-deep / 6) + 0.5 * sigmoid((own - 38) / 4))
     scar = np.exp(-(((own - anatomy.scar_mm[0] + 0.004 * x**2 - 1.5 * np.sin(x / 7)) / 0.7) ** 2))
     sclerosis = spread_over_compartments(x, state.medial_sclerosis, state.lateral_sclerosis)
+    dense = spread_over_compartments(x, *anatomy.subchondral_density)
     return Bone(
         *_shell(half, 0.9 * half * wall * roof - half, cortex, pitch_mm),
-        density=texture(x, own + 45) * (1 + 0.14 * scar + 0.5 * sclerosis * np.exp(-deep / 5)),
+        density=texture(x, own + 45)
+        * (1 + 0.14 * scar + 0.5 * sclerosis * np.exp(-deep / 5) + 0.5 * dense * np.exp(-deep / 10)),
         plate=7 * sclerosis * sigmoid(s / 0.25) * np.exp(-deep / 1.6),
     )
 
@@ -108,6 +110,7 @@ def tibia(
     tubercle = 4.5 * sigmoid((-27 - z) / 1.8) * np.exp(-np.square(np.square((x + 3) / 10))) * (half > 0)
 
     sclerosis = spread_over_compartments(x, state.medial_sclerosis, state.lateral_sclerosis)
+    dense = spread_over_compartments(x, *anatomy.subchondral_density)
     scar = np.exp(-(((z - anatomy.scar_mm[1] - 0.003 * x**2 + 1.2 * np.sin(x / 6)) / 0.6) ** 2))
     plate = 0.7 * anatomy.cortex_mm * (1 + 1.4 * sclerosis)
     smeared = plate + 22 * abs(tilt)
@@ -117,7 +120,8 @@ def tibia(
     return Bone(
         *_shell(half + tubercle, -half, 0.85 * anatomy.cortex_mm, pitch_mm),
         density=texture(x, z)
-        * (0.92 + 0.14 * scar + 0.28 * np.exp(-deep / 8) + 0.6 * sclerosis * np.exp(-deep / 6)),
+        * (0.92 + 0.14 * scar + 0.28 * np.exp(-deep / 8) + 0.6 * sclerosis * np.exp(-deep / 6))
+        * (1 + dense * np.exp(-deep / 12)),
         plate=30 * plate / smeared * (0.15 + spread_over_compartments(x, 0.95, 0.8)) * within,
     )
 
@@ -149,9 +153,9 @@ def soft_tissue(anatomy: Anatomy, *, x: Array, z: Array) -> Array:
     half_width, half_depth, centre = anatomy.leg_mm
     taper = 1 - 0.10 * np.exp(-(((z + 8) / 22) ** 2))
     outer = (x - centre) / (half_width * taper)
-    inner = (x - centre - 1) / ((half_width - 9) * taper)
+    inner = (x - centre - 1) / ((half_width - anatomy.fat_mm) * taper)
     leg = 2 * half_depth * np.sqrt(np.maximum(1 - outer**2, 0))
-    muscle = 2 * (half_depth - 9) * np.sqrt(np.maximum(1 - inner**2, 0))
+    muscle = 2 * (half_depth - anatomy.fat_mm) * np.sqrt(np.maximum(1 - inner**2, 0))
     return np.asarray(0.72 * leg + 0.28 * muscle)
 
 

@@ -26,7 +26,6 @@ MARK = "SYNTHETIC PHANTOM: computed by progression.data.phantom; no person was i
 TABLE_NAME = "visits.csv"
 ARCHIVE_NAME = "images.zip"
 
-_VARUS_DEG = 3.2
 _SPLIT_SHARES = {"train": 0.6, "val": 0.1, "test": 0.3}
 _MIN_RESOLUTION, _MAX_RESOLUTION = 64, 1024
 # What each random stream of a subject is for; separate, so that a change in one leaves the others.
@@ -87,17 +86,12 @@ def sample_knee(index: int, *, seed: int = 0) -> PhantomKnee:
         raise UsageError(f"phantom index {index}, seed {seed}: expected whole numbers from 0")
     stream = [np.random.default_rng([seed, index, use]) for use in range(4)]
     course = sample_course(stream[_COURSE])
-    towards = 1.0 if course.medial else -1.0
     rng = stream[_ADMINISTRATION]
     return PhantomKnee(
         subject=f"P{index + 1:05d}",
         side=Side.LEFT if rng.random() < 0.5 else Side.RIGHT,
         split=str(rng.choice(list(_SPLIT_SHARES), p=list(_SPLIT_SHARES.values()))),
-        anatomy=sample_anatomy(
-            stream[_ANATOMY],
-            varus_deg=_VARUS_DEG * towards * course.signs.malalignment,
-            texture=course.signs.texture,
-        ),
+        anatomy=sample_anatomy(stream[_ANATOMY], signs=course.signs, medial=course.medial),
         course=course,
         films=sample_acquisitions(stream[_FILMS], len(VISIT_MONTHS)),
     )

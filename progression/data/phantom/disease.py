@@ -9,21 +9,20 @@ Severity grows by S(t) = S(0) + r (t / 48 months)^shape. The rate r (grades per 
 
     log r = a[grade] + sigma[grade] (sqrt(rho) v + sqrt(1 - rho) e)
 
-where v is standard normal and a function of what the baseline film shows (malalignment, texture of the bone,
-osteophytes and sclerosis beyond what the grade asks for), e is standard normal and shown nowhere. rho is thus
-the share of log rate's spread that a perfect reader of the baseline film could predict; the place of S(0)
-within its grade, visible too, helps further.
+where v is standard normal and a function of what the baseline film shows (`anatomy.Signs`: malalignment, broad
+bone ends, a stout leg, bone that is denser and grows spurs earlier than the grade asks for), e is standard normal
+and shown nowhere. rho is thus the share of log rate's spread that a perfect reader of the baseline film could
+predict; the place of S(0) within its grade, visible too, helps further.
 
 a, sigma and shape were fitted once, to the rises in grade of the Osteoarthritis Initiative's knees
 (`cohort.calibration`), before any model was trained on phantoms.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from progression.data.phantom.anatomy import JointState, Sites
+from progression.data.phantom.anatomy import JointState, Signs, Sites
 
 VISIT_MONTHS = (0.0, 12.0, 24.0, 36.0, 48.0, 72.0, 96.0)
 
@@ -77,23 +76,6 @@ def grade(state: JointState) -> int:
     return 4
 
 
-class Signs(NamedTuple):
-    """What the baseline film shows of the rate to come; each standard normal over the cohort.
-
-    `visible` (v above) is their weighted sum, again standard normal.
-    """
-
-    malalignment: float
-    texture: float
-    osteophytes: float
-    sclerosis: float
-
-    @property
-    def visible(self) -> float:
-        weights = np.array([0.5, 0.4, 0.5, 0.6])
-        return float(weights @ np.array(self) / np.sqrt(weights @ weights))
-
-
 @dataclass(frozen=True)
 class Course:
     """A knee's disease over all time.
@@ -132,9 +114,9 @@ class Course:
         """The joint at a visit."""
         severity = self.severity_at(months)
         stage = min(int(severity), 4)
-        ahead = stage + (severity - stage) ** np.exp(-0.6 * self.signs.osteophytes)
+        ahead = stage + (severity - stage) ** np.exp(-0.6 * self.signs.bone_formation)
         spur = float(np.interp(ahead, _SEVERITY, _SPUR_MM))
-        hard = float(np.interp(severity, _SEVERITY, _SCLEROSIS) * np.exp(0.5 * self.signs.sclerosis))
+        hard = float(np.interp(severity, _SEVERITY, _SCLEROSIS) * np.exp(0.5 * self.signs.bone_formation))
         hard = min(max(hard, SEVERE_SCLEROSIS), 1.0) if severity >= 4 else min(hard, 1.0)
         affected, other = self.spaces_mm if self.medial else self.spaces_mm[::-1]
         spaces = (affected, affected, 0.5 * (affected + 3.3), DEFINITE_NARROWING_MM, SEVERE_NARROWING_MM, 0.3)
