@@ -33,7 +33,7 @@ class BatchPredictor(Protocol):
         subjects: Sequence[str | None] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
-        method: str = "paper",
+        method: str = "joint",
         seed: int = 0,
         render: bool = True,
     ) -> list[Prediction]:

@@ -161,7 +161,7 @@ class Predictor:
         subjects: Sequence[str | None] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
-        method: str = "paper",
+        method: str = "joint",
         seed: int = 0,
         render: bool = True,
     ) -> list[Prediction]:
@@ -175,7 +175,7 @@ class Predictor:
         subjects : whose knees these are, where the bank may hold knees of the same people: those are passed over.
         refine_steps : optimisation steps on the encoder's code; none by default.
         inversion : "encoder", or "projection" for the paper's 1,000 steps from the mean latent.
-        method : "paper", or "joint": needs a risk part, and a bank with grades.
+        method : "joint", which needs a risk part and a bank with grades, or "paper".
         seed : of the projection's noise; the default path draws nothing.
         render : whether the predictions carry follow-up pictures.
 

@@ -95,7 +95,7 @@ class Request:
     horizon_months: tuple[int, ...] = (48,)
     refine_steps: int | None = None
     inversion: str = "encoder"
-    method: str = "paper"
+    method: str = "joint"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -82,7 +82,7 @@ def test_the_path_is_the_papers_steps(predictor: Predictor) -> None:
     with torch.no_grad():
         image = predictor.generator.synthesis(future[0], noise_mode="const").clamp(-1, 1)[0]
     expected = from_model(image, side=given.side, exposure=exposure(given.pixels))
-    found = predictor.predict_batch([given], horizon_months=[24], refine_steps=3)[0]
+    found = predictor.predict_batch([given], horizon_months=[24], refine_steps=3, method="paper")[0]
     np.testing.assert_allclose(found.horizons[0].image, expected, atol=1e-5)
     np.testing.assert_allclose(found.neighbour_distances, distance[nearest].detach(), atol=1e-5)
 
@@ -135,10 +135,10 @@ def test_joint_adds_the_expected_change(predictor: Predictor) -> None:
         change = StepEffects.fit(predictor.bank).displacement_at(key_of(code), chances)
         image = predictor.generator.synthesis(code + change[:, 1, None], noise_mode="const").clamp(-1, 1)[0]
     expected = from_model(image, side=given.side, exposure=exposure(given.pixels))
-    found = predictor.predict_batch([given], horizon_months=[24, 96], grades=[1], method="joint")[0]
+    found = predictor.predict_batch([given], horizon_months=[24, 96], grades=[1])[0]
     np.testing.assert_allclose(found.horizons[1].image, expected, atol=1e-5)
     assert found.provenance["arguments"]["method"] == "joint"
-    paper = predictor.predict_batch([given], horizon_months=[24, 96], grades=[1])[0]
+    paper = predictor.predict_batch([given], horizon_months=[24, 96], grades=[1], method="paper")[0]
     for ours, theirs in zip(found.horizons, paper.horizons, strict=True):
         assert (ours.risk_fast, ours.risk_any) == (theirs.risk_fast, theirs.risk_any)
         assert not np.array_equal(ours.image, theirs.image)
@@ -185,7 +185,7 @@ def test_own_subject_is_no_neighbour(predictor: Predictor) -> None:
 def test_without_a_risk_part_the_product_is_the_risk(tmp_path: Path) -> None:
     plain = load_predictor(write_model(tmp_path / "plain", risk=False), device="cpu")
     months = [12, 24, 48, 96]
-    prediction = plain.predict(knee(), side="right", horizon_months=months)
+    prediction = plain.predict(knee(), side="right", horizon_months=months, method="paper")
     highest = 0.0
     for horizon in prediction.horizons:
         highest = max(highest, horizon.risk_any_product)

@@ -35,7 +35,7 @@ Method = Annotated[
     str,
     typer.Option(
         "--method",
-        help="paper: five neighbours' displacements; joint: the whole bank's steps, by this knee's own chances.",
+        help="joint: the whole bank's grade steps, by this knee's own chances; paper: five neighbours' displacements.",
     ),
 ]
 
@@ -95,7 +95,7 @@ def predict(
         str, typer.Option("--subject", help="Whose knee it is, as in --bank; their own rows are passed over.")
     ] = "",
     inversion: Inversion = "encoder",
-    method: Method = "paper",
+    method: Method = "joint",
     bank: Bank = None,
 ) -> None:
     """Predict the future radiograph and the risk of one knee or several.
@@ -135,7 +135,7 @@ def cohort(
     seed: Seed = 0,
     refine_steps: Refine = None,
     inversion: Inversion = "encoder",
-    method: Method = "paper",
+    method: Method = "joint",
     bank: Bank = None,
 ) -> None:
     """Predict every knee of a table and write one row a knee and horizon.
