@@ -14,6 +14,7 @@ import typer
 from progression import __version__
 from progression.cli import predict as _predict
 from progression.errors import ProgressionError
+from progression.memory import keep_freed_memory
 
 GROUPS = ("weights", "bank", "data", "phantom", "train", "evaluate")
 """Sub-commands, each in its own module as `app`; these import what is heavy inside their functions."""
@@ -78,6 +79,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `progression` command."""
+    keep_freed_memory()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -32,8 +32,8 @@ from progression.latent.invert import frozen
 from progression.latent.part import EncoderPart, code_figures, from_bytes, load_generator, read_encoder
 from progression.latent.typicality import Typicality
 from progression.latent.whiten import Whitening
+from progression.memory import keep_freed_memory
 from progression.stylegan2 import Generator
-from progression.train.allocator import keep_freed_memory
 from progression.train.encoder_losses import EncoderLosses, Features, precision
 from progression.train.loop import (
     RunLog,

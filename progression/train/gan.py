@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from progression.errors import UsageError
+from progression.memory import keep_freed_memory
 from progression.metrics.features import Extractor
-from progression.train.allocator import keep_freed_memory
 from progression.train.gan_trainer import GanConfig, GanTrainer
 from progression.train.loop import (
     RunLog,

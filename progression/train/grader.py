@@ -28,6 +28,7 @@ from progression.data.dataset import Knees
 from progression.data.outcomes import UNREAD, Event, GradeSeries, outcomes
 from progression.errors import UsageError
 from progression.files import atomic_write
+from progression.memory import keep_freed_memory
 from progression.risk.efficientnet import EfficientNet, load_imagenet
 from progression.risk.grader import (
     FUTURE_MONTHS,
@@ -39,7 +40,6 @@ from progression.risk.grader import (
     resize,
     split_outputs,
 )
-from progression.train.allocator import keep_freed_memory
 from progression.train.loop import RunLog, load_checkpoint, save_checkpoint
 from progression.types import KL_GRADES
 

@@ -19,10 +19,10 @@ from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError
 from progression.latent.part import load_generator, read_encoder
 from progression.latent.whiten import Whitening
+from progression.memory import keep_freed_memory
 from progression.metrics.features import Extractor
 from progression.risk.grader import Grader
 from progression.stylegan2 import Generator
-from progression.train.allocator import keep_freed_memory
 from progression.train.encoder import checked, finish
 from progression.train.joint_trainer import JointConfig, JointTrainer
 from progression.train.loop import RunLog, changed_fields, load_checkpoint, run_steps, save_checkpoint

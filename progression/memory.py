@@ -1,4 +1,4 @@
-"""Keep freed memory in the process: half of a CPU training step can go into asking for it again."""
+"""Keep freed memory in the process: half of the time on a CPU can go into asking for it again."""
 
 import ctypes
 import platform
