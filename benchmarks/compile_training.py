@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from progression.encoder import Encoder, EncoderConfig
+from progression.memory import keep_freed_memory
 from progression.risk.efficientnet import EfficientNet
 from progression.risk.grader import NUM_OUTPUTS
 from progression.stylegan2 import Discriminator, Generator
-from progression.train.allocator import keep_freed_memory
 
 Loss = Callable[[], Tensor]
 Wrap = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]

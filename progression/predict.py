@@ -191,6 +191,7 @@ class Predictor:
             method=method,
             seed=seed,
         )
+        self.check_method(method)
         months = request.horizon_months
         given = [None] * len(radiographs) if grades is None else grades
         read = [None if grade is None else check_grade(grade) for grade in given]
@@ -250,6 +251,23 @@ class Predictor:
             )
         return predictions
 
+    def check_method(self, method: str) -> None:
+        """Refuse a method that this model and bank cannot serve, before any knee is looked at.
+
+        Raises
+        ------
+        UsageError
+            For "joint" without a risk part, or with a bank whose grades were not read.
+        """
+        if method != "joint":
+            return
+        if self.risk is None:
+            raise UsageError(
+                f"method joint needs to know how likely each grade is to rise, and model {self.files.name} has no "
+                "risk part: train one (progression train risk), or use --method paper"
+            )
+        _ = self.steps
+
     def _pictures(self, radiographs: Sequence[Radiograph], resolution: int) -> Tensor:
         views = [to_model(r.pixels, side=r.side, resolution=resolution) for r in radiographs]
         return torch.stack(views).to(self.device)
@@ -287,11 +305,7 @@ class Predictor:
 
     def _chances(self, now: Grading, months: Sequence[int], grades: Sequence[int | None]) -> Tensor:
         """(N, H, 4): that each grade step is made by each horizon."""
-        if self.risk is None:
-            raise UsageError(
-                f"method joint needs to know how likely each grade is to rise, and model {self.files.name} has no "
-                "risk part: train one (progression train risk), or use --method paper"
-            )
+        assert self.risk is not None  # `check_method` saw to it
         grading, read = self._on_cpu(now), self._read(grades)
         return step_chances(
             self.risk.grade_now(grading, read), self.risk.predict(grading, months, grade=read).future

@@ -10,7 +10,7 @@ from PIL import Image
 from progression.errors import ProgressionError, UsageError
 from progression.image import exposure, from_model, to_model
 from progression.report.mark import to_grey8
-from progression.types import HorizonPrediction, Pixels, Prediction, Radiograph, Side
+from progression.types import METHODS, HorizonPrediction, Pixels, Prediction, Radiograph, Side
 
 RESOLUTION = 64
 
@@ -78,6 +78,9 @@ class FakePredictor:
     fail_on: str | None = None
     refused_subject: str | None = None
     calls: list[dict[str, object]] = field(default_factory=list)
+
+    def check_method(self, method: str) -> None:
+        assert method in METHODS
 
     def predict_batch(
         self,

@@ -157,6 +157,7 @@ def cohort(
         raise OutputError(f"cannot write {out}: it is a folder; name a file in it (--out {out}/results.csv)")
     check_writable(out.parent)
     predictor = load_predictor(model, device=device, engine=engine, bank=bank)
+    predictor.check_method(request.method)
     with _Progress(len(entries)) as progress:
         failed = run_cohort(predictor, entries, out, request=request, progress=progress.step)
     typer.echo(f"{len(entries) - len(failed)} of {len(entries)} knees predicted: {out}")
@@ -184,6 +185,7 @@ def _predict(
     for entry in entries:
         check_replaceable(out / entry.name)
     predictor = load_predictor(model, device=device, engine=engine, bank=bank)
+    predictor.check_method(request.method)
     failed: list[Outcome] = []
     for outcome in predict_entries(predictor, entries, request=request, render=True):
         if isinstance(outcome.result, ProgressionError):

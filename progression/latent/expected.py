@@ -22,9 +22,10 @@ the difference is that chance). d̂ is 0 at T = 0 and only goes on along each st
 | p | chances of the steps | (H, 4) |
 
 Local effects are shrunk toward the cohort's: a ridge on the columns of u, whose strength is the one with the
-least leave-one-out error over the bank's knees, computed in closed form (PRESS); first columns are held by
-`HOLD` knees only. It serves any kind of bank: with `imaged` rows B is the change between films, with `graded` or
-`synthetic` ones it is that of grade transport, smoothed.
+least leave-one-out error over the bank's rows, computed in closed form (PRESS; a person's other knee stays in); first
+columns are held by `HOLD` knees only. A subject's rows are left out of B for its own knees, not of the choice of the
+ridge or of the axes of u. It serves any kind of bank: with `imaged` rows B is the change between films, with `graded`
+or `synthetic` ones it is that of grade transport, smoothed.
 
 D is fitted so that it does not pass for steps, and is left out of d̂: mostly it is the return from the baseline
 film's own pose and scanner to usual ones (regression toward the mean), which is no change of the knee.
@@ -122,7 +123,7 @@ class StepEffects:
             If no knee of the bank was graded at its first and at a later visit.
         """
         series = running_maximum(bank.grade_series.long())
-        last, when = last_reading(series)
+        last, when = _at_the_last_film(bank, series)
         known = (series[:, 0] >= 0) & (when > 0)
         if not bool(known.any()):
             raise UsageError(
@@ -171,14 +172,16 @@ class StepEffects:
         subject : (Q,), optional
             Knees of the query's own subject lend nothing.
         """
-        return torch.einsum("qhj,qjd->qhd", chances.to(w.dtype), self.steps(w, subject=subject))
+        steps = self.steps(w, subject=subject)
+        # row by row: a product over the batch would round with its size
+        return torch.stack([p @ step for p, step in zip(chances.to(w.dtype), steps, strict=True)])
 
     def _effects(self, w: Tensor, subject: Sequence[str | None] | None) -> Tensor:
         """Every driver's effect at w, (Q, 4 or 5, D)."""
         own = [None] * len(w) if subject is None else list(subject)
         held = set(self.subject.tolist())
         without = {name: self._solve(name) for name in set(own) if name and name in held}
-        u = with_one(((w - self.mean) @ self.axes).clamp(-_FAR, _FAR))
+        u = with_one(torch.stack([(row - self.mean) @ self.axes for row in w]).clamp(-_FAR, _FAR))
         return torch.stack(
             [row @ without.get(name or "", self._shared) for row, name in zip(u, own, strict=True)], dim=1
         ).transpose(0, 1)
@@ -192,6 +195,24 @@ class StepEffects:
         keep = torch.from_numpy(self.subject != (left_out or ""))
         effect = ridge(self.design[keep], self.displacement[keep], self.penalty)
         return effect.float().unflatten(0, (-1, self.axes.shape[1] + 1))
+
+
+def _at_the_last_film(bank: TrajectoryBank, raised: Tensor) -> tuple[Tensor, Tensor]:
+    """Grade (N,) at the time that a displacement leads to, and its place in the series; place 0 if it was not read.
+
+    Of `imaged` rows that is the later film's own reading, lest steps be paired with a change that does not hold them;
+    of the others the last reading there is.
+    """
+    last, when = last_reading(raised)
+    months = bank.series_months - bank.series_months[0]
+    apart = (months[None] - bank.interval_months[:, None]).abs()
+    place, row = apart.argmin(dim=1), torch.arange(len(raised))
+    there = (apart[row, place] < 0.5) & (bank.grade_series[row, place] >= 0)
+    imaged = torch.from_numpy(bank.kind == "imaged")
+    return (
+        torch.where(imaged, raised[row, place], last),
+        torch.where(imaged, torch.where(there, place, 0), when),
+    )
 
 
 # ---- the regression, shared with the synthetic bank's -----------------------------------------------------------

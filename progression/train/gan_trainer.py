@@ -53,7 +53,7 @@ class GanConfig:
     r1_gamma : γ of R1; the rule 0.0002·R²/batch of StyleGAN2-ADA is used where it is None
     path_interval : steps between path-length steps, 0 for none
     ada_target : r_t that the augmentation strength aims at; None for no augmentation
-    precision : of activations: "bfloat16", "float32", or "auto" (bfloat16 if the device has it)
+    precision : of activations: "bfloat16", "float32", or "auto" (bfloat16 but on GPUs that only emulate it)
     measure_kimg : thousands of images between two measurements on held-out pictures, 0 for none
     measure_pictures : most held-out pictures measured on, with as many samples
 

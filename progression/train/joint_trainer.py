@@ -77,7 +77,7 @@ class JointConfig:
     shift : pictures are moved by up to so many pixels before they are judged
     path_interval, path_weight : path length regularisation (arXiv 1912.04958 App. B)
     adversarial, pyramid, pixel, maps, grade, latent, sliced : λ
-    precision : of activations: "bfloat16", "float32", or "auto" (bfloat16 if the device has it)
+    precision : of activations: "bfloat16", "float32", or "auto" (bfloat16 but on GPUs that only emulate it)
     measure_kimg : thousands of pictures between two measurements on held-out ones, 0 for none
     measure_pictures : most held-out pictures measured on, with as many samples
     """

@@ -38,7 +38,7 @@ PRECISIONS = ("bfloat16", "float32", "auto")
 
 
 def activation_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Type of activations for one of `PRECISIONS`; "auto" is bfloat16 but on GPUs that can only emulate it.
+    """Type of activations for one of `PRECISIONS`; "auto" is bfloat16 on CPUs and on GPUs that do not emulate it.
 
     float16 is not offered: gradients of gradients (R1, path length) leave its range, and each would need a loss scale
     of its own, to save a GPU that is too old for bfloat16 the half of its time.
@@ -52,10 +52,12 @@ def activation_dtype(precision: str, device: torch.device) -> torch.dtype:
 def changed_fields(saved: Mapping[str, Any], config: Any) -> set[str]:
     """Fields of a configuration (a dataclass) that a run was not started with.
 
-    A field that did not exist then counts as its default: what runs did before there was a choice.
+    A field that did not exist then counts as its default: what runs did before there was a choice. How snapshots are
+    measured changes no weights and may change.
     """
     now = asdict(config)
-    return {f.name for f in fields(config) if saved.get(f.name, f.default) != now[f.name]}
+    kept = [f for f in fields(config) if not f.name.startswith("measure_")]
+    return {f.name for f in kept if saved.get(f.name, f.default) != now[f.name]}
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

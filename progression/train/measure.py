@@ -9,6 +9,7 @@ the run's random sources.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -119,6 +120,8 @@ class HeldOut:
         """
         leading = f"fid_{next(iter(self.extractors))}"
         best = best_of(run)
+        if not math.isfinite(figures[leading]):
+            return
         if best is not None and best["figures"][leading] <= figures[leading]:
             return
         record = {

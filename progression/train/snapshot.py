@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from progression.errors import WeightsError
+from progression.errors import UsageError, WeightsError
+from progression.files import atomic_folder
 from progression.train.grow import grow
 from progression.train.sheet import save_sheet
 from progression.weights import ModelFiles, save_part
@@ -32,15 +33,16 @@ def save_snapshot(folder: Path, trainer: GanTrainer) -> None:
         If the training diverged: a tensor holds NaN or infinity.
     """
     average, judge = trainer.average, trainer.discriminator
-    save_part(folder, "generator", average.state_dict(), average.config(), dtype="float16")
-    save_part(folder, "discriminator", judge.state_dict(), judge.config(), dtype="float16")
     progress: dict[str, Any] = {
         "seen_images": trainer.seen_images,
         "path_mean": float(trainer.path_mean),
         "augment_p": trainer.ada.p if trainer.ada is not None else None,
     }
     moments = _row_moments(trainer.networks(), trainer.optimizers)
-    save_part(folder, "optimizer", moments, progress, dtype="float32")
+    with atomic_folder(folder) as whole:
+        save_part(whole, "generator", average.state_dict(), average.config(), name=folder.name)
+        save_part(whole, "discriminator", judge.state_dict(), judge.config())
+        save_part(whole, "optimizer", moments, progress, dtype="float32")
 
 
 def save_joint_snapshot(folder: Path, trainer: JointTrainer, *, name: str) -> None:
@@ -55,12 +57,13 @@ def save_joint_snapshot(folder: Path, trainer: JointTrainer, *, name: str) -> No
         If the training diverged: a tensor holds NaN or infinity.
     """
     average, encoder = trainer.average, trainer.average_encoder
-    save_part(folder, "generator", average.state_dict(), average.config(), name=name)
-    save_part(folder, "encoder", encoder.state_dict(), encoder.config())
-    save_part(folder, "judge", trainer.judge.state_dict(), {"channels": trainer.maps.channels})
     moments = _row_moments(trainer.trained(), trainer.optimizers)
     progress = {"seen_images": trainer.seen_images, "path_mean": float(trainer.path_mean)}
-    save_part(folder, "optimizer", moments, progress, dtype="float32")
+    with atomic_folder(folder) as whole:
+        save_part(whole, "generator", average.state_dict(), average.config(), name=name)
+        save_part(whole, "encoder", encoder.state_dict(), encoder.config())
+        save_part(whole, "judge", trainer.judge.state_dict(), {"channels": trainer.maps.channels})
+        save_part(whole, "optimizer", moments, progress, dtype="float32")
 
 
 def take_over_joint(trainer: JointTrainer, files: ModelFiles) -> None:
@@ -78,8 +81,18 @@ def take_over_joint(trainer: JointTrainer, files: ModelFiles) -> None:
     trainer.judge.load_state_dict(files.tensors("judge"))
     _set_moments(trainer.trained(), trainer.optimizers, files.tensors("optimizer"))
     progress = files.config("optimizer")
-    trainer.seen_images = int(progress["seen_images"])
+    trainer.seen_images = _going_on(int(progress["seen_images"]), trainer.config.kimg, files)
     trainer.path_mean = torch.full_like(trainer.path_mean, progress["path_mean"])
+
+
+def _going_on(seen_images: int, total_kimg: float, files: ModelFiles) -> int:
+    """The image count of a snapshot, refused where nothing would be left to train."""
+    if seen_images >= 1000 * total_kimg:
+        raise UsageError(
+            f"{files.folder} has seen {seen_images / 1000:g} of {total_kimg:g} kimg, so nothing would be trained: give "
+            "a larger --kimg, or start a new run from it with --model"
+        )
+    return seen_images
 
 
 def take_over(trainer: GanTrainer, files: ModelFiles) -> dict[str, int]:
@@ -112,7 +125,7 @@ def take_over(trainer: GanTrainer, files: ModelFiles) -> dict[str, int]:
     if moments:
         _set_moments(trainer.networks(), trainer.optimizers, moments)
         progress = files.config("optimizer")
-        trainer.seen_images = int(progress["seen_images"])
+        trainer.seen_images = _going_on(int(progress["seen_images"]), trainer.config.total_kimg, files)
         trainer.path_mean = torch.full_like(trainer.path_mean, progress["path_mean"])
         if trainer.ada is not None and progress.get("augment_p") is not None:
             trainer.ada.load_state_dict(trainer.ada.state_dict() | {"p": progress["augment_p"]})

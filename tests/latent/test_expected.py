@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -31,14 +33,18 @@ def bank_of(
     kind: str = "graded",
     months: torch.Tensor | None = None,
 ) -> TrajectoryBank:
+    """Read at the first visit and at the one that the displacement leads to: 96 months, or `months` of 48 and 96."""
     n = len(w)
+    months = torch.full((n,), 96.0) if months is None else months
+    unread = torch.full_like(last, -1)
+    series = torch.stack([first, *(torch.where(months == m, last, unread) for m in (48, 96))], dim=1)
     return TrajectoryBank(
         subject=np.array([f"P{i // 2}" for i in range(n)]),
         w=w,
         displacement=displacement,
-        interval_months=torch.full((n,), 96.0) if months is None else months,
-        grade_series=torch.stack([first, last], dim=1).to(torch.int8),
-        series_months=torch.tensor([0.0, 96.0]),
+        interval_months=months,
+        grade_series=series.to(torch.int8),
+        series_months=torch.tensor([0.0, 48.0, 96.0]),
         kind=np.full(n, kind),
     )
 
@@ -190,3 +196,17 @@ def test_a_bank_without_grades() -> None:
     unread = torch.full_like(first, -1)
     with pytest.raises(UsageError, match="build the bank with grades"):
         StepEffects.fit(bank_of(w, unread, unread, torch.zeros(10, D)))
+
+
+def test_imaged_rows_are_paired_with_the_reading_of_their_own_last_film() -> None:
+    """Steps read before or after the last film, but not at it, must not count as made or as not made."""
+    w, first, last, steps = made_up()
+    moved = sum_of_steps(first, last, steps)
+    bank = bank_of(w, first, last, moved, kind="imaged")
+    full = StepEffects.fit(bank, shrinkages=NO_LOCAL)
+    # half of the last films were not read, but ones at 48 months were, before any step
+    half = torch.arange(len(w)) % 2 == 0
+    series = bank.grade_series.clone()
+    series[half, 1], series[half, 2] = series[half, 0], -1
+    part = StepEffects.fit(replace(bank, grade_series=series), shrinkages=NO_LOCAL)
+    torch.testing.assert_close(part.steps(w[:1]), full.steps(w[:1]), atol=0.15, rtol=0)

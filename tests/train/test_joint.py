@@ -147,6 +147,9 @@ def test_a_snapshot_goes_on_elsewhere(
         rows = adam[index]["exp_avg_sq"].reshape(len(parameter), -1).mean(dim=1)
         torch.testing.assert_close(moved[parameter]["exp_avg_sq"].reshape(len(rows), -1).mean(dim=1), rows)
     load_generator(load_model(there / "model"))
+    finished = load_model(there / "run" / "snapshot")
+    with pytest.raises(UsageError, match=r"nothing would be trained: give a larger --kimg"):
+        train_joint(model, images, images[:8], **{**options, "run": there / "third", "transfer": finished})
 
 
 def test_the_best_snapshot_predicts_and_goes_on(
