@@ -22,6 +22,7 @@ import torch
 
 from progression.engine import ENGINES
 from progression.image import from_model
+from progression.latent.expected import StepEffects
 from progression.latent.extrapolate import extrapolate, key_of
 from progression.latent.invert import project, refine
 from progression.predict import NEIGHBOURS, Predictor, load_predictor
@@ -141,8 +142,12 @@ def main() -> None:
                 for engine, predictor in predictors.items()
                 for name, stage in stages_of(predictor, knees, whole=threads > 1).items()
             }
+        start = time.process_time()
+        StepEffects.fit(next(iter(predictors.values())).bank)
+        learnt = 1000 * (time.process_time() - start)
         found = milliseconds(stages, repetitions=options.repetitions, threads=threads)
         print(f"{threads} thread{'s'[: threads - 1]}, {'processor' if threads == 1 else 'wall'} ms a knee")
+        print(f"beside them, once: learning the bank's grade steps, {learnt:.0f} ms of processor time")
         columns = {e: p.engine.precision for e, p in predictors.items()}
         print(f"{'':42s}" + "".join(f"{f'{e} {precision}':>26s}" for e, precision in columns.items()))
         for name in dict.fromkeys(name for name, _ in found):
