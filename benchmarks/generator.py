@@ -2,7 +2,7 @@
 
     python benchmarks/generator.py VISITS.csv --images FOLDER --out DIR [--model default] [--split val] [--samples 826]
 
-Prints, and writes to DIR/checks.json:
+About a quarter of an hour on two cores. Prints, and writes to DIR/checks.json:
 
 - real or synthetic: AUC of a network trained afresh on training knees and samples, asked about held-out knees and new
   samples, and about held-out knees and their reconstructions;
@@ -46,6 +46,7 @@ from progression.evaluate.run import Subjects
 from progression.files import atomic_write
 from progression.latent.directions import Directions, disentanglement
 from progression.latent.part import EncoderPart, encode_keys, load_generator
+from progression.memory import keep_freed_memory
 from progression.metrics.auc import auc
 from progression.metrics.features import batches_of
 from progression.risk.grader import Grader
@@ -220,6 +221,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     if options.out.resolve().is_relative_to(ROOT):
         raise UsageError(
             f"--out {options.out}: the blind sheet shows real knees; choose a folder outside {ROOT.name}"

@@ -30,6 +30,7 @@ from progression.latent.directions import Directions
 from progression.latent.extrapolate import key_of
 from progression.latent.invert import project, refine
 from progression.latent.part import EncoderPart, encode_keys, from_bytes, load_generator
+from progression.memory import keep_freed_memory
 from progression.metrics.image import psnr, ssim
 from progression.metrics.lpips import load_lpips
 
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     subjects = Subjects(options.model, options.table, options.images, options.split)
     generator, part, grader = (
         load_generator(subjects.files),
