@@ -37,7 +37,7 @@ from progression.latent.extrapolate import key_of, offset
 from progression.latent.invert import project, refine
 from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
 from progression.risk.grader import Grader, Grading
-from progression.risk.model import RiskModel
+from progression.risk.model import Risk, RiskModel
 from progression.risk.risk import excess, product_risk
 from progression.stylegan2 import Generator
 from progression.types import (
@@ -205,8 +205,10 @@ class Predictor:
         code = self._invert(x0, request)
         now = self.engine.grade(self._pictures(radiographs, self.grader.input_resolution))
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
+        forecast = self._forecast(now, months, read)
         if method == "joint":
-            change = self._expected_change(code.key, self._chances(now, months, read), subjects)
+            assert forecast is not None  # `check_method` saw to it
+            change = self._expected_change(code.key, *forecast, subjects)
         else:
             change = self._borrowed_change(neighbours, months)
         futures_ws = code.ws[:, None] + change[:, :, None, :]
@@ -214,7 +216,12 @@ class Predictor:
         p_future = self.engine.grade(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
         product = torch.stack(product_risk(now.now, p_future), dim=-1)
         beyond = self._excess(self.engine.grade(code.reconstruction).now, p_future)
-        risk = self._risk(now, months, read, product)
+        # without a risk part the product's running maximum over the horizons asked for
+        risk = (
+            torch.stack([forecast[1].fast, forecast[1].any], dim=-1)
+            if forecast
+            else torch.cummax(product, dim=1).values
+        )
         provenance = self._provenance(request)
         predictions = []
         for i, radiograph in enumerate(radiographs):
@@ -294,8 +301,11 @@ class Predictor:
         displacement, interval_months = (t.to(self.device) for t in self.bank.trajectories(neighbours))
         return offset(displacement, interval_months, months)
 
-    def _expected_change(self, key: Tensor, chances: Tensor, subjects: Sequence[str | None] | None) -> Tensor:
-        """(N, H, D): what the grade's steps look like to the whole bank, each by its chance (N, H, 4)."""
+    def _expected_change(
+        self, key: Tensor, p_now: Tensor, risk: Risk, subjects: Sequence[str | None] | None
+    ) -> Tensor:
+        """(N, H, D): what the grade's steps look like to the whole bank, each by this knee's chance of it."""
+        chances = step_chances(p_now, risk.future)
         return self.steps.displacement_at(key.cpu(), chances, subject=subjects).to(self.device)
 
     @cached_property
@@ -303,33 +313,18 @@ class Predictor:
         """How grade steps look in W, learnt from the bank when first asked for."""
         return StepEffects.fit(self.bank)
 
-    def _chances(self, now: Grading, months: Sequence[int], grades: Sequence[int | None]) -> Tensor:
-        """(N, H, 4): that each grade step is made by each horizon."""
-        assert self.risk is not None  # `check_method` saw to it
-        grading, read = self._on_cpu(now), self._read(grades)
-        return step_chances(
-            self.risk.grade_now(grading, read), self.risk.predict(grading, months, grade=read).future
-        )
-
-    @staticmethod
-    def _on_cpu(now: Grading) -> Grading:
-        return Grading(*(t.cpu() for t in (now.now, now.future, now.rise)))
-
-    @staticmethod
-    def _read(grades: Sequence[int | None]) -> Tensor:
-        return torch.tensor([-1 if g is None else g for g in grades])
+    def _forecast(
+        self, now: Grading, months: Sequence[int], grades: Sequence[int | None]
+    ) -> tuple[Tensor, Risk] | None:
+        """P(k_0) (N, 5) and the multi-state model's risk at the horizons; None without a risk part."""
+        if self.risk is None:
+            return None
+        grading = Grading(*(t.cpu() for t in (now.now, now.future, now.rise)))
+        read = torch.tensor([-1 if g is None else g for g in grades])
+        return self.risk.grade_now(grading, read), self.risk.predict(grading, months, grade=read)
 
     def _render(self, ws: Tensor) -> Tensor:
         return self.engine.render(ws).clamp(-1, 1)
-
-    def _risk(
-        self, now: Grading, months: Sequence[int], grades: Sequence[int | None], product: Tensor
-    ) -> Tensor:
-        """(N, H, 2) fast and any; without a risk part the product's running maximum over the horizons asked for."""
-        if self.risk is None:
-            return torch.cummax(product, dim=1).values
-        risk = self.risk.predict(self._on_cpu(now), months, grade=self._read(grades))
-        return torch.stack([risk.fast, risk.any], dim=-1)
 
     @staticmethod
     def _excess(p_rebuilt: Tensor, p_future: Tensor) -> Tensor:
