@@ -3,13 +3,15 @@
 The last step of the mapping network is a leaky ReLU, which folds W. Undone, latents are close to Gaussian
 (Zhu et al., *Improved StyleGAN Embedding*, arXiv 2012.09036), so a covariance describes them:
 
-    p = leaky_relu⁻¹(w),   v = Λ^(-1/2) Uᵀ (p - p̄),   radius(w) = ‖v‖ / √D
+    p = leaky_relu⁻¹(w),   v = Λ^(-1/2) Uᵀ (p - p̄),   radius(w) = ‖v‖ / √K
 
-with U Λ Uᵀ the covariance of p over many mapped z. Sampled latents have radius about 1.
+with U Λ Uᵀ the covariance of p over many mapped z, and K the number of directions in which samples vary noticeably
+(the others' deviation is floored). Sampled latents have radius about 1.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +69,13 @@ class Whitening:
 
     def radius(self, w: Tensor) -> Tensor:
         """Whitened radius (...) of w (..., D): about 1 for samples, 0 at the mean."""
-        return self.apply(w).square().mean(dim=-1).sqrt()
+        return (self.apply(w).square().sum(dim=-1) / self.varied).sqrt()
+
+    @property
+    def varied(self) -> Tensor:
+        """K, () : how many deviations are above the floor."""
+        floor = math.sqrt(RELATIVE_FLOOR) * self.deviation.square().mean().sqrt()
+        return (self.deviation > 1.01 * floor).sum().clamp(min=1)
 
     def tensors(self) -> dict[str, Tensor]:
         """What :meth:`from_tensors` needs, by name."""

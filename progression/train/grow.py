@@ -1,4 +1,4 @@
-"""Double the resolution of a GAN without a jump (in the spirit of progressive growing, arXiv 1710.10196)."""
+"""Grow a GAN without a jump: double its resolution (in the spirit of progressive growing, arXiv 1710.10196), or widen it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from progression.errors import UsageError
 from progression.stylegan2 import Discriminator, Generator
 from progression.stylegan2.discriminator import Convolution
 
@@ -46,3 +47,36 @@ def grow(generator: Generator, discriminator: Discriminator, smaller: Mapping[st
     basis, wanted = block.fromrgb(x).flatten(1), old(x).flatten(1)
     fit = torch.linalg.lstsq(basis.double(), wanted.double()).solution.t().float()
     block.skip.weight.copy_((fit / (block.skip.weight_gain * math.sqrt(0.5)))[:, :, None, None])
+
+
+@torch.no_grad()
+def widen(generator: Generator, *, channel_base: int, channel_max: int, seed: int = 0) -> Generator:
+    """The generator with more feature maps, drawing the same pictures.
+
+    New maps have random weights that lead to them and zeros that lead from them, so nothing changes until training
+    uses them (in the spirit of Net2Net, arXiv 1511.05641).
+
+    Raises
+    ------
+    UsageError
+        Where a resolution would have fewer maps than it has.
+    """
+    config = generator.config() | {"channel_base": channel_base, "channel_max": channel_max}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        wider = Generator(**config).to(next(generator.parameters()).device)
+    wider.mapping.load_state_dict(generator.mapping.state_dict())
+    old = generator.synthesis.state_dict()
+    for name, new in wider.synthesis.state_dict().items():
+        given = old[name]
+        if any(a < b for a, b in zip(new.shape, given.shape, strict=True)):
+            raise UsageError(
+                f"channel_base {channel_base}, channel_max {channel_max}: fewer maps than the generator has "
+                f"({generator.channel_base}, {generator.channel_max})"
+            )
+        if name.endswith((".conv0.weight", ".conv1.weight", ".torgb.weight")):
+            new[: given.shape[0], given.shape[1] :] = 0
+        if name.endswith(".torgb.weight"):  # its gain falls with the number of maps
+            given = given * math.sqrt(new.shape[1] / given.shape[1])
+        new[tuple(slice(size) for size in given.shape)] = given
+    return wider

@@ -17,15 +17,17 @@ from torch import Tensor
 
 from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError
-from progression.latent.part import load_generator, read_encoder
+from progression.latent.part import encode_keys, load_generator, read_encoder
 from progression.latent.whiten import Whitening
 from progression.memory import keep_freed_memory
 from progression.metrics.features import Extractor
 from progression.risk.grader import Grader
 from progression.stylegan2 import Generator
 from progression.train.encoder import checked, finish
+from progression.train.grow import widen
 from progression.train.joint_trainer import JointConfig, JointTrainer
 from progression.train.loop import RunLog, changed_fields, load_checkpoint, run_steps, save_checkpoint
+from progression.train.mapping import mapping_of, move
 from progression.train.measure import HeldOut, tell_best
 from progression.train.sheet import save_sheet
 from progression.train.snapshot import save_joint_snapshot, take_over_joint
@@ -47,6 +49,27 @@ PRESETS = {
         pyramid=20,
         pixel=100,
         maps=3,
+        grade=0.5,
+        snapshot_kimg=2,
+    ),
+    # Goes on from that: twice as wide, z mapped to where knees are coded, a judge that sees more than grades.
+    "cpu-widen": JointConfig(
+        kimg=30,
+        channel_base=4096,
+        channel_max=128,
+        z_dim=256,
+        synthesis_rate=1e-3,
+        mapping_rate=2e-2,
+        encoder_rate=8e-4,
+        falling=0.6,
+        warmup_kimg=1,
+        sight="imagenet",
+        detail=True,
+        adversarial=0.7,
+        pyramid=20,
+        pixel=100,
+        maps=3,
+        look=2,
         grade=0.5,
         snapshot_kimg=2,
     ),
@@ -118,6 +141,7 @@ def train_joint(
     torch.manual_seed(config.seed)
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     encoder = _encoder(start, generator, config)
+    generator = _reshaped(generator, encoder.to(device), images, config)
     trainer = JointTrainer(config, generator, encoder, grader, images, device=device)
     made_of = {"grader": model.hashes()["grader"], "pictures": digest(images)}
     if (run / CHECKPOINT).exists():
@@ -202,6 +226,26 @@ def _grader_features(grader: Grader, model: str) -> Extractor:
     which = "all but the judge's" if grader.members[1:] else "the judge's own"
     features = Grader(others, input_resolution=grader.input_resolution).features
     return Extractor(f"grader of {model} ({len(others)} networks, {which})", features)
+
+
+def _reshaped(generator: Generator, encoder: Encoder, images: Tensor, config: JointConfig) -> Generator:
+    """The generator as wide as the run wants it, and mapping from as many z."""
+    base, most = config.channel_base or generator.channel_base, config.channel_max or generator.channel_max
+    if (base, most) != (generator.channel_base, generator.channel_max):
+        generator = widen(generator, channel_base=base, channel_max=most)
+    if config.z_dim in (None, generator.z_dim):
+        return generator
+    codes = encode_keys(encoder.eval(), images)
+    if float(codes.std(dim=0).max()) == 0:
+        raise UsageError(
+            f"z_dim {config.z_dim}: the mapping network is made from knees' codes, so the model needs an encoder"
+        )
+    again = Generator(**(generator.config() | {"z_dim": config.z_dim, "mapping_layers": 2})).cpu()
+    again.synthesis.load_state_dict(generator.synthesis.state_dict())
+    shift = move(again.synthesis, codes)
+    encoder.w_mean += shift.to(encoder.w_mean.device)
+    again.mapping = mapping_of(codes + shift, z_dim=config.z_dim, num_ws=generator.num_ws)
+    return again.to(next(generator.parameters()).device)
 
 
 def _encoder(model: ModelFiles, generator: Generator, config: JointConfig) -> Encoder:

@@ -1,10 +1,12 @@
 """Train generator and encoder together: knees are rendered from random codes and from their own.
 
-With b = E(x) the code of a knee, v = f(z), and m the maps and p the grade probabilities of a frozen network
-(`progression.train.judge`), generator and encoder minimise
+With b = E(x) the code of a knee, v = f(z), m the maps and p the grade probabilities of one of the grader's networks, and n
+the maps that the judge looks at (`progression.train.judge`; the same ones, or those of a network trained on ImageNet),
+generator and encoder minimise
 
     L = λ_a·adversarial(g(v), g(b))
       + λ_p·pyramid(g(b), x) + λ_2·mean (g(b) - x)² + λ_m·Σ_l mean |m_l(g(b)) - m_l(x)|
+          + λ_n·Σ_l mean |n_l(g(b)) - n_l(x)|
       + λ_g·KL(p(x) ‖ p(g(b)))
       + λ_w·mean (E(g(v)) - v)²/σ²       for the encoder: g(v) and v are given
       + λ_s·SW²(f(z'), {b})/σ²           for the mapping network: the codes {b} of recent knees are given
@@ -36,6 +38,7 @@ from torch import Tensor, nn
 from progression.encoder import Encoder
 from progression.errors import UsageError
 from progression.latent.perceptual import pixel_distance, pyramid_distance
+from progression.risk.efficientnet import load_imagenet
 from progression.risk.grader import Grader
 from progression.stylegan2 import Generator
 from progression.stylegan2.losses import path_lengths
@@ -53,7 +56,8 @@ from progression.train.loop import (
 )
 from progression.train.path import path_gradients
 
-TERMS = ("adversarial", "pyramid", "pixel", "maps", "grade", "latent", "sliced")
+TERMS = ("adversarial", "pyramid", "pixel", "maps", "look", "grade", "latent", "sliced")
+SIGHTS = ("grader", "imagenet")
 GRADIENT_NORM = 5.0
 REFERENCE = 256
 
@@ -68,6 +72,9 @@ class JointConfig:
     batch : real pictures a step, and samples a step, of all processes and micro-batches together
     accumulate : micro-batches of a step, to save memory
     width, max_width : of the encoder, where the run starts without one
+    channel_base, channel_max, z_dim : of the generator, None as it comes; it is widened without changing a picture
+        (`progression.train.grow`), and for another z_dim gets a mapping network made from the knees' codes
+        (`progression.train.mapping`)
     synthesis_rate, mapping_rate, encoder_rate, judge_rate : of Adam; each falls along a half cosine to 0 over the
         last share `falling` of the run. The mapping network's weights count a hundredth (its `lr_multiplier`),
         hence its higher rate
@@ -76,7 +83,9 @@ class JointConfig:
     codes, mapped, slices : codes remembered; codes and mapped z compared a step; directions of the comparison
     shift : pictures are moved by up to so many pixels before they are judged
     path_interval, path_weight : path length regularisation (arXiv 1912.04958 App. B)
-    adversarial, pyramid, pixel, maps, grade, latent, sliced : λ
+    sight : what the judge looks through: "grader", its first network, or "imagenet", EfficientNet-lite0
+    detail : whether a head of the judge looks at the pixels' fine detail
+    adversarial, pyramid, pixel, maps, look, grade, latent, sliced : λ; look is λ_n, idle where n is m
     precision : of activations: "bfloat16", "float32", or "auto" (bfloat16 but on GPUs that only emulate it)
     measure_kimg : thousands of pictures between two measurements on held-out ones, 0 for none
     measure_pictures : most held-out pictures measured on, with as many samples
@@ -87,6 +96,9 @@ class JointConfig:
     accumulate: int = 1
     width: int = 24
     max_width: int = 256
+    channel_base: int | None = None
+    channel_max: int | None = None
+    z_dim: int | None = None
     synthesis_rate: float = 2e-3
     mapping_rate: float = 2e-2
     encoder_rate: float = 1.5e-3
@@ -100,10 +112,13 @@ class JointConfig:
     shift: int = 8
     path_interval: int = 16
     path_weight: float = 2.0
+    sight: str = "grader"
+    detail: bool = False
     adversarial: float = 0.5
     pyramid: float = 40.0
     pixel: float = 400.0
     maps: float = 1.5
+    look: float = 0.0
     grade: float = 0.3
     latent: float = 0.1
     sliced: float = 30.0
@@ -122,6 +137,18 @@ class JointConfig:
             raise UsageError(f"falling {self.falling}: expected a share of the run, 0 to 1")
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision {self.precision}: expected {' or '.join(PRECISIONS)}")
+        if self.sight not in SIGHTS:
+            raise UsageError(f"sight {self.sight}: expected {' or '.join(SIGHTS)}")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Real pictures and fakes (samples first), as moved, and the judge's maps of them."""
+
+    real: Tensor
+    fake: Tensor
+    real_maps: list[Tensor]
+    fake_maps: list[Tensor]
 
 
 class JointTrainer:
@@ -159,9 +186,12 @@ class JointTrainer:
         share_statistics(self.encoder, self.team)
         self.generator.synthesis.compute_dtype = self.dtype
         some = batch_indices(len(images), min(REFERENCE, len(images)), position=0, seed=config.seed)
-        self.maps = FrozenMaps(copy.deepcopy(grader.members[0]).to(device), self._pictures(some))
-        self.judge = Judge(self.maps.channels).to(device)
-        for network in (self.maps, self.judge):
+        reference = self._pictures(some)
+        self.maps = self.sight = FrozenMaps(copy.deepcopy(grader.members[0]).to(device), reference)
+        if config.sight == "imagenet":
+            self.sight = FrozenMaps(load_imagenet(generator.img_channels).to(device), reference)
+        self.judge = Judge(self.sight.channels, reference if config.detail else None).to(device)
+        for network in (self.maps, self.sight, self.judge):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rates: dict[str, list[tuple[nn.Module, float]]] = {
             "generator": [
@@ -200,12 +230,12 @@ class JointTrainer:
         for name in ("generator", "encoder"):
             self.optimizers[name].zero_grad(set_to_none=True)
         codes: list[Tensor] = []
-        maps: list[tuple[list[Tensor], list[Tensor]]] = []
+        shown: list[Shown] = []
 
         def loss_of(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-            terms, found, real_maps, fake_maps = self._terms(self._pictures(part.of(index)), part)
+            terms, found, judged = self._terms(self._pictures(part.of(index)), part)
             codes.append(found)
-            maps.append((real_maps, fake_maps))
+            shown.append(judged)
             return torch.stack([getattr(config, name) * terms[name] for name in TERMS]).sum(), terms
 
         trained = [*self.generator.parameters(), *self.encoder.parameters()]
@@ -213,7 +243,7 @@ class JointTrainer:
         nn.utils.clip_grad_norm_(self.encoder.parameters(), GRADIENT_NORM)
         for name in ("generator", "encoder"):
             self.optimizers[name].step()
-        scalars |= self._judge_step(maps)
+        scalars |= self._judge_step(shown)
         if config.path_interval and turn % config.path_interval == 0:
             scalars["path_length"] = self._path_step()
         self.codes = torch.cat([self.codes[config.batch :], self.team.gather(codes)])
@@ -224,10 +254,8 @@ class JointTrainer:
         update_ema(self.average_encoder, self.encoder, beta)
         return scalars
 
-    def _terms(
-        self, real: Tensor, part: Part
-    ) -> tuple[dict[str, Tensor], Tensor, list[Tensor], list[Tensor]]:
-        """Terms of L, the codes of a part's pictures `real`, and the maps of these and of fakes (samples first).
+    def _terms(self, real: Tensor, part: Part) -> tuple[dict[str, Tensor], Tensor, Shown]:
+        """Terms of L and the codes of a part's pictures `real`, and what the judge is shown of these and of fakes.
 
         All z are mapped, whatever the part: that costs little, and σ and SW are of all of them.
         """
@@ -252,9 +280,14 @@ class JointTrainer:
         self.judge.requires_grad_(False)
         with self._autocast():
             with torch.no_grad():
-                real_maps, real_grade = self.maps(shown)
-            fake_maps, fake_grade = self.maps(fakes)
-            adversarial = hinge_generator(self._judged(fake_maps, is_first=part.is_first))
+                real_seen = self.sight(shown)
+                real_maps = real_seen if self.maps is self.sight else self.maps(shown)
+                real_grade = self.maps.grade(real_maps)
+            fake_seen = self.sight(fakes)
+            found_seen = [m[count:] for m in fake_seen]
+            found_maps = found_seen if self.maps is self.sight else self.maps(fakes[count:])
+            adversarial = hinge_generator(self._judged(fake_seen, fakes, is_first=part.is_first))
+            found_grade = self.maps.grade(found_maps)
         recent = torch.randint(len(self.codes), (config.mapped,), device=self.device, generator=self.rng)
         sliced = sliced_distance(
             mapped[config.batch :], self.codes[recent], slices=config.slices, generator=self.rng
@@ -263,31 +296,32 @@ class JointTrainer:
             "adversarial": adversarial * (self.seen_images >= 1000 * config.warmup_kimg),
             "pyramid": pyramid_distance(found, real).mean(),
             "pixel": pixel_distance(found, real).mean(),
-            "maps": map_distance([m[count:] for m in fake_maps], real_maps).mean(),
-            "grade": F.kl_div(fake_grade[count:], real_grade, log_target=True, reduction="batchmean"),
+            "maps": map_distance(found_maps, real_maps).mean(),
+            "look": map_distance(found_seen, real_seen).mean(),
+            "grade": F.kl_div(found_grade, real_grade, log_target=True, reduction="batchmean"),
             "latent": ((again - v.detach()) / unit).square().mean(),
             # not before the memory holds this run's codes
             "sliced": sliced / unit.square() * (self.seen_images >= len(self.codes)),
         }
-        return terms, codes, real_maps, [m.detach() for m in fake_maps]
+        return terms, codes, Shown(shown, fakes.detach(), real_seen, [m.detach() for m in fake_seen])
 
-    def _judged(self, maps: list[Tensor], *, is_first: bool) -> list[Tensor]:
+    def _judged(self, maps: list[Tensor], pictures: Tensor, *, is_first: bool) -> list[Tensor]:
         """The judge's logits. Spectral norms take one step of their power iteration a batch, in its first part."""
         self.judge.train(is_first)
-        logits: list[Tensor] = self.judge(maps)
+        logits: list[Tensor] = self.judge(maps, pictures)
         return logits
 
-    def _judge_step(self, maps: list[tuple[list[Tensor], list[Tensor]]]) -> dict[str, Tensor]:
-        """Train the heads on the maps of real pictures and of fakes, a pair of lists a part."""
+    def _judge_step(self, parts: list[Shown]) -> dict[str, Tensor]:
+        """Train the heads on what they were shown."""
         self.judge.heads.requires_grad_(True)
         self.optimizers["judge"].zero_grad(set_to_none=True)
 
         def loss_of(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-            real, fake = maps[part.go]
-            count = len(real[0])
+            shown = parts[part.go]
+            count = len(shown.real)
             with self._autocast():
-                both = [torch.cat(pair) for pair in zip(real, fake, strict=True)]
-                logits = self._judged(both, is_first=part.is_first)
+                maps = [torch.cat(pair) for pair in zip(shown.real_maps, shown.fake_maps, strict=True)]
+                logits = self._judged(maps, torch.cat([shown.real, shown.fake]), is_first=part.is_first)
             loss = hinge_judge([d[:count] for d in logits], [d[count:] for d in logits])
             return loss, {"judge": loss}
 
@@ -358,7 +392,7 @@ class JointTrainer:
             "path_mean": self.path_mean,
             "codes": self.codes,
             # another machine might round these differently
-            "scales": self.maps.scales(),
+            "scales": [maps.scales() for maps in (self.maps, self.sight)],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -367,7 +401,8 @@ class JointTrainer:
             network.load_state_dict(state["networks"][name])
         for name, adam in self.optimizers.items():
             adam.load_state_dict(state["optimizers"][name])
-        self.maps.load_state_dict(state["scales"], strict=False)
+        for maps, scales in zip((self.maps, self.sight), state["scales"], strict=True):
+            maps.load_state_dict(scales, strict=False)
         self.rng.set_state(state["rng"].cpu())
         self.seen_images = int(state["seen_images"])
         self.path_mean, self.codes = (tensors_to(state[name], self.device) for name in ("path_mean", "codes"))

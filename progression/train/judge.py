@@ -1,14 +1,16 @@
 """A discriminator on a frozen network's features (after Projected GAN, arXiv 2111.01007).
 
-A network that already knows knees, one of the grader's, looks at the picture (as it is, not enlarged to the grader's
-own resolution); small heads on its maps say real or generated. Nothing but the heads is trained. The same maps measure
-how unlike two pictures look.
+A network that already sees, one of the grader's or one trained on ImageNet, looks at the picture (as it is, not enlarged
+to the network's own resolution); small heads on its maps say real or generated. One more head may look at the fine detail
+of the pixels themselves, which the maps hardly hold. Nothing but the heads is trained. The same maps measure how unlike
+two pictures look.
 
 | symbol | meaning | shape |
 |---|---|---|
 | m_l | map of the network at stride 2^(l+1), each channel over its deviation on real knees | (N, C_l, R/2^(l+1), …) |
 | y_l | fixed random 1x1 mix of m_l and of y_(l+1): no head can rely on a few channels | (N, K_l, …) |
 | d_l | logits of head l, positive for real | (N, 1, R/16, R/16) or less |
+| h | picture less its blurred self, over its deviation on real knees: what the head of detail sees | (N, C, R, R) |
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ from progression.risk.grader import split_outputs
 
 WIDTHS = (32, 48, 64, 64, 64)
 HEAD_WIDTH = 64
+DETAIL_WIDTHS = (32, 64, 64)
 RELATIVE_FLOOR = 0.1
 
 
 class FrozenMaps(nn.Module):
-    """m_l of pictures, and the log-probabilities of the grade now.
+    """m_l of pictures.
 
     Parameters
     ----------
-    network : one network of a grader
+    network : one network of a grader, or another of its kind
     reference : (N, C, R, R) real knees in [-1, 1] on which the deviations are measured
 
     Attributes
@@ -55,12 +58,23 @@ class FrozenMaps(nn.Module):
         """What was measured: its part of the state, all that the network itself does not give."""
         return {name: value for name, value in self.state_dict().items() if name.startswith("scale")}
 
-    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Maps, and log P(KL = 0..4) (N, 5), of pictures (N, C, R, R)."""
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps of pictures (N, C, R, R)."""
         maps = self.network.pyramid(x)
-        now, _, _ = split_outputs(self.network.out(self.network.top(maps[-1]).mean(dim=(2, 3))).float())
-        scaled = [m * getattr(self, f"scale{level}").to(m.dtype) for level, m in enumerate(maps)]
-        return scaled, now.log_softmax(dim=1)
+        return [m * getattr(self, f"scale{level}").to(m.dtype) for level, m in enumerate(maps)]
+
+    def grade(self, maps: list[Tensor]) -> Tensor:
+        """log P(KL = 0..4) (N, 5) of pictures with these maps, where the network is a grader's."""
+        last = maps[-1] / getattr(self, f"scale{len(maps) - 1}").to(maps[-1].dtype)
+        now, _, _ = split_outputs(self.network.out(self.network.top(last).mean(dim=(2, 3))).float())
+        return now.log_softmax(dim=1)
+
+
+def detail(x: Tensor) -> Tensor:
+    """Pictures (N, C, R, R) less their 5x5 binomial blur."""
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=x.device, dtype=x.dtype) / 16
+    kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 5, 5)
+    return x - F.conv2d(F.pad(x, (2,) * 4, mode="reflect"), kernel, groups=x.shape[1])
 
 
 class Judge(nn.Module):
@@ -69,9 +83,10 @@ class Judge(nn.Module):
     Parameters
     ----------
     channels : C_l, fine to coarse
+    reference : real knees (N, C, R, R) in [-1, 1] on which the deviation of detail is measured; None for no such head
     """
 
-    def __init__(self, channels: list[int]) -> None:
+    def __init__(self, channels: list[int], reference: Tensor | None = None) -> None:
         super().__init__()
         widths = [WIDTHS[min(level, len(WIDTHS) - 1)] for level in range(len(channels))]
         self.mix, self.down, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -94,9 +109,18 @@ class Judge(nn.Module):
                 ]
             layers.append(spectral_norm(nn.Conv2d(HEAD_WIDTH, 1, 3, 1, 1)))
             self.heads.append(nn.Sequential(*layers))
+        self.sees_detail = reference is not None
+        if reference is not None:
+            self.register_buffer("detail_scale", 1 / detail(reference).std())
+            layers, width = [], reference.shape[1]
+            for wider in DETAIL_WIDTHS:
+                layers += [spectral_norm(nn.Conv2d(width, wider, 4, 2, 1)), nn.LeakyReLU(0.2)]
+                width = wider
+            layers.append(spectral_norm(nn.Conv2d(width, 1, 3, 1, 1)))
+            self.heads.append(nn.Sequential(*layers))
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Logits of every head, fine to coarse."""
+    def forward(self, maps: list[Tensor], pictures: Tensor) -> list[Tensor]:
+        """Logits of every head for `pictures` (N, C, R, R) with these maps: fine to coarse, that of detail last."""
         logits = []
         y: Tensor | None = None
         for level in reversed(range(len(maps))):
@@ -105,7 +129,10 @@ class Judge(nn.Module):
                 mixed = (mixed + self.down[level](F.interpolate(y, size=mixed.shape[-2:]))) * 0.5**0.5
             y = mixed
             logits.append(self.heads[level](y).float())
-        return logits[::-1]
+        logits.reverse()
+        if self.sees_detail:
+            logits.append(self.heads[-1](detail(pictures.float()) * self.detail_scale).float())
+        return logits
 
 
 def map_distance(maps: list[Tensor], others: list[Tensor]) -> Tensor:

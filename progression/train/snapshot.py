@@ -62,7 +62,7 @@ def save_joint_snapshot(folder: Path, trainer: JointTrainer, *, name: str) -> No
     with atomic_folder(folder) as whole:
         save_part(whole, "generator", average.state_dict(), average.config(), name=name)
         save_part(whole, "encoder", encoder.state_dict(), encoder.config())
-        save_part(whole, "judge", trainer.judge.state_dict(), {"channels": trainer.maps.channels})
+        save_part(whole, "judge", trainer.judge.state_dict(), {"channels": trainer.sight.channels})
         save_part(whole, "optimizer", moments, progress, dtype="float32")
 
 
@@ -76,7 +76,7 @@ def take_over_joint(trainer: JointTrainer, files: ModelFiles) -> None:
     WeightsError
         If it is no such snapshot, or its judge looked through another grader.
     """
-    if files.config("judge")["channels"] != trainer.maps.channels:
+    if files.config("judge")["channels"] != trainer.sight.channels:
         raise WeightsError(f"the judge of {files.folder} looked through another grader: give its --model")
     trainer.judge.load_state_dict(files.tensors("judge"))
     _set_moments(trainer.trained(), trainer.optimizers, files.tensors("optimizer"))

