@@ -1,4 +1,4 @@
-"""Grow a GAN without a jump: double its resolution (in the spirit of progressive growing, arXiv 1710.10196), or widen it."""
+"""Double a GAN's resolution (in the spirit of progressive growing, arXiv 1710.10196), or widen it, without a jump."""
 
 from __future__ import annotations
 

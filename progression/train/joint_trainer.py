@@ -1,8 +1,8 @@
 """Train generator and encoder together: knees are rendered from random codes and from their own.
 
-With b = E(x) the code of a knee, v = f(z), m the maps and p the grade probabilities of one of the grader's networks, and n
-the maps that the judge looks at (`progression.train.judge`; the same ones, or those of a network trained on ImageNet),
-generator and encoder minimise
+With b = E(x) the code of a knee, v = f(z), m the maps and p the grade probabilities of one of the grader's networks,
+and n the maps that the judge looks at (`progression.train.judge`; the same ones, or those of a network trained on
+ImageNet), generator and encoder minimise
 
     L = λ_a·adversarial(g(v), g(b))
       + λ_p·pyramid(g(b), x) + λ_2·mean (g(b) - x)² + λ_m·Σ_l mean |m_l(g(b)) - m_l(x)|

@@ -1,9 +1,9 @@
 """A discriminator on a frozen network's features (after Projected GAN, arXiv 2111.01007).
 
-A network that already sees, one of the grader's or one trained on ImageNet, looks at the picture (as it is, not enlarged
-to the network's own resolution); small heads on its maps say real or generated. One more head may look at the fine detail
-of the pixels themselves, which the maps hardly hold. Nothing but the heads is trained. The same maps measure how unlike
-two pictures look.
+A network that already sees, one of the grader's or one trained on ImageNet, looks at the picture (as it is, not
+enlarged to the network's own resolution); small heads on its maps say real or generated. One more head may look at the
+fine detail of the pixels themselves, which the maps hardly hold. Nothing but the heads is trained. The same maps
+measure how unlike two pictures look.
 
 | symbol | meaning | shape |
 |---|---|---|
@@ -85,6 +85,8 @@ class Judge(nn.Module):
     channels : C_l, fine to coarse
     reference : real knees (N, C, R, R) in [-1, 1] on which the deviation of detail is measured; None for no such head
     """
+
+    detail_scale: Tensor
 
     def __init__(self, channels: list[int], reference: Tensor | None = None) -> None:
         super().__init__()

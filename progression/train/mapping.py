@@ -1,13 +1,13 @@
 """A mapping network made from codes, in closed form.
 
 An encoder may code knees where the mapping network hardly draws: few directions in which codes differ much, and as
-many as W has in which mapped z do. Then samples are less varied than knees, and a knee's code is far out. Here W is first
-moved, so that codes lie where the leaky ReLU with which a mapping network ends is straight,
+many as W has in which mapped z do. Then samples are less varied than knees, and a knee's code is far out. Here W is
+first moved, so that codes lie where the leaky ReLU with which a mapping network ends is straight,
 
     w' = w + c,   c_i = 5 σ_i - w̄_i,   A w + b = A w' + (b - A c) for every affine layer of the synthesis network,
 
-with w̄ and σ the codes' mean and deviation: no picture changes. Then a mapping network of two layers is set so that mapped
-z have the codes' mean and, in the Z leading principal components U, their covariance U Λ Uᵀ:
+with w̄ and σ the codes' mean and deviation: no picture changes. Then a mapping network of two layers is set so that
+mapped z have the codes' mean and, in the Z leading principal components U, their covariance U Λ Uᵀ:
 
     w' = w̄' + U Λ^(1/2) z,   z ∈ R^Z
 
@@ -25,8 +25,7 @@ from torch import Tensor
 from progression.errors import UsageError
 from progression.latent.whiten import unfold
 from progression.stylegan2.generator import MappingNetwork, SynthesisLayer, SynthesisNetwork, ToImage
-from progression.stylegan2.ops import LEAKY_GAIN, LEAKY_SLOPE
-
+from progression.stylegan2.ops import LEAKY_GAIN, LEAKY_SLOPE, FullyConnected
 
 STRAIGHT = 5.0
 """Deviations that codes lie above 0."""
@@ -38,7 +37,7 @@ def move(synthesis: SynthesisNetwork, codes: Tensor) -> Tensor:
     shift = STRAIGHT * codes.std(dim=0) - codes.mean(dim=0)
     for layer in synthesis.modules():
         if isinstance(layer, (SynthesisLayer, ToImage)):
-            layer.affine.bias -= layer.affine.weight @ shift / math.sqrt(len(shift))
+            layer.affine.bias.sub_(layer.affine.weight @ shift / math.sqrt(len(shift)))
     return shift
 
 
@@ -67,6 +66,7 @@ def mapping_of(codes: Tensor, *, z_dim: int, num_ws: int, seed: int = 0) -> Mapp
         torch.manual_seed(seed)
         mapping = MappingNetwork(z_dim, 0, w_dim, num_ws, num_layers=2).to(codes.device)
     first, second = mapping.fc0, mapping.fc1
+    assert isinstance(first, FullyConnected) and isinstance(second, FullyConnected)
     # stored weights count lr_multiplier / √fan-in, biases lr_multiplier
     unit = math.sqrt(z_dim) / first.lr_multiplier
     eye = torch.eye(z_dim, device=codes.device)
