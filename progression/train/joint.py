@@ -52,26 +52,30 @@ PRESETS = {
         grade=0.5,
         snapshot_kimg=2,
     ),
-    # Goes on from that: twice as wide, z mapped to where knees are coded, a judge that sees more than grades.
+    # Goes on from that: twice as wide, z mapped to where knees are coded, a judge that sees more than grades and weighs
+    # more still.
     "cpu-widen": JointConfig(
-        kimg=30,
+        kimg=34,
         channel_base=4096,
         channel_max=128,
         z_dim=256,
+        codes=4096,
         synthesis_rate=1e-3,
-        mapping_rate=2e-2,
         encoder_rate=8e-4,
-        falling=0.6,
+        judge_rate=2e-3,
+        falling=0.5,
         warmup_kimg=1,
         sight="imagenet",
         detail=True,
-        adversarial=0.7,
-        pyramid=20,
-        pixel=100,
-        maps=3,
-        look=2,
-        grade=0.5,
+        adversarial=1.0,
+        pyramid=8,
+        pixel=30,
+        maps=1.5,
+        look=1,
+        grade=1.0,
+        sliced=0,
         snapshot_kimg=2,
+        measure_kimg=6,
     ),
     "gpu": JointConfig(
         kimg=2000,
@@ -166,6 +170,10 @@ def train_joint(
 
     def keep(log: RunLog) -> None:
         nonlocal saved
+        if config.z_dim and trainer.seen_images >= 1000 * config.kimg:
+            codes = encode_keys(trainer.average_encoder, images)
+            made = mapping_of(codes, z_dim=config.z_dim, num_ws=generator.num_ws)
+            trainer.average.mapping.load_state_dict(made.state_dict())
         kimg = trainer.seen_images / 1000
         # the snapshot first: it refuses NaN, and a kill between the two repeats steps but loses none
         save_joint_snapshot(run / "snapshot", trainer, name=model.name)
@@ -229,7 +237,7 @@ def _grader_features(grader: Grader, model: str) -> Extractor:
 
 
 def _reshaped(generator: Generator, encoder: Encoder, images: Tensor, config: JointConfig) -> Generator:
-    """The generator as wide as the run wants it, and mapping from as many z."""
+    """The generator as wide as the run wants it and, for another z_dim, W moved to where its mapping will be made."""
     base, most = config.channel_base or generator.channel_base, config.channel_max or generator.channel_max
     if (base, most) != (generator.channel_base, generator.channel_max):
         generator = widen(generator, channel_base=base, channel_max=most)
@@ -244,7 +252,6 @@ def _reshaped(generator: Generator, encoder: Encoder, images: Tensor, config: Jo
     again.synthesis.load_state_dict(generator.synthesis.state_dict())
     shift = move(again.synthesis, codes)
     encoder.w_mean += shift.to(encoder.w_mean.device)
-    again.mapping = mapping_of(codes + shift, z_dim=config.z_dim, num_ws=generator.num_ws)
     return again.to(next(generator.parameters()).device)
 
 

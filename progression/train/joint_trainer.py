@@ -54,6 +54,7 @@ from progression.train.loop import (
     tensors_to,
     update_ema,
 )
+from progression.train.mapping import mapping_of
 from progression.train.path import path_gradients
 
 TERMS = ("adversarial", "pyramid", "pixel", "maps", "look", "grade", "latent", "sliced")
@@ -72,9 +73,10 @@ class JointConfig:
     batch : real pictures a step, and samples a step, of all processes and micro-batches together
     accumulate : micro-batches of a step, to save memory
     width, max_width : of the encoder, where the run starts without one
-    channel_base, channel_max, z_dim : of the generator, None as it comes; it is widened without changing a picture
-        (`progression.train.grow`), and for another z_dim gets a mapping network made from the knees' codes
-        (`progression.train.mapping`)
+    channel_base, channel_max : of the generator, None as it comes; it is widened without changing a picture
+        (`progression.train.grow`)
+    z_dim : None to train the mapping network that is there. Else it has that many z and is not trained, but made from
+        the remembered codes (`progression.train.mapping`), anew every `remap_kimg`, at the end from all knees' codes
     synthesis_rate, mapping_rate, encoder_rate, judge_rate : of Adam; each falls along a half cosine to 0 over the
         last share `falling` of the run. The mapping network's weights count a hundredth (its `lr_multiplier`),
         hence its higher rate
@@ -99,6 +101,7 @@ class JointConfig:
     channel_base: int | None = None
     channel_max: int | None = None
     z_dim: int | None = None
+    remap_kimg: float = 1.0
     synthesis_rate: float = 2e-3
     mapping_rate: float = 2e-2
     encoder_rate: float = 1.5e-3
@@ -196,7 +199,7 @@ class JointTrainer:
         rates: dict[str, list[tuple[nn.Module, float]]] = {
             "generator": [
                 (self.generator.synthesis, config.synthesis_rate),
-                (self.generator.mapping, config.mapping_rate),
+                (self.generator.mapping, config.mapping_rate if config.z_dim is None else 0.0),
             ],
             "encoder": [(self.encoder, config.encoder_rate)],
             "judge": [(self.judge.heads, config.judge_rate)],
@@ -215,6 +218,8 @@ class JointTrainer:
         some = batch_indices(len(images), config.codes, position=0, seed=config.seed)
         with torch.no_grad():
             self.codes = torch.cat([self.average_encoder.split(self._pictures(i))[0] for i in some.split(64)])
+        if config.z_dim:
+            self._remap()
 
     @property
     def path_batch(self) -> int:
@@ -248,6 +253,8 @@ class JointTrainer:
             scalars["path_length"] = self._path_step()
         self.codes = torch.cat([self.codes[config.batch :], self.team.gather(codes)])
         self.seen_images += config.batch
+        if config.z_dim and self.seen_images % (1000 * config.remap_kimg) < config.batch:
+            self._remap()
         half_life = config.ema_half_life_kimg
         beta = ema_beta(config.batch, half_life_kimg=half_life, seen_images=self.seen_images, rampup=0.2)
         update_ema(self.average, self.generator, beta)
@@ -356,6 +363,11 @@ class JointTrainer:
         ws = w[:, None].expand(-1, self.generator.num_ws, -1)
         image: Tensor = self.generator.synthesis(ws, noise_mode=noise_mode, generator=self.rng)
         return image
+
+    def _remap(self) -> None:
+        made = mapping_of(self.codes, z_dim=self.generator.z_dim, num_ws=self.generator.num_ws).state_dict()
+        for generator in (self.generator, self.average):
+            generator.mapping.load_state_dict(made)
 
     def _set_rates(self) -> None:
         config = self.config
