@@ -51,7 +51,7 @@ import numpy as np
 import phantom_measures as measures
 import phantom_risks
 import torch
-from phantom_code_risk import PENALTY, CodeRisk
+from code_risk import PENALTY, CodeRisk
 from phantom_films import FILMED, HORIZONS, Films, baselines, every_visit, take_films
 from phantom_measures import Models
 from phantom_tables import distance_table, tables
@@ -303,7 +303,7 @@ def load_models(work: Path) -> Models:
         generator=load_generator(load_model(work / "model")),
         grader=Grader.from_tensors(files.tensors("grader"), files.config("grader")),
         risk=risk,
-        code_risk=CodeRisk.fit(risk, banks["graded"], out_of_fold(work)),
+        code_risk=CodeRisk.of_bank(risk, banks["graded"], out_of_fold(work)),
         banks=banks,
     )
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from code_risk import CodeRisk
 from numpy.typing import NDArray
-from phantom_code_risk import CodeRisk
 from phantom_films import HORIZONS, VISITS, Films
 from scipy.stats import ttest_rel, wilcoxon
 from torch import Tensor

@@ -1,11 +1,13 @@
 """How well is progression told apart on knees that no part of the risk model saw? Both settings, with intervals.
 
-    python benchmarks/risk_out_of_fold.py VISITS.csv --images FOLDER --grader-run RUN [--split train]
+    python benchmarks/risk_out_of_fold.py VISITS.csv --images FOLDER [--model default] [--codes 16]
 
-RUN is the folder of `progression train grader`: its cross-fitted networks graded each training knee without having
-seen its subject. The risk model (penalty included) is fitted anew without each fold of subjects: nested
-cross-validation. Beside it: the read grade alone, as the event rate of that grade among the other folds' knees.
-End points and populations: rise of the highest grade read in (0, T], as in the data card.
+Each training knee is graded by the one of the model's cross-fitted networks that never saw its subject. The risk model
+(penalty included) is fitted anew without each fold of subjects: nested cross-validation. Beside it: the read grade
+alone, as the event rate of that grade among the other folds' knees. With `--codes K` also a risk model whose rates are
+driven by the K leading coordinates of the encoder's code as well (one penalty, plain cross-validation; the encoder saw
+these knees, but no grade series). End points and populations: rise of the highest grade read in (0, T], as in the data
+card.
 """
 
 from __future__ import annotations
@@ -15,18 +17,25 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from code_risk import PENALTY, CodeRisk
 
-from progression.data.dataset import load_baselines
+from progression.data.dataset import Knees, load_baselines
 from progression.data.outcomes import Event, GradeSeries, outcomes
 from progression.data.splits import subject_folds
 from progression.data.visits import read_visits
+from progression.latent.part import EncoderPart, encode_keys
+from progression.memory import keep_freed_memory
 from progression.metrics.auc import auc, auc_delong, delong_test
 from progression.metrics.bootstrap import cluster_bootstrap
 from progression.metrics.calibration import brier, ece
-from progression.train.grader import PRESETS
-from progression.train.risk import cross_predict, load_out_of_fold
+from progression.risk.grader import Grader, Grading
+from progression.train.grader import fold_of, grade_out_of_fold
+from progression.train.risk import RiskConfig, cross_predict, fit_risk, rows_of
+from progression.weights import ModelFiles, load_model
 
 HORIZONS = (24, 48, 96)
+SETTINGS = ("image only", "image and read grade")
 Array = npt.NDArray[np.float64]
 
 
@@ -41,24 +50,53 @@ def rate_by_grade(grade: Array, y: Array, fold: npt.NDArray[np.int64]) -> Array:
     return rate
 
 
+def with_codes(
+    knees: Knees, grading: Grading, files: ModelFiles, options: argparse.Namespace
+) -> dict[str, dict[str, Array]]:
+    """Risk by setting and event, (N, H), of models that see the code as well and never saw the subject."""
+    pictures = load_baselines(
+        read_visits(options.table), resolution=files.resolution, root=options.images, split=options.split
+    )
+    w = encode_keys(EncoderPart.load(files).encoder, pictures.images)
+    config = RiskConfig()
+    fold = fold_of(knees.subject, folds=config.folds, seed=config.seed + 1)
+    months = torch.as_tensor(knees.series_months).double()
+    risks = {s: {e.label: np.zeros((len(w), len(HORIZONS))) for e in Event} for s in SETTINGS}
+    for left_out in range(config.folds):
+        inside, outside = np.flatnonzero(fold != left_out), np.flatnonzero(fold == left_out)
+        seen = rows_of(grading, inside)
+        base = fit_risk(knees.select(inside), seen, penalty=PENALTY, config=config)
+        series = torch.as_tensor(knees.grade_series[inside])
+        model = CodeRisk.fit(base, w[inside], series, months, seen, options.codes)
+        for setting, grade in zip(SETTINGS, (None, torch.as_tensor(knees.grade[outside])), strict=True):
+            fast, rises, _ = model.predict(rows_of(grading, outside), w[outside], HORIZONS, grade=grade)
+            for event, values in ((Event.FAST, fast), (Event.ANY, rises)):
+                risks[setting][event.label][outside] = values.numpy()
+    return risks
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", type=Path)
     parser.add_argument("--images", type=Path)
-    parser.add_argument("--grader-run", type=Path, required=True)
+    parser.add_argument("--model", default="default")
     parser.add_argument("--split", default="train")
-    parser.add_argument(
-        "--preset", default="cpu", help="of the grader's run; says at which resolution it looked"
-    )
+    parser.add_argument("--codes", type=int, default=0)
     options = parser.parse_args()
-    resolution = PRESETS[options.preset].resolutions[-1]
+    keep_freed_memory()
+    files = load_model(options.model)
+    grader = Grader.from_tensors(files.tensors("grader"), files.config("grader")).eval()
     knees = load_baselines(
-        read_visits(options.table), resolution=resolution, root=options.images, split=options.split
+        read_visits(options.table),
+        resolution=grader.input_resolution,
+        root=options.images,
+        split=options.split,
     )
-    grading = load_out_of_fold(options.grader_run / "out_of_fold.npz", knees)
+    grading = grade_out_of_fold(grader, knees)
     alone, read = cross_predict(knees, grading, HORIZONS)
+    coded = with_codes(knees, grading, files, options) if options.codes else None
     fold = np.asarray(subject_folds(knees.subject, folds=10, seed=0))
     series = GradeSeries(knees.subject, knees.side, knees.series_months, knees.grade_series)
     print(
@@ -75,6 +113,9 @@ def main() -> None:
                 "image only": getattr(alone, event.label)[:, column].numpy()[known],
                 "image and read grade": getattr(read, event.label)[:, column].numpy()[known],
             }
+            if coded is not None:
+                for setting, risks in coded.items():
+                    scores[f"{setting}, codes"] = risks[event.label][known, column]
             for name, score in scores.items():
                 value, (low, high) = auc_delong(y, score)
                 bounds = cluster_bootstrap(auc, subject, y, score, n_draws=1000, seed=0)
@@ -85,6 +126,9 @@ def main() -> None:
                 )
             z, p = delong_test(y, scores["image and read grade"], scores["read grade alone"])
             print(f"      image and read grade against read grade alone: z = {z:.2f}, p = {p:.2g}")
+            for setting in coded or ():
+                z, p = delong_test(y, scores[f"{setting}, codes"], scores[setting])
+                print(f"      {setting}, with codes against without: z = {z:.2f}, p = {p:.2g}")
 
 
 if __name__ == "__main__":

@@ -195,6 +195,30 @@ def fold_of(subjects: Array, *, folds: int, seed: int) -> npt.NDArray[np.int64]:
     return np.asarray(order % folds, dtype=np.int64)[inverse]
 
 
+def grade_out_of_fold(grader: Grader, knees: Knees, *, seed: int = 0) -> Grading:
+    """Each training knee by the network of a cross-fitted grader that never saw its subject.
+
+    Parameters
+    ----------
+    grader
+        Of `train_grader`.
+    knees
+        Those it was trained on, all of them: which fold a subject is in depends on them.
+    seed
+        Of that training.
+    """
+    fold = fold_of(knees.subject, folds=len(grader.members), seed=seed)
+    order = [torch.as_tensor(np.flatnonzero(fold == left_out)) for left_out in range(len(grader.members))]
+    parts = [
+        grade_images(network, knees.images[rows], input_resolution=grader.input_resolution)
+        for network, rows in zip(grader.members, order, strict=True)
+    ]
+    back = torch.cat(order).argsort()
+    return Grading(
+        *(torch.cat([getattr(part, name) for part in parts])[back] for name in ("now", "future", "rise"))
+    )
+
+
 class _Run:
     """One network's training: state, step, checkpoint."""
 
@@ -342,22 +366,18 @@ def train_grader(
             f"{fewest} knees to train a fold on, expected at least one batch ({config.batch_size}): use more "
             "knees or a smaller batch"
         )
-    outputs: dict[str, Array] = {}
     networks: list[EfficientNet] = []
     for fold in range(config.folds):
         rows = np.flatnonzero(folds != fold) if config.folds > 1 else np.arange(len(folds))
         run = _Run(knees, torch.as_tensor(rows), fold=fold, config=config, device=device, start=start)
         _train_fold(run, run_folder / f"fold{fold}")
-        network = run.average.eval()
-        left_out = np.flatnonzero(folds == fold)
-        grading = grade_images(network, knees.images[left_out], input_resolution=resolution)
-        for name, values in (("now", grading.now), ("future", grading.future), ("rise", grading.rise)):
-            shape = (len(folds), *values.shape[1:])
-            outputs.setdefault(name, np.full(shape, np.nan, np.float32))[left_out] = values.numpy()
-        networks.append(network.to("cpu"))
+        networks.append(run.average.eval())
+    grader = Grader(networks, input_resolution=resolution).eval().requires_grad_(False)
+    left_out = grade_out_of_fold(grader, knees, seed=config.seed)
+    outputs = {name: getattr(left_out, name).numpy() for name in ("now", "future", "rise")}
     with atomic_write(run_folder / "out_of_fold.npz") as temporary:
-        np.savez(temporary, fold=folds, subject=knees.subject, side=knees.side, **outputs)  # type: ignore[arg-type]
-    return Grader(networks, input_resolution=resolution).eval().requires_grad_(False)
+        np.savez(temporary, fold=folds, subject=knees.subject, side=knees.side, **outputs)
+    return grader.to("cpu")
 
 
 def _train_fold(run: _Run, folder: Path) -> None:

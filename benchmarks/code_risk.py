@@ -1,4 +1,4 @@
-"""A side question of `extrapolation_phantom.py`: does the risk model leave something in the code?"""
+"""A side question of two benchmarks, on phantoms and on real knees: does the risk model leave something in the code?"""
 
 from __future__ import annotations
 
@@ -30,14 +30,26 @@ class CodeRisk:
     axes: Tensor
 
     @classmethod
-    def fit(cls, risk: RiskModel, bank: TrajectoryBank, grading: Grading) -> CodeRisk:
+    def of_bank(cls, risk: RiskModel, bank: TrajectoryBank, grading: Grading) -> CodeRisk:
         """Of the training subjects: bank and out-of-fold gradings of the same knees in the same order."""
-        mean, axes = coordinates(bank.w, components=COMPONENTS)
+        return cls.fit(risk, bank.w, bank.grade_series.long(), bank.series_months.double(), grading)
+
+    @classmethod
+    def fit(
+        cls,
+        risk: RiskModel,
+        w: Tensor,
+        series: Tensor,
+        months: Tensor,
+        grading: Grading,
+        components: int = COMPONENTS,
+    ) -> CodeRisk:
+        """Of training knees: codes (N, D), grades (N, V) at `months` (V,), and gradings of the same knees."""
+        mean, axes = coordinates(w, components=components)
         model = cls(risk, risk.multistate, mean, axes)
-        series = bank.grade_series.long()
         chain = fit_multistate(
-            model._covariates(grading, bank.w)[torch.arange(len(series)), series[:, 0]],
-            panel(series, bank.series_months.double(), carry_forward=True),
+            model._covariates(grading, w)[torch.arange(len(series)), series[:, 0]],
+            panel(series, months, carry_forward=True),
             clock_months=risk.multistate.clock_months.tolist(),
             era_months=risk.multistate.era_months.tolist(),
             penalty=PENALTY,
