@@ -55,7 +55,7 @@ PRESETS = {
     # Goes on from that: twice as wide, z mapped to where knees are coded, a judge that sees more than grades and weighs
     # more still.
     "cpu-widen": JointConfig(
-        kimg=34,
+        kimg=30,
         channel_base=4096,
         channel_max=128,
         z_dim=256,

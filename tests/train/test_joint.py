@@ -319,6 +319,10 @@ def test_a_wider_generator_with_another_mapping_draws_as_before_and_resumes(
     torch.testing.assert_close(mapped.mean(dim=0), codes.mean(dim=0), rtol=0.05, atol=0.05)
     generator = load_generator(wide)
     assert (generator.z_dim, generator.channel_base) == (4, 128)
+    with torch.no_grad():  # made anew from the codes of the encoder that is stored
+        mapped = generator.mapping(torch.randn(5000, 4))[:, 0]
+        codes = EncoderPart.load(wide).encoder(x)[:, 0]
+    torch.testing.assert_close(mapped.mean(dim=0), codes.mean(dim=0), rtol=0.05, atol=0.05)
     assert train_joint(
         load_model(first.folder),
         images,
