@@ -55,7 +55,7 @@ PRESETS = {
     # Goes on from that: twice as wide, z mapped to where knees are coded, a judge that sees more than grades and weighs
     # more still.
     "cpu-widen": JointConfig(
-        kimg=30,
+        kimg=27,
         channel_base=4096,
         channel_max=128,
         z_dim=256,
@@ -67,7 +67,7 @@ PRESETS = {
         warmup_kimg=1,
         sight="imagenet",
         detail=True,
-        adversarial=1.0,
+        adversarial=1.5,
         pyramid=8,
         pixel=30,
         maps=1.5,
