@@ -1,106 +1,43 @@
 """Do readers do better under one treatment than under another?  Obuchowski & Rockette's analysis.
 
-======== ============================================================================================
-symbol   meaning
-======== ============================================================================================
-I, R     treatments, readers
-θ_ij     figure of merit of reader j under treatment i
-MS(T)    mean square of treatments, MS(R) of readers, MS(T*R) of their interaction
-σ²_ε     variance of θ_ij over samples of cases, mean over i and j
-Cov1     covariance of θ_ij, θ_i'j: one reader, two treatments
-Cov2     covariance of θ_ij, θ_ij': two readers, one treatment
-Cov3     covariance of θ_ij, θ_i'j': two readers, two treatments
-σ²_R     variance over readers of what they achieve, whatever the treatment
-σ²_TR    variance over readers of what a treatment does for them
-======== ============================================================================================
-
-Model: θ_ij = μ + τ_i + R_j + (τR)_ij + ε_ij, with R_j, (τR)_ij independent over readers and ε_ij correlated as
-above, because all readers read the same cases.
-
-Obuchowski & Rockette 1995 (Commun Stat Simul 24:285), "O&R"; denominator degrees of freedom, and Cov2 − Cov3
-kept from below 0: Hillis 2007 (Stat Med 26:596).  Fixed factors and single treatments: Hillis, Obuchowski,
-Schartz & Berbaum 2005 (Stat Med 24:1579); Hillis 2014 (Stat Med 33:330).
+Symbols, equations and sources are in `progression.metrics.readers.model`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import inf, nan, sqrt
 from enum import StrEnum
-from typing import Literal, TypeVar
+from itertools import combinations
+from math import inf, sqrt
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import chi2, f, t
+from scipy.stats import t
 
 from progression.errors import UsageError
 from progression.metrics.auc import Floats
 from progression.metrics.readers.merit import Covariance, Merit, Sample
+from progression.metrics.readers.model import (
+    NO_VARIANCE,
+    Components,
+    ErrorCovariance,
+    Factor,
+    FTest,
+    MeanSquares,
+    Noise,
+    clean,
+    error_covariance,
+    f_test,
+    mean_squares,
+    noise_of_differences,
+    noise_of_mean,
+    variance_components,
+)
 from progression.metrics.readers.ratings import Ratings
 
-Factor = Literal["random", "fixed"]
-"""random: a sample of those one speaks about; fixed: one speaks about these alone."""
-
 _Name = TypeVar("_Name", bound=StrEnum)
-_NO_VARIANCE = 1e-15
-"""Rounding leaves less than this where readings do not vary; one case in a million varies by more."""
-
-
-@dataclass(frozen=True)
-class MeanSquares:
-    """Mean squares of θ; nan where there is one treatment or one reader only."""
-
-    treatment: float
-    reader: float
-    treatment_reader: float
-
-
-@dataclass(frozen=True)
-class ErrorCovariance:
-    """Error variance and covariances of θ over samples of cases; 0 where there is no such pair."""
-
-    variance: float
-    cov1: float
-    cov2: float
-    cov3: float
-
-    @property
-    def shared(self) -> float:
-        """max(Cov2 − Cov3, 0): what difficult cases do to a difference of treatments in all readers at once."""
-        return max(self.cov2 - self.cov3, 0.0)
-
-
-@dataclass(frozen=True)
-class Components:
-    """Variance components over readers; unbiased, hence sometimes below 0."""
-
-    reader: float
-    treatment_reader: float
-
-
-@dataclass(frozen=True)
-class Noise:
-    """What a mean square of treatments is held against: its mean square and degrees of freedom."""
-
-    mean_square: float
-    df: float
-
-
-@dataclass(frozen=True)
-class Test:
-    """F test that all treatments are alike; with df_denominator infinite, F times df_numerator is χ²."""
-
-    f: float
-    df_numerator: float
-    df_denominator: float
-    p: float
-
-    @property
-    def chi2(self) -> float:
-        """χ² with df_numerator degrees of freedom; as a test only where df_denominator is infinite."""
-        return self.f * self.df_numerator
 
 
 @dataclass(frozen=True)
@@ -145,7 +82,8 @@ class Analysis:
     confidence : of all intervals
     figures : (I, R) θ
     squares : mean squares
-    errors, components : None where cases are fixed (then nothing is said about other cases)
+    errors : None where cases are fixed, as then nothing is said about other cases
+    components : None where cases are fixed, or there is one reader
     test : None with one treatment
     differences : every pair of treatments, earlier minus later
     estimates : each treatment alone, from its own readings only
@@ -161,7 +99,7 @@ class Analysis:
     squares: MeanSquares
     errors: ErrorCovariance | None
     components: Components | None
-    test: Test | None
+    test: FTest | None
     differences: tuple[Difference, ...]
     estimates: tuple[Estimate, ...]
     by_reader: tuple[Difference, ...]
@@ -216,7 +154,7 @@ def obuchowski_rockette(
         An option is unknown, a threshold is missing, both factors are fixed, or one reader is to stand for
         all.
     """
-    table = Ratings.of(ratings)
+    table = ratings if isinstance(ratings, Ratings) else Ratings.of(ratings)
     what, how = _choice(Merit, "merit", merit), _choice(Covariance, "covariance", covariance)
     sample = Sample.of(table, what, threshold)
     shape = len(table.treatments), len(table.readers)
@@ -273,13 +211,11 @@ def analyse(
     names, people = tuple(treatments), tuple(reader_names)
     squares = mean_squares(theta)
     errors = None if spread is None else error_covariance(spread)
+    # one reader says nothing about how readers differ
     components = (
         variance_components(squares, errors, n_treatments=shape[0]) if errors and shape[1] > 1 else None
     )
     noise = noise_of_differences(squares, errors, shape=shape, readers=readers)
-    mean = theta.mean(axis=1)
-    several = len(names) > 1
-    pairs = list(combinations(range(len(names)), 2))
     return Analysis(
         treatments=names,
         reader_names=people,
@@ -290,131 +226,38 @@ def analyse(
         squares=squares,
         errors=errors,
         components=components,
-        test=f_test(squares.treatment, noise, n_treatments=shape[0]) if several else None,
-        # O&R: var(θ_i· − θ_i'·) = 2 D / R, D being what MS(T) is held against
-        differences=tuple(
-            _difference(
-                names[a],
-                names[b],
-                mean[a] - mean[b],
-                sqrt(2 * noise.mean_square / shape[1]),
-                noise.df,
-                confidence,
-            )
-            for a, b in pairs
-        ),  # fmt: skip
+        test=f_test(squares.treatment, noise, n_treatments=shape[0]) if shape[0] > 1 else None,
+        differences=_of_means(names, theta.mean(axis=1), noise, n_readers=shape[1], confidence=confidence),
         estimates=tuple(
             _estimate(name, theta[i], None if spread is None else spread[i, :, i], readers, confidence)
             for i, name in enumerate(names)
         ),
-        by_reader=()
-        if spread is None
-        else tuple(
-            _difference(
-                names[a],
-                names[b],
-                theta[a, j] - theta[b, j],
-                sqrt(_clean(spread[a, j, a, j] + spread[b, j, b, j] - 2 * spread[a, j, b, j])),
-                inf,
-                confidence,
-                reader=person,
-            )
-            for j, person in enumerate(people)
-            for a, b in pairs
-        ),  # fmt: skip
+        by_reader=() if spread is None else _in_each_reader(names, people, theta, spread, confidence),
     )
 
 
-# O&R 1995: the analysis of variance of θ_ij, one observation a cell
-def mean_squares(figures: Floats) -> MeanSquares:
-    """MS(T), MS(R), MS(T*R) of θ (I, R)."""
-    n_treatments, n_readers = figures.shape
-    grand = figures.mean()
-    rows, columns = figures.mean(axis=1), figures.mean(axis=0)
-    rest = figures - rows[:, None] - columns + grand
-    i, r = n_treatments - 1, n_readers - 1
-    return MeanSquares(
-        treatment=float(n_readers * ((rows - grand) ** 2).sum() / i) if i else nan,
-        reader=float(n_treatments * ((columns - grand) ** 2).sum() / r) if r else nan,
-        treatment_reader=float((rest**2).sum() / (i * r)) if i and r else nan,
+# O&R: var(θ_i· − θ_i'·) = 2 D / R, where D is what MS(T) is held against
+def _of_means(
+    names: tuple[str, ...], mean: Floats, noise: Noise, *, n_readers: int, confidence: float
+) -> tuple[Difference, ...]:
+    stderr = sqrt(2 * noise.mean_square / n_readers)
+    return tuple(
+        _difference((names[a], names[b]), mean[a] - mean[b], stderr, noise.df, confidence)
+        for a, b in combinations(range(len(names)), 2)
     )
 
 
-# O&R 1995: σ²_ε, Cov1, Cov2, Cov3 as means over all pairs of their kind
-def error_covariance(covariance: Floats) -> ErrorCovariance:
-    """The four means of the covariance of θ (I, R, I, R)."""
-    n_treatments, n_readers = covariance.shape[:2]
-    same_reader = np.einsum("ijkj->ik", covariance).sum()
-    same_treatment = np.einsum("ijil->jl", covariance).sum()
-    same = np.einsum("ijij->", covariance)
-    other = covariance.sum() - same_reader - same_treatment + same
-    i, r = n_treatments - 1, n_readers - 1
-    cells = n_treatments * n_readers
-    return ErrorCovariance(
-        variance=float(same / cells),
-        cov1=float((same_reader - same) / (cells * i)) if i else 0.0,
-        cov2=float((same_treatment - same) / (cells * r)) if r else 0.0,
-        cov3=float(other / (cells * i * r)) if i and r else 0.0,
-    )
-
-
-# from the expected mean squares of O&R's model:
-#   E MS(R) − E MS(T*R) = I (σ²_R + Cov1 − Cov3),   E MS(T*R) = σ²_TR + σ²_ε − Cov1 − Cov2 + Cov3
-def variance_components(squares: MeanSquares, errors: ErrorCovariance, *, n_treatments: int) -> Components:
-    """σ²_R and σ²_TR; with one treatment the first holds both and the second is nan."""
-    if n_treatments == 1:  # E MS(R) = σ²_R + σ²_TR + σ²_ε − Cov2
-        return Components(squares.reader - errors.variance + errors.cov2, nan)
-    return Components(
-        reader=(squares.reader - squares.treatment_reader) / n_treatments - errors.cov1 + errors.cov3,
-        treatment_reader=squares.treatment_reader - errors.variance + errors.cov1 + errors.shared,
-    )
-
-
-# Hillis 2007: MS(T*R) + R max(Cov2 − Cov3, 0) on its ddf; Hillis 2014 for a fixed factor
-def noise_of_differences(
-    squares: MeanSquares, errors: ErrorCovariance | None, *, shape: tuple[int, int], readers: Factor
-) -> Noise:
-    """What MS(T) estimates when treatments are alike; `errors` None for fixed cases."""
-    n_treatments, n_readers = shape
-    if readers == "fixed":
-        assert errors is not None  # both factors fixed is refused before
-        return Noise(_clean(errors.variance - errors.cov1 + (n_readers - 1) * errors.shared), inf)
-    df = (n_treatments - 1) * (n_readers - 1)
-    return _with_satterthwaite(squares.treatment_reader, n_readers * errors.shared if errors else 0.0, df)
-
-
-# Hillis 2007, section on single treatments: the same with MS(R) and Cov2 of this treatment's own readings
-def noise_of_mean(figures: Floats, covariance: Floats | None, *, readers: Factor) -> Noise:
-    """R times the variance of the mean of θ (R,), whose covariance is (R, R) or None for fixed cases."""
-    n_readers = len(figures)
-    own = None if covariance is None else error_covariance(covariance[None, :, None, :])
-    shared = max(own.cov2, 0.0) if own else 0.0
-    if readers == "fixed":
-        assert own is not None  # both factors fixed is refused before
-        return Noise(own.variance + (n_readers - 1) * shared, inf)
-    return _with_satterthwaite(float(figures.var(ddof=1)), n_readers * shared, n_readers - 1)
-
-
-def f_test(mean_square: float, noise: Noise, *, n_treatments: int) -> Test:
-    """Hold MS(T) against `noise`.
-
-    Readings that do not vary at all: p = 1 where treatments are alike, else 0.
-    """
-    df = n_treatments - 1
-    if noise.mean_square <= _NO_VARIANCE:
-        alike = mean_square <= _NO_VARIANCE
-        return Test(0.0 if alike else inf, df, noise.df, 1.0 if alike else 0.0)
-    ratio = mean_square / noise.mean_square
-    p = chi2.sf(ratio * df, df) if noise.df == inf else f.sf(ratio, df, noise.df)
-    return Test(ratio, df, noise.df, float(p))
-
-
-# Satterthwaite: of the sum only the mean square has sampling error on `df` degrees of freedom
-def _with_satterthwaite(mean_square: float, shared: float, df: float) -> Noise:
-    total = mean_square + shared
-    if shared == 0:
-        return Noise(_clean(total), df)
-    return Noise(total, inf if mean_square <= _NO_VARIANCE else total**2 / (mean_square**2 / df))
+# the paired test of one reader's two figures: var(θ_ij) + var(θ_i'j) − 2 cov(θ_ij, θ_i'j)
+def _in_each_reader(
+    names: tuple[str, ...], people: tuple[str, ...], theta: Floats, spread: Floats, confidence: float
+) -> tuple[Difference, ...]:
+    found = []
+    for j, person in enumerate(people):
+        for a, b in combinations(range(len(names)), 2):
+            variance = clean(spread[a, j, a, j] + spread[b, j, b, j] - 2 * spread[a, j, b, j])
+            value = theta[a, j] - theta[b, j]
+            found.append(_difference((names[a], names[b]), value, sqrt(variance), inf, confidence, person))
+    return tuple(found)
 
 
 def _estimate(
@@ -427,33 +270,26 @@ def _estimate(
 
 
 def _difference(
-    first: str,
-    second: str,
+    pair: tuple[str, str],
     value: float,
     stderr: float,
     df: float,
     confidence: float,
-    *,
     reader: str | None = None,
 ) -> Difference:
-    if stderr**2 <= _NO_VARIANCE:
+    value = float(value)
+    if stderr**2 <= NO_VARIANCE:
         alike = abs(value) < 1e-12
         statistic, p = (0.0, 1.0) if alike else (float(np.copysign(inf, value)), 0.0)
     else:
-        statistic = float(value / stderr)
+        statistic = value / stderr
         p = 2 * float(t.sf(abs(statistic), df))
     half = _quantile(df, confidence) * stderr
-    value = float(value)
-    return Difference(first, second, value, stderr, df, statistic, p, value - half, value + half, reader)
+    return Difference(*pair, value, stderr, df, statistic, p, value - half, value + half, reader)
 
 
 def _quantile(df: float, confidence: float) -> float:
     return float(t.ppf(0.5 + confidence / 2, df))
-
-
-def _clean(variance: float) -> float:
-    """Rounding may leave a variance a little below 0."""
-    return max(float(variance), 0.0)
 
 
 def _check_model(readers: str, cases: str, *, n_readers: int, confidence: float) -> None:

@@ -24,12 +24,13 @@ from scipy.stats import chi2, f, ncf, ncx2
 
 from progression.errors import UsageError
 from progression.metrics.auc import Floats
-from progression.metrics.readers.analysis import Factor, ReaderStudy
+from progression.metrics.readers.analysis import ReaderStudy
+from progression.metrics.readers.model import Factor
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """What has to be known beforehand; symbols as in `progression.metrics.readers.analysis`.
+    """What has to be known beforehand; symbols as in `progression.metrics.readers.model`.
 
     Attributes
     ----------
@@ -138,7 +139,9 @@ def power(
     c = np.asarray(n_cases, dtype=np.float64)
     least = 2 if readers == "random" else 1
     if n_readers < least or not (c >= 2).all():
-        raise UsageError(f"expected at least {least} readers and 2 cases, received {n_readers} and {n_cases}")
+        raise UsageError(
+            f"expected at least {least} readers and 2 cases, received {n_readers} and {c.tolist()}"
+        )
     if not 0 < alpha < 1 or not np.isfinite(difference):
         raise UsageError(
             f"expected alpha between 0 and 1 and a finite difference, received {alpha}, {difference}"
@@ -159,7 +162,8 @@ def power(
         return np.asarray(ncx2.sf(chi2.isf(alpha, 1), 1, noncentrality))
     # ddf = noise² / (interaction² / (R − 1)); where it is huge the χ² is the same to all digits
     ddf = (n_readers - 1) * (noise / np.maximum(interaction, 1e-9 * noise)) ** 2
-    return np.asarray(ncf.sf(f.isf(alpha, 1, ddf), 1, ddf, noncentrality))
+    # not ncf.sf, which some versions of scipy get wrong at noncentrality 0
+    return np.asarray(1 - ncf.cdf(f.isf(alpha, 1, ddf), 1, ddf, noncentrality))
 
 
 def cases_needed(

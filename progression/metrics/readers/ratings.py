@@ -44,9 +44,7 @@ class Ratings:
     subject: Ints
 
     @classmethod
-    def of(
-        cls, table: Ratings | Mapping[str, ArrayLike], *, treatments: Sequence[str] | None = None
-    ) -> Ratings:
+    def of(cls, table: Mapping[str, ArrayLike], *, treatments: Sequence[str] | None = None) -> Ratings:
         """From a table with one row a rating.
 
         Parameters
@@ -54,7 +52,6 @@ class Ratings:
         table
             Columns reader, treatment, case, truth (0 or 1), rating and optionally subject, each
             (rows,): a data frame or a mapping of arrays, rows in any order.  Names may be numbers.
-            `Ratings` are given back as they are.
         treatments
             Order of the treatments; without it by name, numbers by size.  Readers and cases are always
             ordered so, hence nothing depends on the order of the rows.
@@ -68,8 +65,6 @@ class Ratings:
         UsageError
             `treatments` are not those of the table.
         """
-        if isinstance(table, Ratings):
-            return table
         missing = [name for name in COLUMNS if name not in table]
         if missing:
             raise TableError(
