@@ -203,8 +203,8 @@ def test_two_identical_treatments_do_not_differ(readers: Factor, cases: Factor) 
     assert all(entry.p == 1.0 for entry in found.by_reader)
 
 
-def test_readings_without_any_variance_differ_for_certain() -> None:
-    """Everyone tosses coins without help and is always right with it: no p other than 0 is defensible."""
+def test_readings_without_any_variance() -> None:
+    """No reader and no case departs from the mean: nothing to hold the difference against, as in `delong_test`."""
     table = study(n_readers=3)
     table["rating"] = np.where(table["treatment"] == "aided", table["truth"], 1)
     found = obuchowski_rockette(table)
