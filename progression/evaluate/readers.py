@@ -142,7 +142,8 @@ def readers_text(report: Mapping[str, Any]) -> str:
     lines = [
         "# Reader study",
         "",
-        f"{_count(len(report['readers']), 'reader')}, {_count(len(report['treatments']), 'treatment')} ({', '.join(report['treatments'])}); "
+        f"{_count(len(report['readers']), 'reader')}, {_count(len(report['treatments']), 'treatment')} "
+        f"({', '.join(report['treatments'])}); "
         f"{report['cases']} cases{people}, "
         f"{report['with_condition']} with the condition. Intervals: {100 * report['confidence']:g} %. "
         f"Obuchowski-Rockette analysis with Hillis's degrees of freedom, {report['covariance']} covariances"

@@ -19,7 +19,7 @@ from progression.metrics.readers.ratings import Ratings
 REFERENCE, OTHERS = "#4d4d4d", ("#2166ac", "#b2182b", "#e08214", "#1b7837")
 """Colours of the reference and of the other treatments, which repeat from the fifth on."""
 _GRID = np.linspace(0, 1, 201)
-_SIDE, _NAMES = 4.4, 2.0
+_SIDE, _NAMES = 4.4, 1.6
 """Inches a panel, and for the names of whose the differences are."""
 _MOST_LABELS = 12
 
@@ -55,8 +55,7 @@ def reader_figure(
     width = _SIDE * panels + (_NAMES if compared else 0)
     figure = Figure(figsize=(width, _SIDE + 0.1), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    ratios = [1.0] * (panels - compared) + [1 + _NAMES / _SIDE] * compared
-    axes = iter(np.atleast_1d(figure.subplots(1, panels, width_ratios=ratios)))
+    axes = iter(np.atleast_1d(figure.subplots(1, panels)))
     draw_curves(next(axes), ratings)
     if threshold is not None:
         positive = ratings.rating >= threshold
@@ -128,9 +127,15 @@ def draw_points(
                             "shrinkA": 3, "shrinkB": 3, "linewidth": 1.2},
             )  # fmt: skip
         if len(readers) <= _MOST_LABELS:
+            # beyond the arrow's head, so that the arrow does not cross the name
+            way = np.array(
+                [false_positive[0, j] - false_positive[-1, j], true_positive[0, j] - true_positive[-1, j]]
+            )
+            length = float(np.hypot(*way))
+            offset = 9 * way / length if length > 0 else np.array([9.0, 0.0])
             axes.annotate(
-                reader, (false_positive[0, j], true_positive[0, j]), xytext=(6, -3), fontsize=8,
-                textcoords="offset points", color=colours(treatments)[0],
+                reader, (false_positive[0, j], true_positive[0, j]), xytext=tuple(offset), fontsize=8,
+                textcoords="offset points", color=colours(treatments)[0], ha="center", va="center",
             )  # fmt: skip
     axes.set_title("operating points", fontsize=10)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
@@ -159,7 +164,7 @@ def draw_differences(
 def _unit_square(axes: Axes) -> None:
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle=":")
     axes.set(
-        xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="1 − specificity", ylabel="sensitivity", box_aspect=1
+        xlim=(-0.06, 1.06), ylim=(-0.06, 1.06), xlabel="1 − specificity", ylabel="sensitivity", box_aspect=1
     )
 
 
