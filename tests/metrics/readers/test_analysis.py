@@ -289,14 +289,14 @@ def test_intervals_and_p_tell_the_same(readers: Factor, cases: Factor) -> None:
     assert any(decided) and not all(decided)
 
 
-def test_no_difference_is_found_as_often_as_alpha_says() -> None:
-    p = []
+def test_no_difference_is_found_about_as_often_as_alpha_says() -> None:
+    """27 of 400 studies without a difference (docs/reader_study.md): with three readers a little liberal."""
+    found = 0
     for seed in range(400):
         test = obuchowski_rockette(study(seed, n_readers=3, n_cases=60), covariance="delong").test
         assert test is not None
-        p.append(test.p)
-    # the standard error of such a share is 1 %
-    assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.08
+        found += test.p < 0.05
+    assert abs(found - 27) <= 1
 
 
 def test_the_bootstrap_is_reproducible() -> None:
