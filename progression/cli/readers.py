@@ -84,5 +84,13 @@ def plan(
     pilot = pilot_of(read_json(result), merit)
     numbers = tuple(readers or range(4, 13))
     typer.echo(
-        plan_text(pilot, difference=difference, readers=numbers, cases=cases, target=power, alpha=alpha)
+        plan_text(
+            pilot,
+            difference=difference,
+            readers=numbers,
+            cases=cases,
+            target=power,
+            alpha=alpha,
+            merit=merit,
+        )
     )

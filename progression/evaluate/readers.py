@@ -205,19 +205,25 @@ def plan_text(
     cases: int | None = None,
     target: float = 0.8,
     alpha: float = 0.05,
+    merit: str = "auc",
 ) -> str:
-    """Cases needed for each number of readers, or the power with `cases`; in Markdown."""
+    """Cases needed for each number of readers, or the power with `cases`; in Markdown.
+
+    Cases are those that `merit` is about: for sensitivity, those with the condition.
+    """
+    kind = {"sensitivity": "cases with the condition", "specificity": "cases without the condition"}
+    counted = kind.get(merit, "cases")
     if cases is not None:
         found = [
             (n, float(power(pilot, n_readers=n, n_cases=cases, difference=difference, alpha=alpha)))
             for n in readers
         ]
-        return markdown_table(("readers", f"power with {cases} cases"), found)
+        return markdown_table(("readers", f"power with {cases} {counted}"), found)
     rows = []
     for n in readers:
         needed = cases_needed(pilot, n_readers=n, difference=difference, target=target, alpha=alpha)
         rows.append((n, needed if needed is not None else "more than 5000"))
-    return markdown_table(("readers", f"cases for a power of {target:g}"), rows)
+    return markdown_table(("readers", f"{counted} for a power of {target:g}"), rows)
 
 
 def _merit(

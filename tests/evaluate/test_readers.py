@@ -166,6 +166,17 @@ def test_a_plan_from_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert f"{expected:.3f}" in capsys.readouterr().out
 
 
+def test_a_plan_for_sensitivity_counts_the_cases_that_it_is_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = analysed(tmp_path, study(n_cases=80, gain=0.4), "--threshold", "4")
+    assert pilot_of(report, "sensitivity").cases == 32
+    result = str(tmp_path / "out" / "result.json")
+    capsys.readouterr()
+    assert run(["readers", "plan", result, "--difference", "0.1", "--merit", "sensitivity"]) == 0
+    assert "cases with the condition for a power of 0.8" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -156,7 +156,7 @@ def noise_of_differences(
     return _with_satterthwaite(squares.treatment_reader, n_readers * errors.shared if errors else 0.0, df)
 
 
-# Hillis 2007, section on single treatments: the same with MS(R) and Cov2 of this treatment's own readings
+# Hillis et al. 2005: the same for one treatment, with MS(R) and Cov2 of its own readings
 def noise_of_mean(figures: Floats, covariance: Floats | None, *, readers: Factor) -> Noise:
     """R times the variance of the mean of θ (R,), whose covariance is (R, R) or None for fixed cases."""
     n_readers = len(figures)
