@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from progression.errors import TableError
 from progression.files import atomic_write
 
 
@@ -19,9 +20,37 @@ def write_json(report: Mapping[str, Any], path: str | Path) -> None:
     OutputError
         The file cannot be written.
     """
-    text = json.dumps(_plain(report), indent=2, allow_nan=False, ensure_ascii=False)
+    write_text(json.dumps(_plain(report), indent=2, allow_nan=False, ensure_ascii=False), path)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write text as UTF-8, with a line's end at its end.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a report back.
+
+    Raises
+    ------
+    TableError
+        The file cannot be read or is no report.
+    """
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise TableError(f"cannot read the report {path}: {reason}") from error
+    if not isinstance(report, dict):
+        raise TableError(f"cannot read the report {path}: expected a JSON object")
+    return report
 
 
 def as_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -36,6 +65,18 @@ def as_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         for line in cells
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """`as_table` for Markdown, padded so that it reads as text too."""
+    cells = [[str(cell) for cell in header], *([_cell(value) for value in row] for row in rows)]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
+    widths = [max(3, *(len(line[i]) for line in cells)) for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
 def interval(value: float, bounds: Sequence[float]) -> str:

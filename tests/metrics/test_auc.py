@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from progression.errors import UsageError
-from progression.metrics.auc import auc, auc_delong, average_precision, delong_covariance, delong_test
+from progression.metrics.auc import (
+    auc,
+    auc_delong,
+    average_precision,
+    delong_covariance,
+    delong_test,
+    roc_points,
+)
+from progression.metrics.bootstrap import cluster_bootstrap
 
 Y = [0, 0, 1, 1, 1]
 SCORE = [0.1, 0.5, 0.5, 0.2, 0.9]
@@ -95,6 +103,48 @@ def test_separated_classes_still_have_an_interval() -> None:
     assert auc_delong([1, 1, 0], [1, 2, 3])[1][0] == 0.0
 
 
+def test_one_knee_a_person_is_delong() -> None:
+    y, scores = sample(3)
+    _, expected = delong_covariance(y, list(scores))
+    _, found = delong_covariance(y, list(scores), subject=np.arange(len(y)) * 7)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    assert delong_test(y, *scores, subject=np.arange(len(y))) == pytest.approx(delong_test(y, *scores))
+
+
+def test_clustered_variance_by_hand() -> None:
+    """Obuchowski 1997 with people (event .5, non-event .1), (event .2, non-event .5), (event .9).
+
+    V10 = (.75, .5, 1), V01 = (1, .5), θ = .75.  S10 = 3/2 · (0 + 1/16 + 1/16) / 3, S01 = 2/1 · (1/16 + 1/16) / 2,
+    S11 = 3/2 · (0 · .25 + (−.25)(−.25) + 0): variance S10 / 3 + S01 / 2 + 2 S11 / 6.
+    """
+    _, covariance = delong_covariance(Y, [SCORE], subject=["a", "b", "a", "b", "c"])
+    assert covariance[0, 0] == pytest.approx(1 / 16 / 3 + 1 / 8 / 2 + 2 * (3 / 2 / 16) / 6)
+
+
+def test_clustered_interval_is_as_wide_as_the_bootstrap_of_people() -> None:
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(150), 2)
+    y = (rng.normal(size=150)[person] + 0.5 * rng.normal(size=300) > 0.5).astype(int)
+    score = y + 1.5 * rng.normal(size=150)[person] + 0.5 * rng.normal(size=300)
+    low, high = cluster_bootstrap(auc, person, y, score, n_draws=1000)
+    _, (lower, higher) = auc_delong(y, score, subject=person)
+    _, (naive_low, naive_high) = auc_delong(y, score)
+    assert higher - lower == pytest.approx(high - low, rel=0.08)
+    assert naive_high - naive_low < 0.85 * (high - low)
+
+
+def test_a_perfect_score_counts_people() -> None:
+    y, score = [0, 0, 0, 1, 1, 1, 1], [1, 2, 3, 4, 5, 6, 7]
+    _, (low, _) = auc_delong(y, score, subject=["a", "b", "c", "d", "d", "e", "e"])
+    assert low == pytest.approx(0.05 ** (1 / 2))
+
+
+def test_roc_points_by_hand() -> None:
+    false, true = roc_points(Y, SCORE)
+    np.testing.assert_allclose(false, [0, 0, 0.5, 0.5, 1])
+    np.testing.assert_allclose(true, [0, 1 / 3, 2 / 3, 1, 1])
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(-5, 5)), min_size=4, max_size=40))
 def test_invariants(rows: list[tuple[bool, int]]) -> None:
@@ -107,6 +157,9 @@ def test_invariants(rows: list[tuple[bool, int]]) -> None:
     assert auc(y, np.exp(score)) == pytest.approx(area)
     order = np.argsort(np.sin(np.arange(len(y)) * 12.9898))
     assert auc(y[order], score[order]) == pytest.approx(area)
+    false, true = roc_points(y, score)
+    assert np.trapezoid(true, false) == pytest.approx(area)
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
 
 
 def test_average_precision_of_a_constant_is_the_event_rate() -> None:
@@ -126,3 +179,8 @@ def test_average_precision_of_a_constant_is_the_event_rate() -> None:
 def test_refuses(y: list[int], score: list[float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         auc(y, score)
+
+
+def test_refuses_subjects_of_other_knees() -> None:
+    with pytest.raises(UsageError, match=r"a subject for each of 5 knees, received \(2,\)"):
+        delong_covariance(Y, [SCORE], subject=[1, 2])
