@@ -1,7 +1,7 @@
 """Train generator and encoder together: knees are rendered from random codes and from their own.
 
 With b = E(x) the code of a knee, v = f(z), and m the maps and p the grade probabilities of a frozen network
-(`progression.train.judge`), generator and encoder minimise
+(`progression.risk.maps`), generator and encoder minimise
 
     L = λ_a·adversarial(g(v), g(b))
       + λ_p·pyramid(g(b), x) + λ_2·mean (g(b) - x)² + λ_m·Σ_l mean |m_l(g(b)) - m_l(x)|
@@ -37,10 +37,11 @@ from progression.encoder import Encoder
 from progression.errors import UsageError
 from progression.latent.perceptual import pixel_distance, pyramid_distance
 from progression.risk.grader import Grader
+from progression.risk.maps import FrozenMaps, map_distance
 from progression.stylegan2 import Generator
 from progression.stylegan2.losses import path_lengths
 from progression.train.distributed import Part, Team, share_statistics
-from progression.train.judge import FrozenMaps, Judge, hinge_generator, hinge_judge, map_distance
+from progression.train.judge import Judge, hinge_generator, hinge_judge
 from progression.train.loop import (
     PRECISIONS,
     activation_dtype,

@@ -1,8 +1,8 @@
 """A discriminator on a frozen network's features (after Projected GAN, arXiv 2111.01007).
 
 A network that already knows knees, one of the grader's, looks at the picture (as it is, not enlarged to the grader's
-own resolution); small heads on its maps say real or generated. Nothing but the heads is trained. The same maps measure
-how unlike two pictures look.
+own resolution); small heads on its maps say real or generated. Nothing but the heads is trained. The maps are those of
+`progression.risk.maps`, which also measures how unlike two pictures look.
 
 | symbol | meaning | shape |
 |---|---|---|
@@ -18,49 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from progression.risk.efficientnet import EfficientNet
-from progression.risk.grader import split_outputs
-
 WIDTHS = (32, 48, 64, 64, 64)
 HEAD_WIDTH = 64
-RELATIVE_FLOOR = 0.1
-
-
-class FrozenMaps(nn.Module):
-    """m_l of pictures, and the log-probabilities of the grade now.
-
-    Parameters
-    ----------
-    network : one network of a grader
-    reference : (N, C, R, R) real knees in [-1, 1] on which the deviations are measured
-
-    Attributes
-    ----------
-    channels : C_l, fine to coarse
-    """
-
-    def __init__(self, network: EfficientNet, reference: Tensor) -> None:
-        super().__init__()
-        self.network = network.eval().requires_grad_(False)
-        self.channels: list[int] = []
-        with torch.no_grad():
-            for level, m in enumerate(network.pyramid(reference)):
-                self.channels.append(m.shape[1])
-                deviation = m.float().std(dim=(0, 2, 3), keepdim=True)
-                # a channel that is silent on real knees must not shout on others
-                deviation = deviation.clamp(min=RELATIVE_FLOOR * float(deviation.mean()) + 1e-6)
-                self.register_buffer(f"scale{level}", 1 / deviation)
-
-    def scales(self) -> dict[str, Tensor]:
-        """What was measured: its part of the state, all that the network itself does not give."""
-        return {name: value for name, value in self.state_dict().items() if name.startswith("scale")}
-
-    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Maps, and log P(KL = 0..4) (N, 5), of pictures (N, C, R, R)."""
-        maps = self.network.pyramid(x)
-        now, _, _ = split_outputs(self.network.out(self.network.top(maps[-1]).mean(dim=(2, 3))).float())
-        scaled = [m * getattr(self, f"scale{level}").to(m.dtype) for level, m in enumerate(maps)]
-        return scaled, now.log_softmax(dim=1)
 
 
 class Judge(nn.Module):
@@ -106,12 +65,6 @@ class Judge(nn.Module):
             y = mixed
             logits.append(self.heads[level](y).float())
         return logits[::-1]
-
-
-def map_distance(maps: list[Tensor], others: list[Tensor]) -> Tensor:
-    """Mean absolute difference of m_l, summed over levels: (N,)."""
-    terms = [(a.float() - b.float()).abs().mean(dim=(1, 2, 3)) for a, b in zip(maps, others, strict=True)]
-    return torch.stack(terms).sum(dim=0)
 
 
 def hinge_judge(real: list[Tensor], fake: list[Tensor]) -> Tensor:
