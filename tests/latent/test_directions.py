@@ -93,13 +93,18 @@ def test_calibrated_directions_give_what_is_asked_and_nothing_else() -> None:
     before = disentanglement(found, w[:50], measure)
     assert before[0, 0] == pytest.approx(0.5, abs=0.05)
     after = disentanglement(found.calibrated(before), w[:50], measure)
-    assert torch.allclose(after, torch.eye(2), atol=0.02)
+    assert torch.allclose(after, torch.eye(2), atol=0.06)
 
 
-def test_calibrating_on_the_identity_changes_nothing() -> None:
+def test_calibration_is_damped() -> None:
     w, attributes = correlated(50)
     found = Directions.fit(w, attributes)
-    assert torch.equal(found.calibrated(torch.eye(2)).effect, found.effect)
+    torch.testing.assert_close(found.calibrated(torch.eye(2)).effect, found.effect, rtol=0.011, atol=0)
+    # what does not answer at all is left out, what hardly does is not blown up
+    silent = found.calibrated(torch.tensor([[1.0, 0.0], [0.0, 0.0]])).effect
+    assert not silent[1].any()
+    weak = found.calibrated(torch.tensor([[1.0, 0.0], [0.0, 0.01]])).effect
+    assert weak[1].norm() < found.effect[1].norm() * 1.01
 
 
 def test_directions_are_stored_with_the_model_that_they_were_found_for(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_all_attributes_of_a_model(model: Path) -> None:
 def test_the_command(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given, rows = knees(), []
     for i, picture in enumerate(given.images):
-        Image.fromarray(picture.numpy()).save(tmp_path / f"{i}.png")
+        Image.fromarray(picture.numpy()).resize((64, 64)).save(tmp_path / f"{i}.png")
         rows.append({"subject": given.subject[i], "side": given.side[i], "months": 0, "image": f"{i}.png"})
     pd.DataFrame(rows).assign(split="train").to_csv(tmp_path / "visits.csv", index=False)
     arguments = f"train directions {tmp_path}/visits.csv --model {model} --save {model} --device cpu"
