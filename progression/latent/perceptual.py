@@ -25,8 +25,8 @@ from progression.stylegan2 import Generator
 SMALLEST_SIDE = 8
 REFERENCES = 64
 WEIGHTS = (0.0, 0.0, 0.5, 0.5, 0.1)
-"""λ_l of the maps at strides 2 to 32, chosen on training knees: the coarsest hold most of the grade, those at strides 8 and
-16 most of the look; with those at 2 and 4, PSNR was a little higher and LPIPS too."""
+"""λ_l of the maps at strides 2 to 32, chosen on training knees: the coarsest hold most of the grade, those at strides 8
+and 16 most of the look; those at 2 and 4 would raise PSNR a little, and LPIPS too."""
 
 Towards = Callable[[Tensor], Tensor]
 """Pictures (N, C, R, R) in [-1, 1] → how unlike N given ones they look, (N,)."""
