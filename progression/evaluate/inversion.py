@@ -95,8 +95,8 @@ def evaluate_inversion(
             real, rendered = torch.cat(grades, dim=1).double().cpu().numpy()
             figures["grades"] = grade_agreement(real.mean(axis=1), rendered.mean(axis=1), given)
             if real.shape[1] > 1:
-                unseen = (p[:, 1:].mean(axis=1) for p in (real, rendered))
-                figures["grades_unseen"] = grade_agreement(*unseen, given)
+                real, rendered = (p[:, 1:].mean(axis=1) for p in (real, rendered))
+                figures["grades_unseen"] = grade_agreement(real, rendered, given)
         return figures
 
     def rendered_after(n_steps: int) -> Callable[[Tensor], Tensor]:

@@ -24,7 +24,7 @@ from progression.risk.grader import Grader
 from progression.stylegan2 import Generator
 
 FITTED_ON = 1500
-CALIBRATED_ON = 200
+CALIBRATED_ON = 100
 ROUNDS = 2
 """Calibrations, each of what the one before has left: attributes do not follow codes in straight lines."""
 

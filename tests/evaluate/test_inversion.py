@@ -29,10 +29,10 @@ def invert(x: Tensor, steps: int) -> Tensor:
 
 
 def by_brightness(x: Tensor) -> Tensor:
-    """The brighter, the higher the grade; a second network sees grade 2 in everything."""
+    """The brighter, the higher the grade; a second network sees nothing."""
     level = (x.mean(dim=(1, 2, 3)) + 1) * 3
     first = torch.softmax(-10 * (level[:, None] - torch.arange(5.0)).square(), dim=1)
-    return torch.stack([first, torch.eye(5)[2].expand_as(first)], dim=1)
+    return torch.stack([first, torch.full_like(first, 0.2)], dim=1)
 
 
 def mean_square(a: Tensor, b: Tensor) -> Tensor:
