@@ -73,7 +73,7 @@ class SeenDistance:
     Attributes
     ----------
     maps : of one of the grader's networks
-    weights : λ_l, from stride 2 on; the maps beyond are not computed
+    weights : λ_l, from stride 2 on; a network may have fewer maps
     dtype : float32, or bfloat16 in which the maps (not their differences) are computed
     """
 
@@ -108,16 +108,17 @@ class SeenDistance:
 
     def __call__(self, others: Tensor) -> Towards:
         """The distance to given pictures (N, C, R, R)."""
+        known = range(len(self.maps.channels))
+        levels = [level for level, weight in zip(known, self.weights, strict=False) if weight]
+        if not levels:
+            return pyramid(others)
+        weights = others.new_tensor([self.weights[level] for level in levels])
+
+        def look(images: Tensor) -> list[Tensor]:
+            x = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+                return self.maps.look(x, levels)
+
         with torch.no_grad():
-            wanted = self._look(others)
-
-        def distance(images: Tensor) -> Tensor:
-            terms = map_distances(self._look(images), wanted)
-            return pyramid_distance(images, others) + terms @ terms.new_tensor(self.weights[: terms.shape[1]])
-
-        return distance
-
-    def _look(self, images: Tensor) -> list[Tensor]:
-        x = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            return self.maps.look(x, levels=len(self.weights))
+            wanted = look(others)
+        return lambda images: pyramid_distance(images, others) + map_distances(look(images), wanted) @ weights

@@ -11,6 +11,8 @@ compared, not read. Training judges by them (`progression.train.judge`), refinem
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -53,14 +55,16 @@ class FrozenMaps(nn.Module):
         """Maps, and log P(KL = 0..4) (N, 5), of pictures (N, C, R, R)."""
         maps = self.network.pyramid(x)
         now, _, _ = split_outputs(self.network.out(self.network.top(maps[-1]).mean(dim=(2, 3))).float())
-        return self._scaled(maps), now.log_softmax(dim=1)
+        return [self._scaled(maps, level) for level in range(len(maps))], now.log_softmax(dim=1)
 
-    def look(self, x: Tensor, *, levels: int | None = None) -> list[Tensor]:
-        """The first `levels` maps, or all, without the grade."""
-        return self._scaled(self.network.pyramid(x, levels=levels))
+    def look(self, x: Tensor, levels: Sequence[int]) -> list[Tensor]:
+        """The maps l of `levels`; those beyond are not computed."""
+        maps = self.network.pyramid(x, levels=max(levels) + 1)
+        return [self._scaled(maps, level) for level in levels]
 
-    def _scaled(self, maps: list[Tensor]) -> list[Tensor]:
-        return [m * getattr(self, f"scale{level}").to(m.dtype) for level, m in enumerate(maps)]
+    def _scaled(self, maps: list[Tensor], level: int) -> Tensor:
+        scale: Tensor = getattr(self, f"scale{level}")
+        return maps[level] * scale.to(maps[level].dtype)
 
 
 def map_distance(maps: list[Tensor], others: list[Tensor]) -> Tensor:

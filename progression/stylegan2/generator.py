@@ -126,9 +126,8 @@ class SynthesisLayer(nn.Module):
     ) -> Tensor:
         # √2·lrelu(v) = lrelu(√2·v): the gain goes into demodulation, noise strength and bias.
         bias, strength = self.bias * LEAKY_GAIN, self.noise_strength * LEAKY_GAIN
-        shared = (
-            noise_mode == "const" and self.noise_const.ndim == 2
-        )  # projection puts one map a picture there
+        # projection puts one map a picture in place of the one that all share
+        shared = noise_mode == "const" and self.noise_const.ndim == 2
         if shared:
             # adding both at once is a pass over x the less
             bias = bias[:, None, None] + self.noise_const * strength
