@@ -9,7 +9,7 @@ About a quarter of an hour on two cores. Prints, and writes to DIR/checks.json:
 - identity: is a held-out knee the nearest real one to its own reconstruction (ImageNet features)?
 - coverage by grade, drift of exposure, detail by scale, and whether the codes tell left from right knees, which are
   mirrored before they are encoded (they should not: AUC 0.5);
-- directions for grade, exposure, contrast, size and side: what moving along each does to all of them.
+- directions for grade, exposure, contrast, size and side (*left*): what moving along each does to all of them.
 
 Sheets beside it: `truncation.png` and `interpolation.png` (synthetic), and `blind.png` with `blind_key.json`: real and
 synthetic knees mixed, unmarked, for a reader. The blind sheet shows participants' radiographs, so DIR may not lie in

@@ -320,16 +320,18 @@ def test_edits_follow_the_models_directions(tmp_path: Path) -> None:
         found.edit(knee(), side="left", grade=1)
     draws = torch.Generator().manual_seed(0)
     w = torch.randn(60, W_DIM, generator=draws)
-    known = Directions.fit(w, {"grade": w[:, 0], "exposure": w[:, 1]})
+    known = Directions.fit(w, {"grade": w[:, 0], "left": w[:, 1]})
     known.save(model, made_for=load_model(model))
     predictor = load_predictor(model, device="cpu")
     unchanged = predictor.predict(knee(), side="left").reconstruction
     # with no amounts, or amounts of 0, the reconstruction
     np.testing.assert_allclose(predictor.edit(knee(), side="left"), unchanged, atol=1e-5)
     np.testing.assert_allclose(predictor.edit(knee(), side="left", grade=0.0), unchanged, atol=1e-5)
+    both = predictor.edit(knee(), side="left", grade=1, left=-1)
+    assert both.shape == unchanged.shape
     worse = predictor.edit(knee(), side="left", grade=5)
     assert worse.shape == (RESOLUTION, RESOLUTION) and np.abs(worse - unchanged).max() > 1e-4
-    with pytest.raises(UsageError, match=r"attribute 'age': expected one of grade, exposure"):
+    with pytest.raises(UsageError, match=r"attribute 'age': expected one of grade, left"):
         predictor.edit(knee(), side="left", age=5)
 
 

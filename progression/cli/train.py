@@ -295,7 +295,7 @@ def directions(
     device: Device = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Find where to move codes for more of one attribute: grade, exposure, contrast, size, side (some minutes)."""
+    """Find where to move codes for more of one attribute: grade, exposure, contrast, size, left (some minutes)."""
     from progression.engine import choose_device
     from progression.latent.part import EncoderPart, load_generator
     from progression.risk.grader import Grader

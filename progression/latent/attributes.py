@@ -1,4 +1,4 @@
-"""What is seen in a picture that a direction in W may be asked to change: grade, exposure, contrast, size, side.
+"""What is seen in a picture that a direction in W may be asked to change: grade, exposure, contrast, size, left.
 
 All are measured on the picture alone, so that they can be measured again after an edit.
 
@@ -8,7 +8,7 @@ All are measured on the picture alone, so that they can be measured again after 
 | exposure | share of the grey range | mean grey level |
 | contrast | share of the grey range | standard deviation of grey levels |
 | size | share of the picture's width | width of the femur's condyles |
-| side | 1 for left, 0 for right | what tells left knees from right ones after mirroring, by a linear probe |
+| left | 1 for left, 0 for right | what tells left knees from right ones after mirroring, by a linear probe |
 
 Mirrored left knees should be right knees; what is left of the side is acquisition (markers, centring, the projection).
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 from progression.errors import UsageError
 from progression.risk.grader import Grader, as_grading, mean_grading, resize
 
-NAMES = ("grade", "exposure", "contrast", "size", "side")
+NAMES = ("grade", "exposure", "contrast", "size", "left")
 _BATCH = 16
 
 
@@ -107,7 +107,7 @@ class Gauge:
             "size": bone_width(x),
         }
         if self.weight is not None and self.centre is not None:
-            found["side"] = (features - self.centre) @ self.weight + self.offset
+            found["left"] = (features - self.centre) @ self.weight + self.offset
         return found
 
 

@@ -49,7 +49,7 @@ def train_directions(
     seed: int = 0,
     progress: Callable[[str], object] = lambda stage: None,
 ) -> FoundDirections:
-    """Directions for grade, exposure, contrast and size, and for the side where there are knees of both.
+    """Directions for grade, exposure, contrast and size, and for left knees against right ones where there are both.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ def test_the_probe_tells_the_side_of_pictures_that_it_has_not_seen(grader: Grade
     x, is_left = marked(60, seed=1)
     gauge = Gauge.fit(grader, x, is_left)
     other, truth = marked(40, seed=2)
-    side = gauge(other)["side"]
+    side = gauge(other)["left"]
     assert gauge.names == NAMES
     assert auc(truth.numpy(), side.numpy()) > 0.9
     assert side.mean() == pytest.approx(0.5, abs=0.15)

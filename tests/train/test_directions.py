@@ -61,7 +61,7 @@ def test_all_attributes_of_a_model(model: Path) -> None:
     )
     told: list[str] = []
     found = train_directions(*parts, knees(), progress=told.append).directions
-    assert found.names == ("grade", "exposure", "contrast", "size", "side")
+    assert found.names == ("grade", "exposure", "contrast", "size", "left")
     assert found.effect.shape == (5, W_DIM) and bool(found.effect.isfinite().all())
     assert len(told) == 3
     again = train_directions(*parts, knees()).directions
@@ -80,7 +80,7 @@ def test_the_command(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     pd.DataFrame(rows).assign(split="train").to_csv(tmp_path / "visits.csv", index=False)
     arguments = f"train directions {tmp_path}/visits.csv --model {model} --save {model} --device cpu"
     assert run(arguments.split()) == 0
-    assert "directions for grade, exposure, contrast, size, side" in capsys.readouterr().out
+    assert "directions for grade, exposure, contrast, size, left" in capsys.readouterr().out
     files = load_model(model)
-    assert Directions.load(files).names[-1] == "side"
+    assert Directions.load(files).names[-1] == "left"
     assert files.config("directions")["training"] == {"knees": 40, "seed": 0}
