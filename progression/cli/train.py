@@ -158,7 +158,7 @@ def joint(
             extractors=_extractors(chosen),
         )
         typer.echo(
-            f"generator and encoder: {save}; build its bank anew"
+            f"generator and encoder: {save}; build its bank anew, and find its directions"
             if ended
             else f"stopped; the same command goes on: {out}"
         )

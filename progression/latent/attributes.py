@@ -43,6 +43,27 @@ def bone_width(pictures: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a grader sees in N pictures: features (N, F) of all its networks, and the expected grade (N,)."""
+
+    features: Tensor
+    grade: Tensor
+
+
+@torch.no_grad()
+def look(grader: Grader, pictures: Tensor) -> Seen:
+    """Features and expected grades of pictures (N, 1, R, R) in [-1, 1], in one go."""
+    parts = []
+    for part in pictures.clamp(-1, 1).split(_BATCH):
+        x = resize(part, grader.input_resolution)
+        features = [network.features(x) for network in grader.members]
+        outputs = [network.out(f) for network, f in zip(grader.members, features, strict=True)]
+        grading = mean_grading([as_grading(output) for output in outputs])
+        parts.append((torch.cat(features, dim=1), grading.expected_grade))
+    return Seen(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
 class Gauge:
     """Measures attributes on pictures.
 
@@ -59,13 +80,12 @@ class Gauge:
     offset: float = 0.0
 
     @classmethod
-    @torch.no_grad()
-    def fit(cls, grader: Grader, pictures: Tensor, is_left: Tensor, *, penalty: float = 1.0) -> Gauge:
+    def fit(cls, grader: Grader, seen: Seen, is_left: Tensor, *, penalty: float = 1.0) -> Gauge:
         """Learn the probe of the side, a ridge regression on the grader's features.
 
         Parameters
         ----------
-        pictures : (N, 1, R, R) in [-1, 1], left knees mirrored
+        seen : what `look` gives of N pictures, left knees mirrored
         is_left : (N,) bool
         penalty : ridge, over N and the features' mean variance
 
@@ -76,44 +96,35 @@ class Gauge:
         """
         if bool((is_left == is_left[0]).all()):
             raise UsageError("the side can only be learnt from left and right knees: only one side was given")
-        features = torch.cat([_looked_at(grader, x)[0] for x in pictures.split(_BATCH)]).double().cpu()
-        centre, label = features.mean(dim=0), is_left.double().cpu()
+        features, label = seen.features.double().cpu(), is_left.double().cpu()
+        centre = features.mean(dim=0)
         f = features - centre
         # in the dual: there are more features than knees
         gram = f @ f.T
         ridge = penalty * float(gram.diagonal().mean()) * torch.eye(len(f), dtype=f.dtype)
         weight = f.T @ torch.linalg.solve(gram + ridge, label - label.mean())
-        device = pictures.device
-        return cls(grader, centre.float().to(device), weight.float().to(device), float(label.mean()))
+        return cls(grader, centre.to(seen.features), weight.to(seen.features), float(label.mean()))
 
     @property
     def names(self) -> tuple[str, ...]:
         """What is measured, in order."""
         return NAMES if self.weight is not None else NAMES[:-1]
 
-    @torch.no_grad()
     def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
         """Attributes, (N,) each, of pictures (N, 1, R, R) in [-1, 1]."""
-        parts = [self._measure(part) for part in pictures.clamp(-1, 1).split(_BATCH)]
-        return {name: torch.cat([part[name] for part in parts]) for name in self.names}
+        return self.attributes(pictures, look(self.grader, pictures))
 
-    def _measure(self, x: Tensor) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def attributes(self, pictures: Tensor, seen: Seen) -> dict[str, Tensor]:
+        """The same where the grader has looked already."""
+        x = pictures.clamp(-1, 1)
         unit = (x.flatten(1) + 1) / 2
-        features, expected = _looked_at(self.grader, x)
         found = {
-            "grade": expected,
+            "grade": seen.grade,
             "exposure": unit.mean(dim=1),
             "contrast": unit.std(dim=1),
             "size": bone_width(x),
         }
         if self.weight is not None and self.centre is not None:
-            found["left"] = (features - self.centre) @ self.weight + self.offset
+            found["left"] = (seen.features - self.centre) @ self.weight + self.offset
         return found
-
-
-def _looked_at(grader: Grader, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A grader's features (N, F) and expected grades (N,) in one go."""
-    x = resize(x, grader.input_resolution)
-    features = [network.features(x) for network in grader.members]
-    outputs = [network.out(f) for network, f in zip(grader.members, features, strict=True)]
-    return torch.cat(features, dim=1), mean_grading([as_grading(o) for o in outputs]).expected_grade
