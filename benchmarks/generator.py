@@ -9,7 +9,7 @@ About a quarter of an hour on two cores. Prints, and writes to DIR/checks.json:
 - identity: is a held-out knee the nearest real one to its own reconstruction (ImageNet features)?
 - coverage by grade, drift of exposure, detail by scale, and whether the codes tell left from right knees, which are
   mirrored before they are encoded (they should not: AUC 0.5);
-- directions for grade, exposure, contrast and size: what moving along each does to all of them.
+- directions for grade, exposure, contrast, size and side (*left*): what moving along each does to all of them.
 
 Sheets beside it: `truncation.png` and `interpolation.png` (synthetic), and `blind.png` with `blind_key.json`: real and
 synthetic knees mixed, unmarked, for a reader. The blind sheet shows participants' radiographs, so DIR may not lie in
@@ -44,13 +44,14 @@ from progression.evaluate.generator import sample_images
 from progression.evaluate.report import as_table, write_json
 from progression.evaluate.run import Subjects
 from progression.files import atomic_write
-from progression.latent.directions import Directions, disentanglement
+from progression.latent.directions import disentanglement
 from progression.latent.part import EncoderPart, encode_keys, load_generator
 from progression.memory import keep_freed_memory
 from progression.metrics.auc import auc
 from progression.metrics.features import batches_of
 from progression.risk.grader import Grader
 from progression.stylegan2 import Generator
+from progression.train.directions import measured, train_directions
 from progression.train.sheet import save_sheet
 
 TOLD_APART = 2000
@@ -77,37 +78,15 @@ def grades(grader: Grader, pictures: Tensor) -> Tensor:
     return torch.cat([grader.probabilities(x) for x in batches_of(pictures, batch=16)])
 
 
-def bone_width(pictures: Tensor) -> Tensor:
-    """Share of a picture's width that is brighter than halfway between its dark and its bright, above the joint, (N,).
-
-    A rough measure of size: the width of the femur's condyles in the picture.
-    """
-    side = pictures.shape[-1]
-    band = pictures[:, int(0.30 * side) : int(0.42 * side)].float().mean(dim=1)
-    low, high = (pictures.flatten(1).float().quantile(q, dim=1) for q in (0.05, 0.9))
-    return (band > ((low + high) / 2)[:, None]).float().mean(dim=1)
-
-
-def attributes(grader: Grader, pictures: Tensor) -> dict[str, Tensor]:
-    """Grade, exposure, contrast and size, (N,) each, as seen in the pictures."""
-    unit = pictures.flatten(1).float() / 255
-    return {
-        "grade": grades(grader, pictures) @ torch.arange(5.0),
-        "exposure": unit.mean(dim=1),
-        "contrast": unit.std(dim=1),
-        "size": bone_width(pictures),
-    }
-
-
-def directions(
-    generator: Generator, encoder: Any, grader: Grader, train: Tensor, held_out: Tensor
+def moved(
+    generator: Generator, part: EncoderPart, grader: Grader, train: Knees, held_out: Tensor
 ) -> dict[str, Any]:
-    """Fitted on training knees, tested on held-out ones."""
-    found = Directions.fit(encode_keys(encoder, train), attributes(grader, train))
-    moved = disentanglement(
-        found, encode_keys(encoder, held_out), lambda w: attributes(grader, render(generator, w))
+    """Directions as `progression train directions` finds them on training knees, tested on held-out ones."""
+    found = train_directions(generator, part, grader, train, progress=print)
+    change = disentanglement(
+        found.directions, encode_keys(part.encoder, held_out), measured(generator, found.gauge)
     )
-    return {"names": found.names, "change": moved.round(decimals=3).tolist()}
+    return {"names": found.directions.names, "change": change.numpy().round(3).tolist()}
 
 
 def side_told(codes: Tensor, codes_held_out: Tensor, train: Knees, held_out: Knees) -> float:
@@ -171,7 +150,7 @@ def check(subjects: Subjects, folder: Path, *, samples: int, told_apart: int = T
         "detail": {"samples": detail_by_scale(held_out.images, fresh),
                    "reconstructions": detail_by_scale(held_out.images, rebuilt)},
         "side_auc": side_told(codes, codes_held_out, train, held_out),
-        "directions": directions(generator, part.encoder, grader, some, held_out.images[:MOVED]),
+        "directions": moved(generator, part, grader, train, held_out.images[:MOVED]),
     }  # fmt: skip
 
 

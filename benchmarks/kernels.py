@@ -36,7 +36,7 @@ from progression.stylegan2 import Discriminator, Generator
 from progression.stylegan2.discriminator import Convolution, minibatch_std
 from progression.stylegan2.generator import SynthesisLayer, SynthesisNetwork, ToImage
 from progression.stylegan2.losses import discriminator_loss, generator_loss
-from progression.stylegan2.ops import LEAKY_SLOPE, upfirdn2d, upsample2d
+from progression.stylegan2.ops import LEAKY_SLOPE, upfirdn2d
 
 Form = Callable[[Tensor], Tensor]
 Noise = bool | torch.Generator
@@ -82,6 +82,10 @@ def plain_to_image(layer: ToImage, x: Tensor, w: Tensor) -> Tensor:
     return x.float() + layer.bias[:, None, None]
 
 
+def plain_upsample(image: Tensor, f: Tensor) -> Tensor:
+    return upfirdn2d(image, f, up=2, padding=(2, 1, 2, 1), gain=4.0)
+
+
 def plain_synthesis(
     network: SynthesisNetwork, ws: Tensor, *, noise: Noise = True, transposed: bool = False
 ) -> Tensor:
@@ -94,7 +98,7 @@ def plain_synthesis(
             x = plain_layer(block.conv0, x, ws[:, i], noise, transposed)
         x = plain_layer(block.conv1, x, ws[:, i + block.num_conv - 1], noise, transposed)
         y = plain_to_image(block.torgb, x, ws[:, i + block.num_conv])
-        image = y if image is None else y + upsample2d(image, block.resample_filter)
+        image = y if image is None else y + plain_upsample(image, block.resample_filter)
         i += block.num_conv
     assert image is not None
     return image

@@ -79,7 +79,12 @@ def stages_of(predictor: Predictor, knees: list[Radiograph], *, whole: bool) -> 
         f"grade {len(HORIZONS)} horizons": (lambda: engine.grade(futures), 1),
     }
     if engine.name == "torch":  # what needs gradients is torch's in every engine
-        parts[REFINE] = (lambda: refine(generator, ws, x, steps=REFINED, whitening=whitening), 1)
+        parts[REFINE] = (
+            lambda: refine(
+                generator, ws, x, steps=REFINED, whitening=whitening, perceptual=predictor.likeness
+            ),
+            1,
+        )
         parts[PROJECT] = (lambda: project(generator, x, steps=PROJECTION_STEPS), PROJECTION_STEPS / 1000)
     return parts | found
 

@@ -32,16 +32,19 @@ from progression.engine import Engine, choose, load_engine
 from progression.errors import UsageError
 from progression.image import exposure, from_model, read_image, to_model
 from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
+from progression.latent.directions import Directions
 from progression.latent.expected import StepEffects, step_chances
 from progression.latent.extrapolate import key_of, offset
 from progression.latent.invert import project, refine
 from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
+from progression.latent.perceptual import SeenDistance
 from progression.risk.grader import Grader, Grading
 from progression.risk.model import Risk, RiskModel
 from progression.risk.risk import excess, product_risk
 from progression.stylegan2 import Generator
 from progression.types import (
     HorizonPrediction,
+    Pixels,
     Prediction,
     Radiograph,
     Request,
@@ -292,7 +295,15 @@ class Predictor:
             ws = project(self.generator, x, seed=request.seed)
             reconstruction = self._render(ws)
         elif request.steps:
-            ws = refine(self.generator, ws, x, steps=request.steps, whitening=self.encoder.whitening)
+            ws = refine(
+                self.generator,
+                ws,
+                x,
+                steps=request.steps,
+                whitening=self.encoder.whitening,
+                perceptual=self.likeness,
+                dtype=self.likeness.dtype,
+            )
             reconstruction = self._render(ws)
         return Code(key, ws, reconstruction, found, mirrored)
 
@@ -307,6 +318,52 @@ class Predictor:
         """(N, H, D): what the grade's steps look like to the whole bank, each by this knee's chance of it."""
         chances = step_chances(p_now, risk.future)
         return self.steps.displacement_at(key.cpu(), chances, subject=subjects).to(self.device)
+
+    @cached_property
+    def directions(self) -> Directions:
+        """Where codes go with more of one attribute, read when first asked for.
+
+        Raises
+        ------
+        WeightsError
+            If the model has no directions, or those of another generator or encoder.
+        """
+        return Directions.load(self.files, device=self.device)
+
+    @torch.no_grad()
+    def edit(
+        self, image: str | Path | npt.NDArray[np.generic], *, side: str | Side, **amounts: float
+    ) -> Pixels:
+        """A knee as it would be rendered with more or less of some attributes, (R, R) float32 in [0, 1].
+
+        `predictor.edit("knee.png", side="left", grade=1)`. Oriented and exposed as the radiograph, so an edit of the
+        exposure only changes what lies within it. A rendering: compare it with the reconstruction, not the radiograph.
+
+        Parameters
+        ----------
+        image, side : as `predict` takes them
+        amounts : by the attribute's name, in its own units (`progression.latent.attributes`)
+
+        Raises
+        ------
+        WeightsError
+            If the model has no directions.
+        UsageError
+            If there is no such attribute.
+        """
+        radiograph = Radiograph(read_image(image), Side.parse(side), "knee")
+        ws = self.engine.encode(self._pictures([radiograph], self.resolution))
+        edited = self._render(self.directions.edit(ws, **amounts))[0]
+        return from_model(edited, side=radiograph.side, exposure=exposure(radiograph.pixels))
+
+    @cached_property
+    def likeness(self) -> SeenDistance:
+        """What refinement goes by, through the grader's first network; made when first asked for.
+
+        In bfloat16 where the engine was asked for half precision, as is then the refinement's rendering.
+        """
+        dtype = torch.float32 if self.engine.precision == "float32" else torch.bfloat16
+        return SeenDistance.of(self.generator, self.grader, dtype=dtype)
 
     @cached_property
     def steps(self) -> StepEffects:

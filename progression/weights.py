@@ -10,6 +10,7 @@ bytes that are used are the bytes whose SHA-256 was checked, so a file that chan
 | grader | Kellgren-Lawrence classifier |
 | risk | outcome models |
 | bank | latents and displacements to extrapolate from |
+| directions | where latents go with more of one attribute; optional |
 """
 
 import hashlib

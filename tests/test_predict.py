@@ -16,15 +16,17 @@ import progression
 from progression.cli import run
 from progression.errors import UsageError, WeightsError
 from progression.image import exposure, from_model, to_model
+from progression.latent.directions import Directions
 from progression.latent.expected import StepEffects, step_chances
 from progression.latent.extrapolate import extrapolate, key_of
 from progression.latent.invert import refine
+from progression.latent.perceptual import SeenDistance
 from progression.predict import NEIGHBOURS, Predictor, load_predictor
 from progression.types import Radiograph, Side
 from progression.weights import load_model, save_part
 
 from .fakes import knee, save_knee
-from .models import RESOLUTION, write_model
+from .models import RESOLUTION, W_DIM, write_model
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,10 @@ def test_the_path_is_the_papers_steps(predictor: Predictor) -> None:
     given = radiograph()
     x = to_model(given.pixels, side=given.side, resolution=RESOLUTION)[None]
     code = predictor.encoder.encoder(x)
-    ws = refine(predictor.generator, code, x, steps=3, whitening=predictor.encoder.whitening)
+    by_hand = SeenDistance.of(predictor.generator, predictor.grader)
+    ws = refine(
+        predictor.generator, code, x, steps=3, whitening=predictor.encoder.whitening, perceptual=by_hand
+    )
     bank = predictor.bank
     units = torch.nn.functional.normalize(bank.w, dim=1)
     distance = (torch.nn.functional.normalize(key_of(code), dim=1) - units).norm(dim=1)
@@ -306,3 +311,34 @@ def test_command_line_from_picture_to_files(
         assert float(row["risk_fast_product"]) == pytest.approx(horizon["risk_fast_product"], abs=1e-5)
     assert "no such file" in rows[2]["warnings"]
     assert "lost" in capsys.readouterr().err
+
+
+def test_edits_follow_the_models_directions(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    found = load_predictor(model, device="cpu")
+    with pytest.raises(WeightsError, match=r"has no directions: run progression train directions"):
+        found.edit(knee(), side="left", grade=1)
+    draws = torch.Generator().manual_seed(0)
+    w = torch.randn(60, W_DIM, generator=draws)
+    known = Directions.fit(w, {"grade": w[:, 0], "left": w[:, 1]})
+    known.save(model, made_for=load_model(model))
+    predictor = load_predictor(model, device="cpu")
+    unchanged = predictor.predict(knee(), side="left").reconstruction
+    # with no amounts, or amounts of 0, the reconstruction
+    np.testing.assert_allclose(predictor.edit(knee(), side="left"), unchanged, atol=1e-5)
+    np.testing.assert_allclose(predictor.edit(knee(), side="left", grade=0.0), unchanged, atol=1e-5)
+    both = predictor.edit(knee(), side="left", grade=1, left=-1)
+    assert both.shape == unchanged.shape
+    worse = predictor.edit(knee(), side="left", grade=5)
+    assert worse.shape == (RESOLUTION, RESOLUTION) and np.abs(worse - unchanged).max() > 1e-4
+    with pytest.raises(UsageError, match=r"attribute 'age': expected one of grade, left"):
+        predictor.edit(knee(), side="left", age=5)
+
+
+def test_refinement_is_in_full_precision_unless_half_was_asked_for(predictor: Predictor) -> None:
+    assert predictor.likeness.dtype == torch.float32
+    half = replace(predictor, engine=replace(predictor.engine, precision="bfloat16"))
+    assert half.likeness.dtype == torch.bfloat16
+    given = radiograph()
+    a, b = (p.predict_batch([given], refine_steps=3)[0].reconstruction for p in (predictor, half))
+    np.testing.assert_allclose(a, b, atol=0.05)

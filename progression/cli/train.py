@@ -1,4 +1,4 @@
-"""`progression train gan|joint|encoder|grader|risk`: each resumes where it was stopped."""
+"""`progression train gan|joint|encoder|grader|risk|directions`: what takes long resumes where it was stopped."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def joint(
             extractors=_extractors(chosen),
         )
         typer.echo(
-            f"generator and encoder: {save}; build its bank anew"
+            f"generator and encoder: {save}; build its bank anew, and find its directions"
             if ended
             else f"stopped; the same command goes on: {out}"
         )
@@ -283,6 +283,37 @@ def risk(
     model = train_risk(knees, load_out_of_fold(grader_run / "out_of_fold.npz", knees))
     path = save_part(save, "risk", model.tensors(), model.config(), dtype="float32", resolution=resolution)
     typer.echo(f"risk: {path}")
+
+
+@app.command()
+def directions(
+    table: Table,
+    model: Model,
+    save: Save,
+    images: Images = None,
+    split: Split = "train",
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Find where to move codes for more of one attribute: grade, exposure, contrast, size, left (some minutes)."""
+    from progression.engine import choose_device
+    from progression.latent.part import EncoderPart, load_generator
+    from progression.risk.grader import Grader
+    from progression.train.directions import train_directions
+    from progression.weights import load_model
+
+    chosen, files = choose_device(device), load_model(model)
+    knees = _knees(table, resolution=files.resolution, images=images, split=split)
+    found = train_directions(
+        load_generator(files, device=chosen),
+        EncoderPart.load(files, device=chosen),
+        Grader.from_tensors(files.tensors("grader"), files.config("grader")).to(chosen),
+        knees,
+        seed=seed,
+        progress=typer.echo,
+    )
+    path = found.directions.save(save, made_for=files, training={"knees": len(knees), "seed": seed})
+    typer.echo(f"directions for {', '.join(found.directions.names)}: {path}")
 
 
 def _extractors(device: torch.device) -> dict[str, Extractor]:

@@ -53,15 +53,17 @@ def evaluate_inversion(
     steps
         Numbers of refinement steps to compare; 0 is the encoder alone.
     lpips, grade
-        Distance of pictures (n,), and P(KL = 0..4) of pictures (n, 5); each is left out if None.
+        Distance of pictures (n,), and P(KL = 0..4) by each of K networks (n, K, 5); each is left out if None. The first
+        network is the one that training and refinement looked through, so the others alone are reported too.
     progress
         Told what is begun, in a few words.
 
     Returns
     -------
     dict with ``curve``, one entry a number of steps: mean (and interval over people) of ``psnr`` in dB and
-    ``ssim`` on [-1, 1], of ``lpips``, ``seconds_per_knee``, and under ``grades`` how the grader's verdict
-    on g(w) compares with that on x and with the reading.  ``mean_picture`` has the same figures for the
+    ``ssim`` on [-1, 1], of ``lpips``, ``seconds_per_knee``, and under ``grades`` how the grader's verdict (the mean of
+    all networks) on g(w) compares with that on x and with the reading, under ``grades_unseen`` the same of all networks
+    but the first, where there are any.  ``mean_picture`` has the same figures for the
     mean of all pictures in place of each, which a useful inversion must beat.
     """
     if not len(images) or not len(steps) or min(steps) < 0:
@@ -90,8 +92,11 @@ def evaluate_inversion(
             if parts:
                 figures[name] = _summary(torch.cat(parts).double().numpy(), who, n_draws=n_draws, seed=seed)
         if grades:
-            real, rendered = torch.cat(grades, dim=1).double().numpy()
-            figures["grades"] = grade_agreement(real, rendered, given)
+            real, rendered = torch.cat(grades, dim=1).double().cpu().numpy()
+            figures["grades"] = grade_agreement(real.mean(axis=1), rendered.mean(axis=1), given)
+            if real.shape[1] > 1:
+                real, rendered = (p[:, 1:].mean(axis=1) for p in (real, rendered))
+                figures["grades_unseen"] = grade_agreement(real, rendered, given)
         return figures
 
     def rendered_after(n_steps: int) -> Callable[[Tensor], Tensor]:
@@ -121,7 +126,8 @@ def grade_agreement(real: Floats, rendered: Floats, read: ArrayLike | None = Non
     """Agreement of the grader's verdicts (N, 5) on real pictures with those on rendered ones.
 
     ``shift`` is the mean of the expected grade on the rendered picture less that on the real one: a
-    generator that smooths osteophytes away has a negative one.
+    generator that smooths osteophytes away has a negative one. ``off`` is the mean of the difference's size; of few
+    knees it says more than kappa.
     """
     grades = np.arange(KL_GRADES)
     on_real, on_rendered = real.argmax(axis=1), rendered.argmax(axis=1)
@@ -129,6 +135,7 @@ def grade_agreement(real: Floats, rendered: Floats, read: ArrayLike | None = Non
         "kappa_with_real": quadratic_kappa(on_real, on_rendered),
         "same_as_real": accuracy(on_real, on_rendered),
         "shift": float(((rendered - real) @ grades).mean()),
+        "off": float(np.abs((rendered - real) @ grades).mean()),
     }
     if read is not None and (known := np.asarray(read) >= 0).any():
         reading = np.asarray(read)[known]
@@ -138,14 +145,18 @@ def grade_agreement(real: Floats, rendered: Floats, read: ArrayLike | None = Non
 
 
 def inversion_table(report: Mapping[str, Any]) -> str:
-    """One line a number of steps, after the mean picture's."""
-    header = ("steps", "PSNR dB", "SSIM", "LPIPS", "kappa x~g(w)", "kappa read~g(w)", "grade shift", "s/knee")
+    """One line a number of steps, after the mean picture's; "unseen" is by the networks that refinement did not use."""
+    header = ("steps", "PSNR dB", "SSIM", "LPIPS", "kappa x~g(w)", "unseen", "off, unseen",
+              "kappa read~g(w)", "grade shift", "s/knee")  # fmt: skip
     entries = [("mean picture", report["mean_picture"]), *((str(e["steps"]), e) for e in report["curve"])]
     rows = []
     for name, entry in entries:
-        grades = entry.get("grades", {})
+        grades, unseen = entry.get("grades", {}), entry.get("grades_unseen", {})
         likeness = (entry[key]["mean"] if key in entry else None for key in ("psnr", "ssim", "lpips"))
-        agreement = (grades.get(key) for key in ("kappa_with_real", "kappa_with_reading", "shift"))
+        agreement = (
+            grades.get("kappa_with_real"), unseen.get("kappa_with_real"), unseen.get("off"),
+            grades.get("kappa_with_reading"), grades.get("shift"),
+        )  # fmt: skip
         rows.append((name, *likeness, *agreement, entry.get("seconds_per_knee")))
     count = f"{report['n']} knees of {report['subjects']} people at {report['resolution']} pixels"
     return f"{count}\n\n{as_table(header, rows)}"

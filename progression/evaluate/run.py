@@ -26,6 +26,7 @@ from progression.evaluate.grader import evaluate_grader
 from progression.evaluate.inversion import evaluate_inversion
 from progression.latent.invert import refine
 from progression.latent.part import EncoderPart, load_generator
+from progression.latent.perceptual import SeenDistance, pyramid
 from progression.metrics.features import Extractor, batches_of
 from progression.metrics.lpips import load_lpips
 from progression.metrics.ppl import feature_distance
@@ -141,7 +142,7 @@ def run_inversion(
     seed: int = 0,
     progress: Say = _quiet,
 ) -> dict[str, Any]:
-    """`evaluate_inversion` of the model's encoder and `refine`; grades where it has a grader.
+    """`evaluate_inversion` of the model's encoder and `refine`, as a prediction takes it; grades where it has a grader.
 
     Both x and g(w) are graded at the model's resolution, so that only the inversion lies between them.
     """
@@ -149,11 +150,12 @@ def run_inversion(
     part = EncoderPart.load(subjects.files, device=subjects.device)
     grader = subjects.grader() if "grader" in subjects.files.parts else None
     knees = subjects.knees()
+    likeness = pyramid if grader is None else SeenDistance.of(generator, grader)
 
     def invert(x: Tensor, n_steps: int) -> Tensor:
         with torch.no_grad():
             ws = part.encoder(x)
-        return refine(generator, ws, x, steps=n_steps, whitening=part.whitening)
+        return refine(generator, ws, x, steps=n_steps, whitening=part.whitening, perceptual=likeness)
 
     report = evaluate_inversion(
         knees.images.to(subjects.device),
@@ -163,7 +165,7 @@ def run_inversion(
         read=knees.grade,
         steps=steps,
         lpips=_available(load_lpips, progress, "alex", device=subjects.device),
-        grade=None if grader is None else grader.probabilities,
+        grade=None if grader is None else grader.each,
         n_draws=n_draws,
         seed=seed,
         progress=progress,

@@ -13,7 +13,7 @@ others are in the batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -22,17 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progression.errors import UsageError
-from progression.latent.perceptual import pixel_distance, pyramid_distance
+from progression.latent.perceptual import Distance, pixel_distance, pyramid
 from progression.latent.whiten import Whitening, sample_w
 from progression.stylegan2 import Generator
-
-Distance = Callable[[Tensor, Tensor], Tensor]
-"""Two batches of pictures (N, C, R, R) → how unlike they look (N,)."""
-
-
-def image_loss(images: Tensor, others: Tensor, *, perceptual: Distance = pyramid_distance) -> Tensor:
-    """Perceptual plus pixel distance, (N,)."""
-    return perceptual(images, others) + pixel_distance(images, others)
 
 
 def refine(
@@ -41,19 +33,20 @@ def refine(
     images: Tensor,
     *,
     steps: int = 30,
-    learning_rate: float = 0.02,
+    learning_rate: float = 0.05,
     space: Literal["w+", "w"] = "w+",
     whitening: Whitening | None = None,
     offset_weight: float = 0.02,
     spread_weight: float = 0.02,
     radius_weight: float = 0.1,
-    perceptual: Distance = pyramid_distance,
+    perceptual: Distance = pyramid,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Improve codes by a few tens of Adam steps on all knees at once.
 
     Minimises, for each knee, with u = (ws - ws0)/σ,
 
-        image_loss(g(ws), x) + a·mean u² + b·mean (u_l - ū)² + c·max(0, radius(w̄) - max(1, radius(w̄_0)))²
+        perceptual + mean (g(ws) - x)² + a·mean u² + b·mean (u_l - ū)² + c·max(0, radius(w̄) - max(1, radius(w̄_0)))²
 
     where w̄ is the mean over layers. Steps shrink along a cosine. Deterministic.
 
@@ -73,6 +66,11 @@ def refine(
         Of the generator's W; without it σ = 1 and the radius is not penalised.
     offset_weight, spread_weight, radius_weight : float
         a, b, c.
+    perceptual : Distance
+        `pyramid`, which needs no network and makes pictures smooth; or a `SeenDistance`, which keeps what a grader
+        sees.
+    dtype : torch.dtype
+        Precision of the generator's activations, float32 or bfloat16; codes and losses are float32 always.
 
     Returns
     -------
@@ -89,11 +87,13 @@ def refine(
     shape = ws0.shape if space == "w+" else (ws0.shape[0], 1, ws0.shape[2])
     u = torch.zeros(shape, device=ws0.device, requires_grad=True)
     adam = torch.optim.Adam([u], lr=learning_rate, betas=(0.9, 0.99))
-    with frozen(generator), torch.enable_grad():
+    towards = perceptual(images)
+    with frozen(generator), precision(generator, dtype), torch.enable_grad():
         for step in range(steps):
             adam.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             ws = ws0 + unit * u
-            loss = image_loss(generator.synthesis(ws, noise_mode="const"), images, perceptual=perceptual)
+            rendered = generator.synthesis(ws, noise_mode="const")
+            loss = towards(rendered) + pixel_distance(rendered, images)
             loss = loss + offset_weight * u.square().mean(dim=(1, 2))
             loss = loss + spread_weight * (u - u.mean(dim=1, keepdim=True)).square().mean(dim=(1, 2))
             if whitening is not None and bound is not None:
@@ -115,7 +115,7 @@ def project(
     rampup: float = 0.05,
     rampdown: float = 0.25,
     noise_weight: float = 1e5,
-    perceptual: Distance = pyramid_distance,
+    perceptual: Distance = pyramid,
     seed: int = 0,
 ) -> Tensor:
     """The projection of arXiv 1912.04958, App. D: one w a picture, from the mean, with the noise maps.
@@ -163,6 +163,7 @@ def project(
     w = w_mean.repeat(count, 1).requires_grad_()
     variables = [w, *noises.values()]
     adam = torch.optim.Adam(variables, lr=learning_rate)
+    towards = perceptual(images)
     with frozen(generator), torch.enable_grad():
         for step in range(steps):
             t = step / steps
@@ -174,7 +175,7 @@ def project(
             rendered = torch.func.functional_call(
                 generator.synthesis, dict(noises), (ws,), {"noise_mode": "const"}
             )
-            loss = image_loss(rendered, images, perceptual=perceptual)
+            loss = towards(rendered) + pixel_distance(rendered, images)
             loss = loss + noise_weight * sum(noise_autocorrelation(noise) for noise in noises.values())
             gradients = torch.autograd.grad(loss.sum(), variables, allow_unused=True)
             for variable, gradient in zip(variables, gradients, strict=True):
@@ -216,3 +217,14 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def precision(generator: Generator, dtype: torch.dtype) -> Iterator[None]:
+    """Run the synthesis network in another precision inside the block."""
+    before = generator.synthesis.compute_dtype
+    generator.synthesis.compute_dtype = dtype
+    try:
+        yield
+    finally:
+        generator.synthesis.compute_dtype = before

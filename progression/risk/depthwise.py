@@ -31,13 +31,18 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight, stride=stride, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         stride = ctx.stride
-        exact = (gradient, x, weight) if stride == 1 else (gradient.float(), x.float(), weight.float())
-        to_x, _ = _gradients(*exact, stride=stride, mask=[True, False, False])
-        return to_x.to(x.dtype), _filter_gradient(gradient, x, weight, stride=stride), None
+        to_x = to_weight = None
+        if ctx.needs_input_grad[0]:
+            exact = (gradient, x, weight) if stride == 1 else (gradient.float(), x.float(), weight.float())
+            to_x = _gradients(*exact, stride=stride, mask=[True, False, False])[0].to(x.dtype)
+        # not for a network that is only looked through
+        if ctx.needs_input_grad[1]:
+            to_weight = _filter_gradient(gradient, x, weight, stride=stride)
+        return to_x, to_weight, None
 
 
 def _filter_gradient(gradient: Tensor, x: Tensor, weight: Tensor, *, stride: int) -> Tensor:

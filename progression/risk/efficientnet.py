@@ -72,8 +72,9 @@ class _SameConv2d(nn.Conv2d):
             return F.conv2d(x, self.weight, self.bias, padding=kernel // 2, groups=self.groups)
         pad_y, pad_x = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[2:])
         x = F.pad(x, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
-        if self.groups > 1 and x.device.type == "cpu" and torch.is_grad_enabled() and self.bias is None:
-            return depthwise_conv2d(x, self.weight, stride=stride)
+        if self.groups > 1 and x.device.type == "cpu" and torch.is_grad_enabled():
+            y = depthwise_conv2d(x, self.weight, stride=stride)
+            return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
         return F.conv2d(x, self.weight, self.bias, stride=stride, groups=self.groups)
 
 
@@ -167,13 +168,18 @@ class EfficientNet(nn.Module):
         """From the last block's maps to `maps`."""
         return F.relu6(self.head_norm(self.head(x)), inplace=True)
 
-    def pyramid(self, x: Tensor) -> list[Tensor]:
-        """Maps at strides 2, 4, 8, … (the last of each resolution), fine to coarse, before the last 1x1."""
+    def pyramid(self, x: Tensor, *, levels: int | None = None) -> list[Tensor]:
+        """Maps at strides 2, 4, 8, … (the last of each resolution), fine to coarse, before the last 1x1.
+
+        Only the first `levels`, if given; what lies beyond is not computed, bar one block.
+        """
         maps = [F.relu6(self.stem_norm(self.stem(x)))]
         for block in self.blocks:
             y = block(maps[-1])
             if y.shape[-2:] == maps[-1].shape[-2:]:
                 maps[-1] = y
+            elif len(maps) == levels:
+                break
             else:
                 maps.append(y)
         return maps

@@ -112,6 +112,11 @@ class Grader(nn.Module):
         """P(KL = 0..4 | picture), (N, 5)."""
         return self(x).now
 
+    def each(self, x: Tensor) -> Tensor:
+        """P(KL = 0..4 | picture) by each of the K networks alone, (N, K, 5)."""
+        x = resize(x, self.input_resolution)
+        return torch.stack([as_grading(network(x)).now for network in self.members], dim=1)
+
     def features(self, x: Tensor) -> Tensor:
         """Pooled features of all networks side by side, (N, K · head_width)."""
         x = resize(x, self.input_resolution)

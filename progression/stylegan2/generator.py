@@ -125,22 +125,27 @@ class SynthesisLayer(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         # √2·lrelu(v) = lrelu(√2·v): the gain goes into demodulation, noise strength and bias.
+        bias, strength = self.bias * LEAKY_GAIN, self.noise_strength * LEAKY_GAIN
+        # projection puts one map a picture in place of the one that all share
+        shared = noise_mode == "const" and self.noise_const.ndim == 2
+        if shared:
+            # adding both at once is a pass over x the less
+            bias = bias[:, None, None] + self.noise_const * strength
         x = modulated_conv2d(
             x,
             self.weight,
             self.affine(w),
-            bias=self.bias * LEAKY_GAIN,
+            bias=bias,
             up=self.up,
             gain=LEAKY_GAIN,
             resample_filter=self.resample_filter,
         )
-        strength = self.noise_strength * LEAKY_GAIN
-        if noise_mode == "const":
+        if noise_mode == "const" and not shared:
             x = x + (self.noise_const * strength).to(x.dtype)
         elif noise_mode == "random":
             shape = (x.shape[0], 1, self.resolution, self.resolution)
             x = x + (torch.randn(shape, device=x.device, generator=generator) * strength).to(x.dtype)
-        elif noise_mode != "none":
+        elif noise_mode not in ("none", "const"):
             raise ValueError(f"noise_mode must be random, const or none, got {noise_mode!r}")
         x = F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
         return x if clamp is None else x.clamp(-clamp, clamp)

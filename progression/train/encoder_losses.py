@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from progression.encoder import Encoder
+from progression.latent.invert import precision
 from progression.latent.perceptual import pixel_distance, pyramid_distance
 from progression.latent.whiten import Whitening
 from progression.stylegan2 import Generator
@@ -70,14 +70,3 @@ class EncoderLosses:
             terms["feature"] = (got - wanted).square().mean() / spread
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         return loss, {name: float(term.detach()) for name, term in terms.items()}
-
-
-@contextmanager
-def precision(generator: Generator, dtype: torch.dtype) -> Iterator[None]:
-    """Run the synthesis network in another precision inside the block."""
-    before = generator.synthesis.compute_dtype
-    generator.synthesis.compute_dtype = dtype
-    try:
-        yield
-    finally:
-        generator.synthesis.compute_dtype = before

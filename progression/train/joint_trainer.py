@@ -40,10 +40,11 @@ from progression.errors import UsageError
 from progression.latent.perceptual import pixel_distance, pyramid_distance
 from progression.risk.efficientnet import load_imagenet
 from progression.risk.grader import Grader
+from progression.risk.maps import FrozenMaps, map_distance
 from progression.stylegan2 import Generator
 from progression.stylegan2.losses import path_lengths
 from progression.train.distributed import Part, Team, share_statistics
-from progression.train.judge import FrozenMaps, Judge, hinge_generator, hinge_judge, map_distance
+from progression.train.judge import Judge, hinge_generator, hinge_judge
 from progression.train.loop import (
     PRECISIONS,
     activation_dtype,

@@ -1,9 +1,9 @@
 """A discriminator on a frozen network's features (after Projected GAN, arXiv 2111.01007).
 
 A network that already sees, one of the grader's or one trained on ImageNet, looks at the picture (as it is, not
-enlarged to the network's own resolution); small heads on its maps say real or generated. One more head may look at the
-fine detail of the pixels themselves, which the maps hardly hold. Nothing but the heads is trained. The same maps
-measure how unlike two pictures look.
+enlarged to the network's own resolution); small heads on its maps (`progression.risk.maps`) say real or generated. One
+more head may look at the fine detail of the pixels themselves, which the maps hardly hold. Nothing but the heads is
+trained.
 
 | symbol | meaning | shape |
 |---|---|---|
@@ -20,54 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from progression.risk.efficientnet import EfficientNet
-from progression.risk.grader import split_outputs
-
 WIDTHS = (32, 48, 64, 64, 64)
 HEAD_WIDTH = 64
 DETAIL_WIDTHS = (32, 64, 64)
-RELATIVE_FLOOR = 0.1
-
-
-class FrozenMaps(nn.Module):
-    """m_l of pictures.
-
-    Parameters
-    ----------
-    network : one network of a grader, or another of its kind
-    reference : (N, C, R, R) real knees in [-1, 1] on which the deviations are measured
-
-    Attributes
-    ----------
-    channels : C_l, fine to coarse
-    """
-
-    def __init__(self, network: EfficientNet, reference: Tensor) -> None:
-        super().__init__()
-        self.network = network.eval().requires_grad_(False)
-        self.channels: list[int] = []
-        with torch.no_grad():
-            for level, m in enumerate(network.pyramid(reference)):
-                self.channels.append(m.shape[1])
-                deviation = m.float().std(dim=(0, 2, 3), keepdim=True)
-                # a channel that is silent on real knees must not shout on others
-                deviation = deviation.clamp(min=RELATIVE_FLOOR * float(deviation.mean()) + 1e-6)
-                self.register_buffer(f"scale{level}", 1 / deviation)
-
-    def scales(self) -> dict[str, Tensor]:
-        """What was measured: its part of the state, all that the network itself does not give."""
-        return {name: value for name, value in self.state_dict().items() if name.startswith("scale")}
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Maps of pictures (N, C, R, R)."""
-        maps = self.network.pyramid(x)
-        return [m * getattr(self, f"scale{level}").to(m.dtype) for level, m in enumerate(maps)]
-
-    def grade(self, maps: list[Tensor]) -> Tensor:
-        """log P(KL = 0..4) (N, 5) of pictures with these maps, where the network is a grader's."""
-        last = maps[-1] / getattr(self, f"scale{len(maps) - 1}").to(maps[-1].dtype)
-        now, _, _ = split_outputs(self.network.out(self.network.top(last).mean(dim=(2, 3))).float())
-        return now.log_softmax(dim=1)
 
 
 def detail(x: Tensor) -> Tensor:
@@ -135,12 +90,6 @@ class Judge(nn.Module):
         if self.sees_detail:
             logits.append(self.heads[-1](detail(pictures.float()) * self.detail_scale).float())
         return logits
-
-
-def map_distance(maps: list[Tensor], others: list[Tensor]) -> Tensor:
-    """Mean absolute difference of m_l, summed over levels: (N,)."""
-    terms = [(a.float() - b.float()).abs().mean(dim=(1, 2, 3)) for a, b in zip(maps, others, strict=True)]
-    return torch.stack(terms).sum(dim=0)
 
 
 def hinge_judge(real: list[Tensor], fake: list[Tensor]) -> Tensor:

@@ -25,13 +25,13 @@ from torch import Tensor
 from progression.encoder import Encoder
 from progression.errors import DependencyError
 from progression.files import atomic_folder
+from progression.latent.invert import precision
 from progression.metrics.features import Extractor, batches_of
 from progression.metrics.frechet import fid, kid
 from progression.metrics.image import psnr
 from progression.metrics.lpips import LPIPS, SMALLEST_SIDE, load_lpips
 from progression.metrics.samples import sample_images
 from progression.stylegan2 import Generator
-from progression.train.encoder_losses import precision
 
 FIGURES = "figures.json"
 

@@ -60,7 +60,7 @@ def test_generator_benchmark(
     report = json.loads((tmp_path / "checks.json").read_text())
     assert "real or synthetic, samples: AUC" in printed and "moved by one deviation" in printed
     assert 0 <= report["samples_told_apart"]["auc"] <= 1
-    assert np.array(report["directions"]["change"]).shape == (4, 4)
+    assert np.array(report["directions"]["change"]).shape == (5, 5)
     assert sum(report["grades"]["made"]) == pytest.approx(1, abs=1e-3)
     key = json.loads((tmp_path / "blind_key.json").read_text())["synthetic"]
     assert len(key) == 2 * script.BLIND // 2 and sum(key.values()) == script.BLIND - min(
@@ -90,16 +90,22 @@ def test_inversion_benchmark(
     script = importlib.import_module("inversion")
     monkeypatch.setattr(script, "load_lpips", lambda _: lambda a, b: (a - b).square().mean(dim=(1, 2, 3)))
     monkeypatch.setattr(script, "STEPS", (0, 3))
-    arguments = [str(table), "--model", str(model), "--knees", "4", "--projection-steps", "5"]
+    monkeypatch.setattr(script, "TIMED", 2)
+    monkeypatch.setattr(script, "SCALED", 1)
+    arguments = [str(table), "--model", str(model), "--knees", "4", "--projection-steps", "5", "--turns", "1"]
     monkeypatch.setattr(sys, "argv", ["inversion.py", *arguments])
     script.main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("4 knees of 4 people at 32 pixels")
-    assert [line.split("  ")[0] for line in lines[-3:]] == [
+    (at,) = (i for i, line in enumerate(lines) if line.startswith("4 knees of 4 people at 32 pixels"))
+    assert [line.split("  ")[0] for line in lines[at + 4 : at + 9]] == [
         "encoder + 0 steps",
         "encoder + 3 steps",
+        "3 steps, float32",
+        "3 steps, pyramid",
         "projection, 5 steps",
     ]
+    assert [line.split(",")[0] for line in lines[-4:]] == ["refinement"] * 2 + ["projection"] * 2
+    assert lines[-4].endswith("1.000")
 
 
 def test_one_knee_a_person(monkeypatch: pytest.MonkeyPatch) -> None:

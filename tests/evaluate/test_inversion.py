@@ -29,9 +29,10 @@ def invert(x: Tensor, steps: int) -> Tensor:
 
 
 def by_brightness(x: Tensor) -> Tensor:
-    """The brighter, the higher the grade."""
+    """The brighter, the higher the grade; a second network sees nothing."""
     level = (x.mean(dim=(1, 2, 3)) + 1) * 3
-    return torch.softmax(-10 * (level[:, None] - torch.arange(5.0)).square(), dim=1)
+    first = torch.softmax(-10 * (level[:, None] - torch.arange(5.0)).square(), dim=1)
+    return torch.stack([first, torch.full_like(first, 0.2)], dim=1)
 
 
 def mean_square(a: Tensor, b: Tensor) -> Tensor:
@@ -57,6 +58,9 @@ def test_the_curve_rises_with_the_steps(images: Tensor, tmp_path: object) -> Non
     last = report["curve"][2]["grades"]
     assert last["kappa_with_real"] > 0.8 and abs(last["shift"]) < 0.05
     assert last["kappa_with_real"] >= report["mean_picture"]["grades"]["kappa_with_real"]
+    unseen = report["curve"][0]["grades_unseen"]
+    assert (unseen["shift"], unseen["off"], unseen["same_as_real"]) == (0, 0, 1)
+    assert last["off"] >= abs(last["shift"])
     assert -1 <= last["kappa_with_reading"] <= 1 and -1 <= last["kappa_of_real_with_reading"] <= 1
     assert len(inversion_table(report).splitlines()) == 8
     write_json(report, f"{tmp_path}/inversion.json")
@@ -73,7 +77,8 @@ def test_a_perfect_inversion(images: Tensor) -> None:
 def test_shift_of_the_grade_has_its_sign() -> None:
     real, smoothed = torch.eye(5)[[2, 3, 4]].numpy(), torch.eye(5)[[1, 3, 3]].numpy()
     agreement = grade_agreement(real, smoothed)
-    assert agreement["shift"] == pytest.approx(-2 / 3) and agreement["same_as_real"] == pytest.approx(1 / 3)
+    assert agreement["shift"] == pytest.approx(-2 / 3) and agreement["off"] == pytest.approx(2 / 3)
+    assert agreement["same_as_real"] == pytest.approx(1 / 3)
     assert "kappa_with_reading" not in agreement
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from progression.errors import UsageError
+from progression.errors import UsageError, WeightsError
 from progression.latent.directions import Directions, disentanglement
+from progression.weights import load_model, save_part
+from tests.models import write_model
 
 
 def correlated(count: int = 2000) -> tuple[Tensor, dict[str, Tensor]]:
@@ -63,3 +67,61 @@ def test_bad_attributes_are_refused() -> None:
         Directions.fit(w, attributes | {"still": torch.zeros(20)})
     with pytest.raises(UsageError, match=r"finite values"):
         Directions.fit(w, attributes | {"unread": torch.full((20,), torch.nan)})
+
+
+def test_edit_is_one_move_after_another_and_none_leaves_codes_alone() -> None:
+    w, attributes = correlated(100)
+    found = Directions.fit(w, attributes)
+    assert torch.equal(found.edit(w), w)
+    both = found.edit(w, grade=1.0, size=-0.5)
+    torch.testing.assert_close(both, found.move(found.move(w, "size", -0.5), "grade", 1.0))
+    torch.testing.assert_close(found.edit(both, grade=-1.0, size=0.5), w, atol=1e-5, rtol=1e-5)
+    # a knee's edit is its own, and does not depend on where the knee is
+    torch.testing.assert_close(found.edit(w[:1], grade=1.0) - w[:1], found.edit(w[5:6], grade=1.0) - w[5:6])
+
+
+def test_calibrated_directions_give_what_is_asked_and_nothing_else() -> None:
+    w, attributes = correlated()
+    found = Directions.fit(w, attributes)
+    # a picture that shows half the grade, and a tenth of the size as grade
+    mixed = torch.tensor([[0.5, 0.0], [0.1, 1.0]])
+
+    def measure(codes: Tensor) -> dict[str, Tensor]:
+        seen = torch.stack([codes[:, 0] / 2, codes[:, 1] / 3], dim=1) @ mixed
+        return {"grade": seen[:, 0], "size": seen[:, 1]}
+
+    before = disentanglement(found, w[:50], measure)
+    assert before[0, 0] == pytest.approx(0.5, abs=0.05)
+    after = disentanglement(found.calibrated(before), w[:50], measure)
+    assert torch.allclose(after, torch.eye(2), atol=0.06)
+
+
+def test_calibration_is_damped() -> None:
+    w, attributes = correlated(50)
+    found = Directions.fit(w, attributes)
+    torch.testing.assert_close(found.calibrated(torch.eye(2)).effect, found.effect, rtol=0.011, atol=0)
+    # what does not answer at all is left out, what hardly does is not blown up
+    silent = found.calibrated(torch.tensor([[1.0, 0.0], [0.0, 0.0]])).effect
+    assert not silent[1].any()
+    weak = found.calibrated(torch.tensor([[1.0, 0.0], [0.0, 0.01]])).effect
+    assert weak[1].norm() < found.effect[1].norm() * 1.01
+
+
+def test_directions_are_stored_with_the_model_that_they_were_found_for(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    files = load_model(model)
+    with pytest.raises(WeightsError, match=r"has no directions: run progression train directions"):
+        Directions.load(files)
+    w, attributes = correlated(50)
+    found = Directions.fit(w, attributes)
+    found.save(model, made_for=files, training={"knees": 50})
+    read = Directions.load(load_model(model))
+    assert read.names == found.names and torch.equal(read.effect, found.effect)
+    torch.testing.assert_close(read.move(w, "grade", 1.0), found.move(w, "grade", 1.0))
+    other = load_model(write_model(tmp_path / "other", seed=1))
+    found.save(other.folder, made_for=files)
+    with pytest.raises(WeightsError, match=r"found for another generator or encoder"):
+        Directions.load(load_model(other.folder))
+    save_part(model, "directions", {"effect": found.effect}, load_model(model).config("directions"))
+    with pytest.raises(WeightsError, match=r"are damaged \('mean'\)"):
+        Directions.load(load_model(model))

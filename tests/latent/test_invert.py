@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from progression.errors import UsageError
-from progression.latent.invert import _ramp, frozen, image_loss, noise_autocorrelation, project, refine
-from progression.latent.perceptual import laplacian_pyramid, pyramid_distance
+from progression.latent.invert import _ramp, frozen, noise_autocorrelation, precision, project, refine
+from progression.latent.perceptual import pixel_distance, pyramid_distance
 from progression.latent.whiten import Whitening
 from progression.stylegan2 import Generator
 
@@ -33,7 +33,8 @@ def problem(generator: Generator) -> tuple[torch.Tensor, torch.Tensor]:
 
 def loss_of(generator: Generator, ws: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return image_loss(generator.synthesis(ws, noise_mode="const"), images)
+        found = generator.synthesis(ws, noise_mode="const")
+        return pyramid_distance(found, images) + pixel_distance(found, images)
 
 
 @pytest.mark.parametrize("space", ["w", "w+"])
@@ -110,10 +111,39 @@ def test_frozen_restores(generator: Generator) -> None:
     assert all(p.requires_grad for p in generator.parameters())
 
 
-def test_pyramid() -> None:
-    x = torch.randn(2, 1, 32, 32)
-    levels = laplacian_pyramid(x)
-    assert [level.shape[-1] for level in levels] == [32, 16, 8]
-    assert not pyramid_distance(x, x).any()
-    # A constant shift is seen by the coarsest level only.
-    torch.testing.assert_close(pyramid_distance(x, x + 0.25), torch.full((2,), 0.25), atol=1e-5, rtol=0)
+def test_half_precision_finds_nearly_the_same(
+    generator: Generator, whitening: Whitening, problem: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    start, images = problem
+    exact, rounded = (
+        refine(generator, start, images, steps=20, whitening=whitening, dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    # Adam's steps are of one size, so where a gradient is all but 0 its sign may differ: bounded, not equal
+    assert (rounded - exact).norm() < 0.3 * (exact - start).norm()
+    assert rounded.dtype == torch.float32 and generator.synthesis.compute_dtype == torch.float32
+    assert (loss_of(generator, rounded, images) < 1.1 * loss_of(generator, exact, images)).all()
+
+
+def test_precision_is_put_back(generator: Generator) -> None:
+    with pytest.raises(RuntimeError, match="stop"), precision(generator, torch.bfloat16):
+        assert generator.synthesis.compute_dtype == torch.bfloat16
+        raise RuntimeError("stop")
+    assert generator.synthesis.compute_dtype == torch.float32
+
+
+def test_a_distance_is_told_its_target_once(
+    generator: Generator, problem: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    start, images = problem
+    told: list[torch.Tensor] = []
+
+    def distance(others: torch.Tensor):  # type: ignore[no-untyped-def]
+        told.append(others)
+        return lambda pictures: pyramid_distance(pictures, others)
+
+    found = refine(generator, start, images, steps=4, perceptual=distance)
+    assert len(told) == 1 and told[0] is images
+    torch.testing.assert_close(found, refine(generator, start, images, steps=4))
+    project(generator, images, steps=2, perceptual=distance)
+    assert len(told) == 2

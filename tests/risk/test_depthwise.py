@@ -38,3 +38,11 @@ def test_bfloat16_gradients_are_close_to_exact_ones() -> None:
         assert exact.grad is not None and rounded.grad is not None
         cosine = F.cosine_similarity(exact.grad.flatten(), rounded.grad.float().flatten(), dim=0)
         assert cosine > 0.999
+
+
+def test_a_frozen_filter_gets_no_gradient() -> None:
+    x, weight = torch.randn(1, 4, 9, 9, requires_grad=True), torch.randn(4, 1, 5, 5)
+    depthwise_conv2d(x, weight, stride=2).sum().backward()
+    assert weight.grad is None and x.grad is not None
+    expected = torch.autograd.grad(F.conv2d(x, weight, stride=2, groups=4).sum(), x)[0]
+    torch.testing.assert_close(x.grad, expected)

@@ -220,3 +220,33 @@ def test_half_precision_stays_near() -> None:
 def test_wrong_shapes_are_told(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@given(st.sampled_from([(1, 1), (1, 3, 3, 1), (1, 2, 1), (1, 5, 10, 10, 5, 1)]), st.integers(1, 3))
+def test_upsampling_is_zero_insertion_and_a_filter(taps: tuple[int, ...], channels: int) -> None:
+    f, x = setup_filter(taps), torch.randn(2, channels, 5, 7)
+    side = len(taps)
+    padding = ((side + 1) // 2, (side - 2) // 2) * 2
+    torch.testing.assert_close(upsample2d(x, f), upfirdn2d(x, f, up=2, padding=padding, gain=4.0))
+
+
+def test_a_noise_map_a_picture_is_each_ones_own() -> None:
+    """As projection has it: (N, 1, r, r) in place of the (r, r) that all share."""
+    torch.manual_seed(0)
+    synthesis = Generator(8, 0, 8, 16, 1, 2, 64, 8).eval().requires_grad_(False).synthesis
+    names = [name for name, _ in synthesis.named_buffers() if name.endswith("noise_const")]
+    with torch.no_grad():
+        for name, parameter in synthesis.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.5)
+        ws = torch.randn(2, synthesis.num_ws, 8)
+        shared = synthesis(ws, noise_mode="const")
+        repeated = {name: synthesis.get_buffer(name).repeat(2, 1, 1, 1) for name in names}
+        own = torch.func.functional_call(synthesis, repeated, (ws,), {"noise_mode": "const"})
+        torch.testing.assert_close(own, shared, atol=1e-5, rtol=1e-5)
+        repeated = {
+            name: value * torch.tensor([1.0, 0.0])[:, None, None, None] for name, value in repeated.items()
+        }
+        own = torch.func.functional_call(synthesis, repeated, (ws,), {"noise_mode": "const"})
+        torch.testing.assert_close(own[0], shared[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(own[1], synthesis(ws, noise_mode="none")[1], atol=1e-5, rtol=1e-5)
