@@ -117,7 +117,7 @@ def train_joint(
         raise UsageError(f"shift {config.shift}: expected less than {generator.img_resolution} pixels")
     torch.manual_seed(config.seed)
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
-    encoder = _encoder(start, generator, config)
+    encoder = starting_encoder(start, generator, config)
     trainer = JointTrainer(config, generator, encoder, grader, images, device=device)
     made_of = {"grader": model.hashes()["grader"], "pictures": digest(images)}
     if (run / CHECKPOINT).exists():
@@ -204,7 +204,7 @@ def _grader_features(grader: Grader, model: str) -> Extractor:
     return Extractor(f"grader of {model} ({len(others)} networks, {which})", features)
 
 
-def _encoder(model: ModelFiles, generator: Generator, config: JointConfig) -> Encoder:
+def starting_encoder(model: ModelFiles, generator: Generator, config: JointConfig) -> Encoder:
     """The model's encoder without its offsets, or a new one that codes every knee as the mean of W."""
     if "encoder" in model.parts:
         given = read_encoder(model)
