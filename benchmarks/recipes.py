@@ -82,7 +82,7 @@ JOINT = JointConfig(
     grade=0,  # the network knows no grades
 )
 JUDGE_SIDE, JUDGE_RATE, JUDGE_SHIFT = 128, 2e-3, 4
-"""What the frozen network sees, in pixels; the heads' Adam rate (the paper's); pixels of 64² that pictures are moved."""
+"""Side that the frozen network sees; the heads' Adam rate (the paper's); pixels of 64² that pictures are moved by."""
 REFERENCE = 256
 TURN_SECONDS = 20.0
 PROJECTION_STEPS = 100
