@@ -155,9 +155,10 @@ class Cohort:
     table: Path
     images: Path | None
 
-    def knees(self, split: str, resolution: int = RESOLUTION) -> Knees:
+    def knees(self, split: str, resolution: int | None = None) -> Knees:
         """Pictures of one split."""
-        return load_baselines(read_visits(self.table), resolution=resolution, root=self.images, split=split)
+        side = resolution or RESOLUTION
+        return load_baselines(read_visits(self.table), resolution=side, root=self.images, split=split)
 
     @cached_property
     def train(self) -> Tensor:
@@ -335,10 +336,10 @@ class Measure:
         return {name: float(value.mean()) for name, value in likeness.items()}
 
     def floor(self) -> dict[str, Any]:
-        """The training knees in place of samples; of the mean training knee in place of reconstructions."""
+        """The training knees in place of samples, and the mean training knee in place of reconstructions."""
         mean = self.cohort.train.float().mean(dim=0) / 127.5 - 1
         return {"features": self.likeness(self.cohort.train),
-                "projected": self.redrawn(mean.expand_as(self.knees))}  # fmt: skip
+                "mean_picture": self.redrawn(mean.expand_as(self.knees))}  # fmt: skip
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         """Of a trained recipe."""
@@ -361,28 +362,34 @@ class Measure:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown."""
-    short = {name: name.split()[0] for name in report["floor"]["features"]}
+    """Markdown: what a recipe cost and how its samples fare, then how it keeps a knee, then a line on floors."""
+    floor, features = report["floor"], list(report["floor"]["features"])
     header = ["recipe", "kimg", "minutes"]
-    for name in short.values():
-        header += [f"{name}: FID", "KID·10³ (95 %)", "precision", "recall"]
+    for name in features:
+        # VGG-16's features have unit length
+        fid_unit, kid_unit = ("10³", "10⁶") if name.startswith("VGG") else ("1", "10³")
+        short = name.split()[0]
+        header += [f"{short}: FID·{fid_unit}", f"KID·{kid_unit} (95 %)", "precision", "recall"]
     header += ["PPL", "projected: PSNR dB", "LPIPS", "encoded: PSNR dB", "LPIPS"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for name, entry in {"training knees": report["floor"], **report["recipes"]}.items():
+    for name, entry in {"training knees": floor, **report["recipes"]}.items():
         seen = entry.get("seen_images")
         cells = [name, "-" if seen is None else " + ".join(f"{count / 1000:.1f}" for count in seen)]
         cells.append(f"{entry['seconds'] / 60:.1f}" if "seconds" in entry else "-")
-        for features in short:
-            found = entry["features"][features]
-            mean, low, high = (1000 * found["kid"][key] for key in ("mean", "low", "high"))
-            cells += [f"{found['fid']['mean']:.1f}", f"{mean:.1f} ({low:.1f}, {high:.1f})"]
+        for which in features:
+            found = entry["features"][which]
+            scale = 1000 if which.startswith("VGG") else 1
+            mean, low, high = (1000 * scale * found["kid"][key] for key in ("mean", "low", "high"))
+            cells += [f"{scale * found['fid']['mean']:.1f}", f"{mean:.1f} ({low:.1f}, {high:.1f})"]
             cells += [f"{found[key]:.2f}" for key in ("precision", "recall")]
         cells.append(f"{entry['path_length']['mean']:.0f}" if "path_length" in entry else "-")
         for way in ("projected", "encoded"):
             again = entry.get(way)
             cells += ["-", "-"] if again is None else [f"{again['psnr']:.1f}", f"{again['lpips']:.3f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    mean_picture = floor["mean_picture"]
+    likeness = f"PSNR {mean_picture['psnr']:.1f} dB, LPIPS {mean_picture['lpips']:.3f}"
+    return "\n".join([*lines, "", f"The mean training knee in place of every reconstruction: {likeness}."])
 
 
 def sheet(work: Path, names: list[str]) -> None:
