@@ -7,7 +7,7 @@ recipes take turns of 20 seconds, so that whatever else keeps the machine busy s
 
 - plain     StyleGAN2: logistic loss, lazy R1, no augmentation
 - ada       the same with adaptive augmentation (r_t = 0.6)
-- transfer  plain at 32² for a third of the time, then doubled (`progression.train.grow`) and on at 64²
+- transfer  plain at 32² for half of the time, then doubled (`progression.train.grow`) and on at 64²
 - frozen    plain, but judged on a frozen ImageNet EfficientNet-lite0's maps (`progression.train.judge`, after Projected
             GAN, arXiv 2111.01007); pictures enlarged to 128² for it, hinge loss, no R1
 - r3gan     plain with the relativistic loss and R1 + R2 in every step (arXiv 2501.05441); our networks, not the paper's
@@ -218,7 +218,7 @@ def joint(cohort: Cohort, before: Path) -> Trainer:
 RECIPES = {
     "plain": (Stage(1.0, gan()),),
     "ada": (Stage(1.0, gan(ada_target=0.6)),),
-    "transfer": (Stage(1 / 3, small_gan), Stage(2 / 3, grown_gan)),
+    "transfer": (Stage(0.5, small_gan), Stage(0.5, grown_gan)),
     "frozen": (Stage(1.0, frozen_gan),),
     "r3gan": (Stage(1.0, gan(loss="r3gan", r1_interval=1)),),
     "joint": (Stage(0.5, gan()), Stage(0.5, joint)),
