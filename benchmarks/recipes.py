@@ -7,12 +7,12 @@ recipes take turns of 20 seconds, so that whatever else keeps the machine busy s
 
 - plain     StyleGAN2: logistic loss, lazy R1, no augmentation
 - ada       the same with adaptive augmentation (r_t = 0.6)
-- transfer  plain at 32² for half of the time, then doubled (`progression.train.grow`) and on at 64²
+- transfer  plain at 32² for three eighths of the time, then doubled (`progression.train.grow`) and on at 64²
 - frozen    plain, but judged on a frozen ImageNet EfficientNet-lite0's maps (`progression.train.judge`, after Projected
             GAN, arXiv 2111.01007); pictures enlarged to 128² for it, hinge loss, no R1
 - r3gan     plain with the relativistic loss and R1 + R2 in every step (arXiv 2501.05441); our networks, not the paper's
-- joint     plain for half of the time, then generator and encoder together (`progression.train.joint_trainer`), its
-            judge on the same frozen ImageNet network, no grade term
+- joint     plain for three eighths of the time, then generator and encoder together (`progression.train.joint_trainer`),
+            its judge on the same frozen ImageNet network, no grade term
 
 Networks, batch of 16 (joint 8, its preset's), path length every 16 steps and Adam's rates without decay are common;
 what a recipe has of its own is its source's or its preset's value, none was searched for. Judged are running means of
@@ -218,10 +218,10 @@ def joint(cohort: Cohort, before: Path) -> Trainer:
 RECIPES = {
     "plain": (Stage(1.0, gan()),),
     "ada": (Stage(1.0, gan(ada_target=0.6)),),
-    "transfer": (Stage(0.5, small_gan), Stage(0.5, grown_gan)),
+    "transfer": (Stage(3 / 8, small_gan), Stage(5 / 8, grown_gan)),
     "frozen": (Stage(1.0, frozen_gan),),
     "r3gan": (Stage(1.0, gan(loss="r3gan", r1_interval=1)),),
-    "joint": (Stage(0.5, gan()), Stage(0.5, joint)),
+    "joint": (Stage(3 / 8, gan()), Stage(5 / 8, joint)),
 }
 
 
