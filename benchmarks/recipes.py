@@ -11,8 +11,8 @@ recipes take turns of 20 seconds, so that whatever else keeps the machine busy s
 - frozen    plain, but judged on a frozen ImageNet EfficientNet-lite0's maps (`progression.train.judge`, after Projected
             GAN, arXiv 2111.01007); pictures enlarged to 128² for it, hinge loss, no R1
 - r3gan     plain with the relativistic loss and R1 + R2 in every step (arXiv 2501.05441); our networks, not the paper's
-- joint     plain for three eighths of the time, then generator and encoder together (`progression.train.joint_trainer`),
-            its judge on the same frozen ImageNet network, no grade term
+- joint     plain for three eighths of the time, then generator and encoder together
+            (`progression.train.joint_trainer`), its judge on the same frozen ImageNet network, no grade term
 
 Networks, batch of 16 (joint 8, its preset's), path length every 16 steps and Adam's rates without decay are common;
 what a recipe has of its own is its source's or its preset's value, none was searched for. Judged are running means of
