@@ -1,9 +1,9 @@
 """Which way of training the generator gives most for little compute? Six recipes, the same processor time each.
 
-    python benchmarks/recipes.py VISITS.csv --images FOLDER --work DIR [--minutes 8] [--only NAME …]
+    python benchmarks/recipes.py VISITS.csv --images FOLDER --work DIR [--minutes 8] [--seed 0] [--only NAME …]
 
-Knees at 64², one thread, `--minutes` of processor time (`time.process_time` over training steps) a recipe, seed 0. The
-recipes take turns of 20 seconds, so that whatever else keeps the machine busy slows all of them alike:
+Knees at 64², one thread, `--minutes` of processor time (`time.process_time` over training steps) a recipe.
+They take turns of 20 seconds, so that whatever else keeps the machine busy slows all of them alike:
 
 - plain     StyleGAN2: logistic loss, lazy R1, no augmentation
 - ada       the same with adaptive augmentation (r_t = 0.6)
@@ -150,10 +150,11 @@ def enlarged(x: Tensor) -> Tensor:
 
 @dataclass
 class Cohort:
-    """Baselines of the table's splits."""
+    """Baselines of the table's splits, and the seed of what is trained on them."""
 
     table: Path
     images: Path | None
+    seed: int = 0
 
     def knees(self, split: str, resolution: int | None = None) -> Knees:
         """Pictures of one split."""
@@ -185,25 +186,25 @@ class Stage:
 
 def gan(**changes: Any) -> Make:
     """Our discriminator, from nothing."""
-    return lambda cohort, before: GanTrainer(replace(GAN, **changes), cohort.train)
+    return lambda cohort, before: GanTrainer(replace(GAN, seed=cohort.seed, **changes), cohort.train)
 
 
 def small_gan(cohort: Cohort, before: Path) -> Trainer:
     """At half the resolution."""
     half = RESOLUTION // 2
-    return GanTrainer(replace(GAN, resolution=half), cohort.knees("train", half).images)
+    return GanTrainer(replace(GAN, resolution=half, seed=cohort.seed), cohort.knees("train", half).images)
 
 
 def grown_gan(cohort: Cohort, before: Path) -> Trainer:
     """From a snapshot of half the resolution."""
-    trainer = GanTrainer(GAN, cohort.train)
+    trainer = GanTrainer(replace(GAN, seed=cohort.seed), cohort.train)
     take_over(trainer, load_model(before))
     return trainer
 
 
 def frozen_gan(cohort: Cohort, before: Path) -> Trainer:
     """Judged on frozen maps, from nothing."""
-    return FrozenTrainer(GAN, cohort.train, load_imagenet(1, NUM_OUTPUTS))
+    return FrozenTrainer(replace(GAN, seed=cohort.seed), cohort.train, load_imagenet(1, NUM_OUTPUTS))
 
 
 def joint(cohort: Cohort, before: Path) -> Trainer:
@@ -211,8 +212,9 @@ def joint(cohort: Cohort, before: Path) -> Trainer:
     files = load_model(before)
     generator = load_generator(files)
     grader = Grader([load_imagenet(1, NUM_OUTPUTS)], input_resolution=RESOLUTION)
-    torch.manual_seed(JOINT.seed)
-    return JointTrainer(JOINT, generator, starting_encoder(files, generator, JOINT), grader, cohort.train)
+    config = replace(JOINT, seed=cohort.seed)
+    torch.manual_seed(config.seed)
+    return JointTrainer(config, generator, starting_encoder(files, generator, config), grader, cohort.train)
 
 
 RECIPES = {
@@ -362,34 +364,43 @@ class Measure:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown: what a recipe cost and how its samples fare, then how it keeps a knee, then a line on floors."""
+    """Markdown: what a recipe cost and how its samples fare; then path length and how it keeps a knee."""
     floor, features = report["floor"], list(report["floor"]["features"])
-    header = ["recipe", "kimg", "minutes"]
+    rows = [("recipe", "kimg", "minutes")]
     for name in features:
         # VGG-16's features have unit length
-        fid_unit, kid_unit = ("10³", "10⁶") if name.startswith("VGG") else ("1", "10³")
+        units = ("·10³", "·10⁶") if name.startswith("VGG") else ("", "·10³")
         short = name.split()[0]
-        header += [f"{short}: FID·{fid_unit}", f"KID·{kid_unit} (95 %)", "precision", "recall"]
-    header += ["PPL", "projected: PSNR dB", "LPIPS", "encoded: PSNR dB", "LPIPS"]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+        rows[0] += (f"{short}: FID{units[0]}", f"KID{units[1]} (95 %)", "precision", "recall")
     for name, entry in {"training knees": floor, **report["recipes"]}.items():
-        seen = entry.get("seen_images")
+        seen, spent = entry.get("seen_images"), entry.get("seconds")
         cells = [name, "-" if seen is None else " + ".join(f"{count / 1000:.1f}" for count in seen)]
-        cells.append(f"{entry['seconds'] / 60:.1f}" if "seconds" in entry else "-")
+        cells.append("-" if spent is None else f"{spent / 60:.1f}")
         for which in features:
             found = entry["features"][which]
             scale = 1000 if which.startswith("VGG") else 1
             mean, low, high = (1000 * scale * found["kid"][key] for key in ("mean", "low", "high"))
             cells += [f"{scale * found['fid']['mean']:.1f}", f"{mean:.1f} ({low:.1f}, {high:.1f})"]
             cells += [f"{found[key]:.2f}" for key in ("precision", "recall")]
-        cells.append(f"{entry['path_length']['mean']:.0f}" if "path_length" in entry else "-")
+        rows.append(tuple(cells))
+    kept = [("recipe", "PPL", "projected: PSNR dB", "LPIPS", "encoded: PSNR dB", "LPIPS")]
+    for name, entry in {
+        "mean training knee": {"projected": floor["mean_picture"]},
+        **report["recipes"],
+    }.items():
+        path = entry.get("path_length")
+        cells = [name, "-" if path is None else f"{path['mean']:.1f} ± {path['standard_error']:.1f}"]
         for way in ("projected", "encoded"):
             again = entry.get(way)
             cells += ["-", "-"] if again is None else [f"{again['psnr']:.1f}", f"{again['lpips']:.3f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    mean_picture = floor["mean_picture"]
-    likeness = f"PSNR {mean_picture['psnr']:.1f} dB, LPIPS {mean_picture['lpips']:.3f}"
-    return "\n".join([*lines, "", f"The mean training knee in place of every reconstruction: {likeness}."])
+        kept.append(tuple(cells))
+    return "\n\n".join(map(markdown, (rows, kept)))
+
+
+def markdown(rows: list[tuple[str, ...]]) -> str:
+    """A table whose first row is its header."""
+    header, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join([header, "|" + "---|" * len(rows[0]), *body])
 
 
 def sheet(work: Path, names: list[str]) -> None:
@@ -418,13 +429,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--only", nargs="+", choices=list(RECIPES), metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--paths", type=int, default=500, help="steps of the path length")
     parser.add_argument("--steps", type=int, default=PROJECTION_STEPS, help="of the projection")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    work, cohort = options.work, Cohort(options.table, options.images)
-    settings = {"minutes": options.minutes, "path_steps": options.paths, "projection_steps": options.steps}
+    work, cohort = options.work, Cohort(options.table, options.images, options.seed)
+    settings = {
+        "minutes": options.minutes,
+        "seed": options.seed,
+        "path_steps": options.paths,
+        "projection_steps": options.steps,
+    }
     check_same(work, settings)
     wanted = options.only or list(RECIPES)
     runs = [Run(name, cohort, work / name, seconds=60 * options.minutes) for name in wanted]
