@@ -56,6 +56,9 @@ def gan(
     kimg: Kimg = None,
     batch: Batch = None,
     accumulate: Accumulate = None,
+    loss: Annotated[
+        str | None, typer.Option("--loss", help="logistic, or r3gan: relativistic with R1 + R2 [preset's].")
+    ] = None,
     heldout: Annotated[
         str, typer.Option("--heldout", help="Split to measure snapshots on, if the table has it.")
     ] = "val",
@@ -70,7 +73,7 @@ def gan(
     """Train the generator on the baseline radiographs of a table."""
     from progression.train.gan import train_gan, with_overrides
 
-    config = with_overrides(preset, total_kimg=kimg, batch=batch, accumulate=accumulate, seed=seed)
+    config = with_overrides(preset, total_kimg=kimg, batch=batch, accumulate=accumulate, loss=loss, seed=seed)
     if dry_run:
         typer.echo(config)
         return

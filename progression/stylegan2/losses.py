@@ -27,9 +27,20 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
-def r1_penalty(real_images: Tensor, real_logits: Tensor) -> Tensor:
-    """‖∇_x D(x)‖² a sample, (N,); times γ/2 it is R1 (arXiv 1801.04406 eq. 9). `real_images` needs grad."""
-    (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
+def relativistic_loss(believed: Tensor, other: Tensor) -> Tensor:
+    """−log σ(D(a) − D(b)) over pairs (a, b), averaged: a shall look more real than b (RpGAN, arXiv 1807.00734).
+
+    R3GAN (arXiv 2501.05441 §2) minimises it over D with a real and b generated, and over G the other way round.
+    """
+    return F.softplus(other - believed).mean()
+
+
+def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
+    """‖∇_x D(x)‖² a sample, (N,); `images` needs grad.
+
+    Times γ/2 it is R1 on real pictures, R2 on generated ones (arXiv 1801.04406 eq. 9 and 10).
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3))
 
 

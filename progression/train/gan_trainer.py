@@ -3,6 +3,14 @@
     L_D = −log σ(D(x)) − log(1 − σ(D(G(z)))) + γ/2 ‖∇D(x)‖²             (R1, every r1_interval steps)
     L_G = −log σ(D(G(z))) + λ_path (‖J_wᵀy‖ − a)²                       (every path_interval steps)
 
+or, with the loss "r3gan" (arXiv 2501.05441), of which only the loss is taken, not its networks,
+
+    L_D = −log σ(D(x) − D(G(z))) + γ/2 (‖∇D(x)‖² + ‖∇D(G(z))‖²)         (R1 + R2, every r1_interval steps)
+    L_G = −log σ(D(G(z)) − D(x)) + λ_path (‖J_wᵀy‖ − a)²
+
+where D's level is free, so that the augmentation's r_t is E[sign(D(x) − D(G(z)))]. (The paper's penalties are in every
+step: r1_interval 1.)
+
 Every random draw comes from generators whose state is in the checkpoint and batches are a function of the
 image count, so that a killed run continues as if it had never stopped. Several processes or micro-batches
 (`progression.train.distributed`) change no number but by rounding.
@@ -23,8 +31,9 @@ from progression.stylegan2.ada import AdaptiveAugmentation
 from progression.stylegan2.losses import (
     discriminator_loss,
     generator_loss,
+    gradient_penalty,
     path_lengths,
-    r1_penalty,
+    relativistic_loss,
 )
 from progression.train.distributed import Part, Team
 from progression.train.loop import (
@@ -39,6 +48,8 @@ from progression.train.loop import (
 )
 from progression.train.path import path_gradients
 
+LOSSES = ("logistic", "r3gan")
+
 
 @dataclass(frozen=True)
 class GanConfig:
@@ -50,7 +61,8 @@ class GanConfig:
     total_kimg : real images shown before the run ends, in thousands
     batch : real images a step, of all processes and micro-batches together
     accumulate : micro-batches of a step, to save memory
-    r1_gamma : γ of R1; the rule 0.0002·R²/batch of StyleGAN2-ADA is used where it is None
+    loss : "logistic" or "r3gan"
+    r1_gamma : γ of R1 (and R2); the rule 0.0002·R²/batch of StyleGAN2-ADA is used where it is None
     path_interval : steps between path-length steps, 0 for none
     ada_target : r_t that the augmentation strength aims at; None for no augmentation
     precision : of activations: "bfloat16", "float32", or "auto" (bfloat16 but on GPUs that only emulate it)
@@ -74,6 +86,7 @@ class GanConfig:
     channel_max: int = 128
     mbstd_group_size: int = 4
     learning_rate: float = 0.0025
+    loss: str = "logistic"
     r1_gamma: float | None = None
     r1_interval: int = 16
     path_weight: float = 2.0
@@ -99,6 +112,7 @@ class GanConfig:
              lambda v: v >= 0),
             ("from 0 to 1", ("style_mixing", "ada_target"), lambda v: 0 <= v <= 1),
             (" or ".join(PRECISIONS), ("precision",), lambda v: v in PRECISIONS),
+            (" or ".join(LOSSES), ("loss",), lambda v: v in LOSSES),
         )  # fmt: skip
         for expected, names, fits in ranges:
             for name in names:
@@ -153,8 +167,9 @@ class GanTrainer:
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         # Adam's correction for lazy regularisation (arXiv 1912.04958 App. B) makes up for its extra steps. The path
         # penalty has a step of its own. R1 is part of the discriminator's main step here, so none would be due there;
-        # its ratio (16/17 at interval 16) is kept because the shipped weights were trained with it.
-        r1_ratio = config.r1_interval / (config.r1_interval + 1)
+        # its ratio (16/17 at interval 16) is kept because the shipped weights were trained with it; a penalty in every
+        # step is not lazy and has none.
+        r1_ratio = config.r1_interval / (config.r1_interval + 1) if config.r1_interval > 1 else 1.0
         path_ratio = config.path_interval / (config.path_interval + 1) if config.path_interval else 1.0
         self.optimizers = {
             "generator": self._adam(self.generator, path_ratio),
@@ -182,7 +197,7 @@ class GanTrainer:
         config = self.config
         index = batch_indices(len(self.images), config.batch, position=self.seen_images, seed=config.seed)
         turn = self.seen_images // config.batch
-        scalars = self._generator_step()
+        scalars = self._generator_step(index)
         if config.path_interval and turn % config.path_interval == 0:
             scalars |= self._path_step()
         scalars |= self._discriminator_step(index, regularise=turn % config.r1_interval == 0)
@@ -196,13 +211,19 @@ class GanTrainer:
         update_ema(self.average, self.generator, beta)
         return scalars
 
-    def _generator_step(self) -> dict[str, Tensor]:
+    def _generator_step(self, index: Tensor) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
         self.optimizers["generator"].zero_grad(set_to_none=True)
 
         def loss_of(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
             ws = self._sample(self.config.batch, part, update_w_avg=part.is_first)
-            loss = generator_loss(self.discriminator(self._augment(self._render(ws, part), part)))
+            logits = self.discriminator(self._augment(self._render(ws, part), part))
+            if self.config.loss == "r3gan":
+                with torch.no_grad():
+                    real_logits = self.discriminator(self._shown(index, part))
+                loss = relativistic_loss(logits, real_logits)
+            else:
+                loss = generator_loss(logits)
             return loss, {"loss_g": loss}
 
         rounds = self.team.rounds(self.rng, self.host_rng)
@@ -235,28 +256,34 @@ class GanTrainer:
     def _discriminator_step(self, index: Tensor, *, regularise: bool) -> dict[str, Tensor]:
         config = self.config
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
-        real_logits: list[Tensor] = []
+        relativistic = config.loss == "r3gan"
+        told: list[Tensor] = []
 
         def loss_of(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
             with torch.no_grad():
                 fakes = self._augment(self._render(self._sample(config.batch, part), part), part)
-            real = picked(self.images, part.of(index), self.device)
-            shown = self._augment(real, part).detach().requires_grad_(regularise)
-            logits = self.discriminator(shown)
-            real_logits.append(logits.detach())
-            loss = discriminator_loss(logits, self.discriminator(fakes))
-            scalars = {"loss_d": loss, "sign_real": logits.detach().sign().mean()}
+            fakes.requires_grad_(regularise and relativistic)
+            shown = self._shown(index, part).requires_grad_(regularise)
+            logits, fake_logits = self.discriminator(shown), self.discriminator(fakes)
+            loss = (relativistic_loss if relativistic else discriminator_loss)(logits, fake_logits)
+            believed = (logits - fake_logits if relativistic else logits).detach()
+            told.append(believed)
+            scalars = {"loss_d": loss, "sign_real": believed.sign().mean()}
             if regularise:
                 # with respect to the augmented picture, which is what D sees
-                scalars["r1"] = r1_penalty(shown, logits).mean()
-                loss = loss + scalars["r1"] * (config.gamma / 2 * config.r1_interval)
+                scalars["r1"] = gradient_penalty(shown, logits).mean()
+                penalty = scalars["r1"]
+                if relativistic:
+                    scalars["r2"] = gradient_penalty(fakes, fake_logits).mean()
+                    penalty = penalty + scalars["r2"]
+                loss = loss + penalty * (config.gamma / 2 * config.r1_interval)
             return loss, scalars
 
         rounds = self.team.rounds(self.rng, self.host_rng)
         scalars = rounds.backward(loss_of, self.discriminator.parameters())
         self.optimizers["discriminator"].step()
         if self.ada is not None:
-            self.ada.update(self.team.gather(real_logits))
+            self.ada.update(self.team.gather(told))
             scalars["augment_p"] = torch.tensor(self.ada.p)
         return scalars
 
@@ -277,6 +304,10 @@ class GanTrainer:
         with part.draws():
             image: Tensor = self.generator.synthesis(ws, noise_mode="random", generator=self.rng)
         return image
+
+    def _shown(self, index: Tensor, part: Part) -> Tensor:
+        """A part of the batch's real pictures, as D sees them."""
+        return self._augment(picked(self.images, part.of(index), self.device), part).detach()
 
     def _augment(self, x: Tensor, part: Part) -> Tensor:
         with part.draws():

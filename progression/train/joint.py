@@ -144,7 +144,7 @@ def train_joint(
         raise UsageError(f"shift {config.shift}: expected less than {generator.img_resolution} pixels")
     torch.manual_seed(config.seed)
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
-    encoder = _encoder(start, generator, config)
+    encoder = starting_encoder(start, generator, config)
     generator = _reshaped(generator, encoder.to(device), images, config)
     trainer = JointTrainer(config, generator, encoder, grader, images, device=device)
     made_of = {"grader": model.hashes()["grader"], "pictures": digest(images)}
@@ -255,7 +255,7 @@ def _reshaped(generator: Generator, encoder: Encoder, images: Tensor, config: Jo
     return again.to(next(generator.parameters()).device)
 
 
-def _encoder(model: ModelFiles, generator: Generator, config: JointConfig) -> Encoder:
+def starting_encoder(model: ModelFiles, generator: Generator, config: JointConfig) -> Encoder:
     """The model's encoder without its offsets, or a new one that codes every knee as the mean of W."""
     if "encoder" in model.parts:
         given = read_encoder(model)

@@ -76,8 +76,8 @@ class Judge(nn.Module):
             layers.append(spectral_norm(nn.Conv2d(width, 1, 3, 1, 1)))
             self.heads.append(nn.Sequential(*layers))
 
-    def forward(self, maps: list[Tensor], pictures: Tensor) -> list[Tensor]:
-        """Logits of every head for `pictures` (N, C, R, R) with these maps: fine to coarse, that of detail last."""
+    def forward(self, maps: list[Tensor], pictures: Tensor | None = None) -> list[Tensor]:
+        """Logits of every head, fine to coarse; that of detail last, of the `pictures` (N, C, R, R) with these maps."""
         logits = []
         y: Tensor | None = None
         for level in reversed(range(len(maps))):
@@ -88,6 +88,7 @@ class Judge(nn.Module):
             logits.append(self.heads[level](y).float())
         logits.reverse()
         if self.sees_detail:
+            assert pictures is not None
             logits.append(self.heads[-1](detail(pictures.float()) * self.detail_scale).float())
         return logits
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from progression.stylegan2 import Discriminator, Generator
 from progression.stylegan2.discriminator import minibatch_std
-from progression.stylegan2.losses import path_length_penalty, path_lengths, r1_penalty
+from progression.stylegan2.losses import gradient_penalty, path_length_penalty, path_lengths
 from progression.stylegan2.ops import (
     convolve_down,
     convolve_up,
@@ -98,7 +98,7 @@ def test_discriminator(case: Case) -> None:
 
 def test_r1(case: Case) -> None:
     real = case.arrays["real"].clone().requires_grad_()
-    penalty = r1_penalty(real, case.discriminator(real, case.arrays.get("c")))
+    penalty = gradient_penalty(real, case.discriminator(real, case.arrays.get("c")))
     assert relative_error(penalty, case.arrays["r1_grad_sqnorm"]) < 1e-4
 
 

@@ -67,7 +67,7 @@ def trained(trainer: GanTrainer | JointTrainer, steps: int = STEPS) -> dict[str,
 def together(folder: Path) -> None:
     """Train as one of several processes; the first writes what came out.
 
-    The GAN starts from its beginning, with two micro-batches a process; the joint run goes on from a checkpoint
+    The GANs start from their beginning, with two micro-batches a process; the joint run goes on from a checkpoint
     that one process left.
     """
     torch.set_num_threads(1)
@@ -76,6 +76,7 @@ def together(folder: Path) -> None:
         other.load_state_dict(load_checkpoint(folder / "joint-half.pt"))
         found: dict[str, dict[str, Any]] = {
             "gan": trained(gan(accumulate=2)),
+            "r3gan": trained(gan(accumulate=2, loss="r3gan")),
             "joint": trained(other, STEPS - 1),
         }
         print("written by the first process")

@@ -73,6 +73,7 @@ def test_two_processes_train_what_one_does_and_go_on_from_its_checkpoint(tmp_pat
     printed = as_two_processes("-m", "tests.train.miniature", str(tmp_path))
     assert printed == ["written by the first process\n", ""]
     assert_same(load_checkpoint(tmp_path / "gan.pt"), trained(gan()))
+    assert_same(load_checkpoint(tmp_path / "r3gan.pt"), trained(gan(loss="r3gan")))
     rest = trained(half, STEPS - 1)
     assert first["losses"][0].keys() == rest["losses"][1].keys()  # a path length step on each side
     assert_same(load_checkpoint(tmp_path / "joint.pt"), rest)

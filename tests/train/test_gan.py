@@ -49,7 +49,9 @@ def weights_of(trainer: GanTrainer) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("changes", [{}, {"ada_target": 0.6, "precision": "bfloat16"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"ada_target": 0.6, "precision": "bfloat16"}, {"loss": "r3gan", "ada_target": 0.6}]
+)
 def test_a_run_resumed_from_disk_is_identical(images: Tensor, tmp_path: Path, changes: dict) -> None:
     config = replace(TINY, **changes)
     whole = GanTrainer(config, images)
@@ -149,7 +151,7 @@ def test_killed_before_the_checkpoint_the_rerun_brings_the_snapshot_up_to_date(
 @pytest.mark.parametrize(
     "changes",
     [{"batch": 0}, {"total_kimg": 0.0}, {"resolution": 4}, {"resolution": 96}, {"path_interval": -1},
-     {"ada_target": 1.5}, {"precision": "float16"}, {"r1_gamma": -1.0}],
+     {"ada_target": 1.5}, {"precision": "float16"}, {"r1_gamma": -1.0}, {"loss": "hinge"}],
 )  # fmt: skip
 def test_settings_out_of_range(changes: dict) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(changes))} is .* expected"):
@@ -207,9 +209,37 @@ def test_micro_batches_train_the_same_and_a_run_may_change_their_number(
         )
 
 
-def test_learns_the_grey_of_its_pictures() -> None:
+def test_a_penalty_in_every_step_leaves_the_rate_as_it_is(images: Tensor) -> None:
+    rates = {
+        interval: GanTrainer(replace(TINY, r1_interval=interval), images)
+        .optimizers["discriminator"]
+        .param_groups[0]["lr"]
+        for interval in (1, 16)
+    }
+    assert rates[1] == TINY.learning_rate
+    assert rates[16] == pytest.approx(TINY.learning_rate * 16 / 17)
+
+
+def test_r3gan_penalises_real_and_generated_pictures_when_it_is_due(images: Tensor) -> None:
+    trainer = GanTrainer(replace(TINY, loss="r3gan"), images)
+    first, second = trainer.step(), trainer.step()
+    assert {"r1", "r2"} <= first.keys() and not {"r1", "r2"} & second.keys()
+    assert float(first["r1"]) > 0 and float(first["r2"]) > 0
+
+
+def test_the_level_of_a_relativistic_discriminator_does_not_augment(images: Tensor) -> None:
+    """Logits of real and generated pictures that are all far above 0, and alike: nothing is overfitted."""
+    trainer = GanTrainer(replace(TINY, loss="r3gan", ada_target=0.6), images)
+    with torch.no_grad():
+        trainer.discriminator.b4.out.bias.fill_(100.0)
+        trainer.discriminator.b4.out.weight.zero_()
+    assert float(trainer._discriminator_step(torch.arange(4), regularise=False)["sign_real"]) == 0
+
+
+@pytest.mark.parametrize("loss", ["logistic", "r3gan"])
+def test_learns_the_grey_of_its_pictures(loss: str) -> None:
     pictures = torch.full((8, 16, 16), 230, dtype=torch.uint8)
-    trainer = GanTrainer(replace(TINY, path_interval=0, learning_rate=0.01), pictures)
+    trainer = GanTrainer(replace(TINY, path_interval=0, learning_rate=0.01, loss=loss), pictures)
 
     def error() -> float:
         with torch.no_grad():

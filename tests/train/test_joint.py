@@ -168,7 +168,7 @@ def test_a_judge_through_another_grader_is_refused(
     save_part(tmp_path, "judge", {}, {"channels": [1, 2]}, resolution=16)
     generator = load_generator(model)
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
-    trainer = JointTrainer(TINY, generator, joint._encoder(model, generator, TINY), grader, images)
+    trainer = JointTrainer(TINY, generator, joint.starting_encoder(model, generator, TINY), grader, images)
     with pytest.raises(WeightsError, match="looked through another grader"):
         take_over_joint(trainer, load_model(tmp_path))
 
@@ -200,7 +200,7 @@ def test_starts_from_an_encoder_without_its_offsets(model: ModelFiles) -> None:
         def tensors(self, part: str) -> dict[str, torch.Tensor]:
             return dict(given.state_dict())
 
-    taken = joint._encoder(Files(), load_generator(model), TINY)  # type: ignore[arg-type]
+    taken = joint.starting_encoder(Files(), load_generator(model), TINY)  # type: ignore[arg-type]
     assert taken.base.weight.equal(given.base.weight)
     assert not any(name.startswith("offset") for name in taken.state_dict())
 
@@ -221,7 +221,7 @@ def test_needs_a_grader(images: torch.Tensor, tmp_path: Path) -> None:
 def test_each_term_reaches_what_it_is_for(model: ModelFiles, images: torch.Tensor) -> None:
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     generator = load_generator(model)
-    encoder = joint._encoder(model, generator, TINY)
+    encoder = joint.starting_encoder(model, generator, TINY)
     torch.nn.init.normal_(encoder.base.weight, std=0.1)
     trainer = JointTrainer(TINY, generator, encoder, grader, images)
     trainer.seen_images = 1000  # past the warm-up
@@ -253,7 +253,7 @@ def test_a_step_trains_the_heads_and_leaves_the_rest_of_the_judge(
 ) -> None:
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     generator = load_generator(model)
-    trainer = JointTrainer(TINY, generator, joint._encoder(model, generator, TINY), grader, images)
+    trainer = JointTrainer(TINY, generator, joint.starting_encoder(model, generator, TINY), grader, images)
     before = {name: value.clone() for name, value in trainer.judge.named_parameters()}
     maps = {name: value.clone() for name, value in trainer.maps.state_dict().items()}
     trainer.step()
