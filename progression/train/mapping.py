@@ -61,7 +61,10 @@ def mapping_of(codes: Tensor, *, z_dim: int, num_ws: int, seed: int = 0) -> Mapp
     p = unfold(codes.double())
     mean = p.mean(dim=0)
     values, axes = torch.linalg.eigh((p - mean).T @ (p - mean) / (len(p) - 1))
-    component = axes[:, -z_dim:].flip(1) * values[-z_dim:].flip(0).clamp(min=0).sqrt()
+    leading = axes[:, -z_dim:].flip(1)
+    # an axis has two directions: take the same one everywhere, so that processes agree
+    leading = leading * leading.gather(0, leading.abs().argmax(dim=0, keepdim=True)).sign()
+    component = leading * values[-z_dim:].flip(0).clamp(min=0).sqrt()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         mapping = MappingNetwork(z_dim, 0, w_dim, num_ws, num_layers=2).to(codes.device)
