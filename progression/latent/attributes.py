@@ -18,12 +18,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from progression.errors import UsageError
-from progression.risk.grader import Grader, as_grading, mean_grading, resize
+from progression.risk.grader import Grader
 
 NAMES = ("grade", "exposure", "contrast", "size", "left")
+THUMBNAIL = 16
+"""Side of the picture that the probe looks at. It tells the side of held-out knees (AUC 0.75); the grader's features,
+which were trained to look at other things, do not (0.51)."""
 _BATCH = 16
 
 
@@ -43,34 +47,13 @@ def bone_width(pictures: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a grader sees in N pictures: features (N, F) of all its networks, and the expected grade (N,)."""
-
-    features: Tensor
-    grade: Tensor
-
-
-@torch.no_grad()
-def look(grader: Grader, pictures: Tensor) -> Seen:
-    """Features and expected grades of pictures (N, 1, R, R) in [-1, 1], in one go."""
-    parts = []
-    for part in pictures.clamp(-1, 1).split(_BATCH):
-        x = resize(part, grader.input_resolution)
-        features = [network.features(x) for network in grader.members]
-        outputs = [network.out(f) for network, f in zip(grader.members, features, strict=True)]
-        grading = mean_grading([as_grading(output) for output in outputs])
-        parts.append((torch.cat(features, dim=1), grading.expected_grade))
-    return Seen(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-@dataclass(frozen=True)
 class Gauge:
     """Measures attributes on pictures.
 
     Attributes
     ----------
-    grader : for the grade, and for the features that the probe of the side stands on
-    centre, weight : (F,) mean of the features, and the probe's weights on them; None leaves the side out
+    grader : for the grade
+    centre, weight : (F,) mean thumbnail and the weights on it of the probe of the side; None leaves the side out
     offset : mean of the side
     """
 
@@ -80,14 +63,14 @@ class Gauge:
     offset: float = 0.0
 
     @classmethod
-    def fit(cls, grader: Grader, seen: Seen, is_left: Tensor, *, penalty: float = 1.0) -> Gauge:
-        """Learn the probe of the side, a ridge regression on the grader's features.
+    def fit(cls, grader: Grader, pictures: Tensor, is_left: Tensor, *, penalty: float = 0.1) -> Gauge:
+        """Learn the probe of the side, a ridge regression on thumbnails.
 
         Parameters
         ----------
-        seen : what `look` gives of N pictures, left knees mirrored
+        pictures : (N, 1, R, R) in [-1, 1], left knees mirrored
         is_left : (N,) bool
-        penalty : ridge, over N and the features' mean variance
+        penalty : ridge, over the mean of the thumbnails' sums of squares
 
         Raises
         ------
@@ -96,35 +79,35 @@ class Gauge:
         """
         if bool((is_left == is_left[0]).all()):
             raise UsageError("the side can only be learnt from left and right knees: only one side was given")
-        features, label = seen.features.double().cpu(), is_left.double().cpu()
-        centre = features.mean(dim=0)
-        f = features - centre
-        # in the dual: there are more features than knees
-        gram = f @ f.T
-        ridge = penalty * float(gram.diagonal().mean()) * torch.eye(len(f), dtype=f.dtype)
-        weight = f.T @ torch.linalg.solve(gram + ridge, label - label.mean())
-        return cls(grader, centre.to(seen.features), weight.to(seen.features), float(label.mean()))
+        seen, label = _thumbnails(pictures).double().cpu(), is_left.double().cpu()
+        centre = seen.mean(dim=0)
+        f = seen - centre
+        gram = f.T @ f
+        ridge = penalty * float(gram.diagonal().mean()) * torch.eye(len(gram), dtype=gram.dtype)
+        weight = torch.linalg.solve(gram + ridge, f.T @ (label - label.mean()))
+        return cls(grader, centre.to(pictures), weight.to(pictures), float(label.mean()))
 
     @property
     def names(self) -> tuple[str, ...]:
         """What is measured, in order."""
         return NAMES if self.weight is not None else NAMES[:-1]
 
+    @torch.no_grad()
     def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
         """Attributes, (N,) each, of pictures (N, 1, R, R) in [-1, 1]."""
-        return self.attributes(pictures, look(self.grader, pictures))
-
-    @torch.no_grad()
-    def attributes(self, pictures: Tensor, seen: Seen) -> dict[str, Tensor]:
-        """The same where the grader has looked already."""
         x = pictures.clamp(-1, 1)
         unit = (x.flatten(1) + 1) / 2
         found = {
-            "grade": seen.grade,
+            "grade": torch.cat([self.grader(part).expected_grade for part in x.split(_BATCH)]),
             "exposure": unit.mean(dim=1),
             "contrast": unit.std(dim=1),
             "size": bone_width(x),
         }
         if self.weight is not None and self.centre is not None:
-            found["left"] = (seen.features - self.centre) @ self.weight + self.offset
+            found["left"] = (_thumbnails(x) - self.centre) @ self.weight + self.offset
         return found
+
+
+def _thumbnails(pictures: Tensor) -> Tensor:
+    """(N, F)."""
+    return F.adaptive_avg_pool2d(pictures.clamp(-1, 1), THUMBNAIL).flatten(1)

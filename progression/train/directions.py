@@ -17,7 +17,7 @@ from torch import Tensor
 
 from progression.data.dataset import Knees
 from progression.errors import UsageError
-from progression.latent.attributes import Gauge, look
+from progression.latent.attributes import Gauge
 from progression.latent.directions import Directions, disentanglement
 from progression.latent.part import EncoderPart, encode_keys, from_bytes
 from progression.risk.grader import Grader
@@ -67,11 +67,9 @@ def train_directions(
     images = _pictures(knees, fit, part)
     is_left = torch.from_numpy(knees.side[fit] == "left")
     both = bool(is_left.any()) and not bool(is_left.all())
-    seen = look(grader, images)
-    gauge = Gauge.fit(grader, seen, is_left) if both else Gauge(grader)
+    gauge = Gauge.fit(grader, images, is_left) if both else Gauge(grader)
     codes = encode_keys(part.encoder, knees.images[torch.from_numpy(fit)])
-    attributes = gauge.attributes(images, seen)
-    found = Directions.fit(codes, {name: value.cpu() for name, value in attributes.items()})
+    found = Directions.fit(codes, {name: value.cpu() for name, value in gauge(images).items()})
     codes = encode_keys(part.encoder, knees.images[torch.from_numpy(other)])
     for turn in range(ROUNDS):
         progress(f"calibrating on {len(other)} knees, {turn + 1} of {ROUNDS}")

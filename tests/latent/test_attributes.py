@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from progression.errors import UsageError
-from progression.latent.attributes import NAMES, Gauge, bone_width, look
+from progression.latent.attributes import NAMES, Gauge, bone_width
 from progression.metrics.auc import auc
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
@@ -51,7 +51,7 @@ def test_bone_width_by_hand() -> None:
 
 def test_the_probe_tells_the_side_of_pictures_that_it_has_not_seen(grader: Grader) -> None:
     x, is_left = marked(60, seed=1)
-    gauge = Gauge.fit(grader, look(grader, x), is_left)
+    gauge = Gauge.fit(grader, x, is_left)
     other, truth = marked(40, seed=2)
     side = gauge(other)["left"]
     assert gauge.names == NAMES
@@ -61,7 +61,7 @@ def test_the_probe_tells_the_side_of_pictures_that_it_has_not_seen(grader: Grade
 
 def test_a_picture_is_measured_alike_in_any_batch(grader: Grader) -> None:
     x, is_left = marked(20, seed=1)
-    gauge = Gauge.fit(grader, look(grader, x), is_left)
+    gauge = Gauge.fit(grader, x, is_left)
     together, alone = gauge(x), [gauge(one) for one in x.split(1)]
     for name in gauge.names:
         torch.testing.assert_close(torch.cat([a[name] for a in alone]), together[name], atol=1e-4, rtol=1e-4)
@@ -69,4 +69,4 @@ def test_a_picture_is_measured_alike_in_any_batch(grader: Grader) -> None:
 
 def test_one_side_teaches_nothing(grader: Grader) -> None:
     with pytest.raises(UsageError, match=r"left and right knees"):
-        Gauge.fit(grader, look(grader, noisy(4)), torch.ones(4, dtype=torch.bool))
+        Gauge.fit(grader, noisy(4), torch.ones(4, dtype=torch.bool))
