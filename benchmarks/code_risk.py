@@ -21,7 +21,7 @@ PENALTY = Penalty(30.0, 90.0)
 class CodeRisk:
     """The risk model again, its rates driven by the code's leading coordinates beside what the grader sees.
 
-    Penalties are those of the benchmark's risk model.
+    It has one penalty, `PENALTY`: to be compared with a risk model that was fitted with the same.
     """
 
     risk: RiskModel

@@ -6,10 +6,11 @@ For the encoder's code refined by 0, 10, 30, 100 and 300 steps (as a prediction 
 and once by the pyramid alone), and for our own 1,000-step projection of the paper (from the mean latent, one w, noise
 maps): likeness to the radiograph (PSNR, SSIM, LPIPS), *off*: by how much of a grade the expected grade of the picture
 differs from that of the radiograph, seen by the grader's networks that refinement did not look through, the radius of
-the code in whitened W (1 is normal), and *editability*: the code is moved by the mean change of one KL grade, other
-attributes held, and the change of the grade that the grader sees is measured, with the radiograph's own likeness kept
-(LPIPS between the edited and the unedited rendering: an edit should change little else). A code that follows every
-pixel but no longer answers to directions is of no use for prediction (the trade-off of e4e, arXiv 2102.02766).
+the code in whitened W (1 is normal), and *editability*: the code is moved by one KL grade along a direction that was
+calibrated with the same grader on other knees' unrefined codes, and the change of the grade that it sees is measured,
+with the radiograph's own likeness kept (LPIPS between the edited and the unedited rendering: an edit should change
+little else). A code that follows every pixel but no longer answers to directions is of no use for prediction (the
+trade-off of e4e, arXiv 2102.02766).
 
 Then the time a knee, all knees together, of a hundred steps and of the projection, by turns, medians: the
 projection's from 20 steps, scaled to 1,000, in float32 as it runs; once by the pyramid, once by the maps that

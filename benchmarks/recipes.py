@@ -61,7 +61,7 @@ from progression.risk.maps import FrozenMaps
 from progression.train.distributed import Part
 from progression.train.gan import PRESETS
 from progression.train.gan_trainer import GanConfig, GanTrainer
-from progression.train.joint import starting_encoder
+from progression.train.joint import digest, starting_encoder
 from progression.train.joint_trainer import JointConfig, JointTrainer, shifted
 from progression.train.judge import Judge, hinge_generator, hinge_judge
 from progression.train.loop import batch_indices, load_checkpoint, picked, save_checkpoint
@@ -442,6 +442,8 @@ def main() -> None:
         "seed": options.seed,
         "path_steps": options.paths,
         "projection_steps": options.steps,
+        "train": digest(cohort.train),
+        "held_out": digest(cohort.held_out.images),
     }
     check_same(work, settings)
     wanted = options.only or list(RECIPES)

@@ -5,9 +5,9 @@
 Each training knee is graded by the one of the model's cross-fitted networks that never saw its subject. The risk model
 (penalty included) is fitted anew without each fold of subjects: nested cross-validation. Beside it: the read grade
 alone, as the event rate of that grade among the other folds' knees. With `--codes K` also a risk model whose rates are
-driven by the K leading coordinates of the encoder's code as well (one penalty, plain cross-validation; the encoder saw
-these knees, but no grade series). End points and populations: rise of the highest grade read in (0, T], as in the data
-card.
+driven by the K leading coordinates of the encoder's code as well, beside the same without them (one penalty, plain
+cross-validation; the encoder saw these knees, but no grade series). DeLong's intervals and tests take people as the
+sample. End points and populations: rise of the highest grade read in (0, T], as in the data card.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def rate_by_grade(grade: Array, y: Array, fold: npt.NDArray[np.int64]) -> Array:
 def with_codes(
     knees: Knees, grading: Grading, files: ModelFiles, options: argparse.Namespace
 ) -> dict[str, dict[str, Array]]:
-    """Risk by setting and event, (N, H), of models that see the code as well and never saw the subject."""
+    """Risk by name and event, (N, H), by models that never saw the subject: one penalty, without and with the code."""
     pictures = load_baselines(
         read_visits(options.table), resolution=files.resolution, root=options.images, split=options.split
     )
@@ -61,7 +61,8 @@ def with_codes(
     config = RiskConfig()
     fold = fold_of(knees.subject, folds=config.folds, seed=config.seed + 1)
     months = torch.as_tensor(knees.series_months).double()
-    risks = {s: {e.label: np.zeros((len(w), len(HORIZONS))) for e in Event} for s in SETTINGS}
+    names = [f"{setting}, {how}" for setting in SETTINGS for how in ("one penalty", "and code")]
+    risks = {name: {e.label: np.zeros((len(w), len(HORIZONS))) for e in Event} for name in names}
     for left_out in range(config.folds):
         inside, outside = np.flatnonzero(fold != left_out), np.flatnonzero(fold == left_out)
         seen = rows_of(grading, inside)
@@ -69,9 +70,12 @@ def with_codes(
         series = torch.as_tensor(knees.grade_series[inside])
         model = CodeRisk.fit(base, w[inside], series, months, seen, options.codes)
         for setting, grade in zip(SETTINGS, (None, torch.as_tensor(knees.grade[outside])), strict=True):
-            fast, rises, _ = model.predict(rows_of(grading, outside), w[outside], HORIZONS, grade=grade)
-            for event, values in ((Event.FAST, fast), (Event.ANY, rises)):
-                risks[setting][event.label][outside] = values.numpy()
+            unseen = rows_of(grading, outside)
+            without = base.predict(unseen, HORIZONS, grade=grade)
+            fast, rises, _ = model.predict(unseen, w[outside], HORIZONS, grade=grade)
+            for how, values in (("one penalty", (without.fast, without.any)), ("and code", (fast, rises))):
+                for event, value in zip((Event.FAST, Event.ANY), values, strict=True):
+                    risks[f"{setting}, {how}"][event.label][outside] = value.numpy()
     return risks
 
 
@@ -94,13 +98,14 @@ def main() -> None:
         root=options.images,
         split=options.split,
     )
-    grading = grade_out_of_fold(grader, knees)
+    grading = grade_out_of_fold(grader, knees, files.config("grader").get("cross_fitting"))
     alone, read = cross_predict(knees, grading, HORIZONS)
     coded = with_codes(knees, grading, files, options) if options.codes else None
     fold = np.asarray(subject_folds(knees.subject, folds=10, seed=0))
     series = GradeSeries(knees.subject, knees.side, knees.series_months, knees.grade_series)
     print(
-        "event months knees events  score                       AUC (DeLong)          clustered 95 %    Brier   ECE"
+        "event months knees events  score                              "
+        "AUC (DeLong)          clustered 95 %    Brier   ECE"
     )
     for column, months in enumerate(HORIZONS):
         labels = outcomes(series, months)
@@ -114,21 +119,21 @@ def main() -> None:
                 "image and read grade": getattr(read, event.label)[:, column].numpy()[known],
             }
             if coded is not None:
-                for setting, risks in coded.items():
-                    scores[f"{setting}, codes"] = risks[event.label][known, column]
+                scores |= {name: risks[event.label][known, column] for name, risks in coded.items()}
             for name, score in scores.items():
-                value, (low, high) = auc_delong(y, score)
+                value, (low, high) = auc_delong(y, score, subject=subject)
                 bounds = cluster_bootstrap(auc, subject, y, score, n_draws=1000, seed=0)
                 print(
-                    f"{event.label:5s} {months:6d} {len(y):5d} {int(y.sum()):6d}  {name:22s} "
+                    f"{event.label:5s} {months:6d} {len(y):5d} {int(y.sum()):6d}  {name:33s} "
                     f"{value:.3f} ({low:.3f}, {high:.3f})  ({bounds[0]:.3f}, {bounds[1]:.3f})  "
                     f"{brier(y, score):.4f}  {ece(y, score):.3f}"
                 )
-            z, p = delong_test(y, scores["image and read grade"], scores["read grade alone"])
+            z, p = delong_test(y, scores["image and read grade"], scores["read grade alone"], subject=subject)
             print(f"      image and read grade against read grade alone: z = {z:.2f}, p = {p:.2g}")
-            for setting in coded or ():
-                z, p = delong_test(y, scores[f"{setting}, codes"], scores[setting])
-                print(f"      {setting}, with codes against without: z = {z:.2f}, p = {p:.2g}")
+            for setting in SETTINGS if coded else ():
+                pair = (scores[f"{setting}, {how}"] for how in ("and code", "one penalty"))
+                z, p = delong_test(y, *pair, subject=subject)
+                print(f"      {setting}, with code against without: z = {z:.2f}, p = {p:.2g}")
 
 
 if __name__ == "__main__":

@@ -246,7 +246,7 @@ def grader(
     """Train the cross-fitted grader (fine-tunes ImageNet weights: needs the extra `train`)."""
     from dataclasses import replace
 
-    from progression.train.grader import PRESETS, train_grader
+    from progression.train.grader import PRESETS, cross_fitting, train_grader
     from progression.train.loop import preset_of
 
     config = replace(preset_of(PRESETS, preset), seed=seed)
@@ -259,9 +259,8 @@ def grader(
     chosen = choose_device(device)
     knees = _knees(table, resolution=config.resolutions[-1], images=images, split=split)
     trained = train_grader(knees, out, config=config, device=str(chosen))
-    path = save_part(
-        save, "grader", trained.state_dict(), trained.config(), resolution=config.resolutions[-1]
-    )
+    about = trained.config() | {"cross_fitting": cross_fitting(knees.subject, seed=config.seed)}
+    path = save_part(save, "grader", trained.state_dict(), about, resolution=config.resolutions[-1])
     typer.echo(f"grader: {path}")
 
 

@@ -109,6 +109,11 @@ def analyse_readers(
     levels = np.unique(ratings.rating)
     if threshold is None and len(levels) == 2:
         threshold = float(levels[1])
+    if threshold is not None and not levels[0] < threshold <= levels[-1]:
+        raise UsageError(
+            f"threshold {threshold:g}: ratings go from {levels[0]:g} to {levels[-1]:g}, so it must be above the lowest "
+            "and not above the highest"
+        )
     options: dict[str, Any] = {"confidence": confidence, "n_draws": n_draws, "seed": seed}
     report: dict[str, Any] = {
         "treatments": ratings.treatments,

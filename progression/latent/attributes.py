@@ -26,8 +26,7 @@ from progression.risk.grader import Grader
 
 NAMES = ("grade", "exposure", "contrast", "size", "left")
 THUMBNAIL = 16
-"""Side of the picture that the probe looks at. It tells the side of held-out knees (AUC 0.75); the grader's features,
-which were trained to look at other things, do not (0.51)."""
+"""Side of the picture that the probe looks at; the grader's features were trained to look at other things."""
 _BATCH = 16
 
 

@@ -38,7 +38,7 @@ from progression.weights import ModelFiles, save_part
 
 PART = "directions"
 DAMPING = 0.01
-"""ε above: an attribute that answers with a tenth of what is asked for is made five times as strong, not ten."""
+"""ε of `Directions.calibrated`: what answers with a tenth of what is asked is made five times as strong."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ training knee's outputs by the network that did not train on it; participant-lev
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +196,13 @@ def fold_of(subjects: Array, *, folds: int, seed: int) -> npt.NDArray[np.int64]:
     return np.asarray(order % folds, dtype=np.int64)[inverse]
 
 
-def grade_out_of_fold(grader: Grader, knees: Knees, *, seed: int = 0) -> Grading:
+def cross_fitting(subjects: Array, *, seed: int) -> dict[str, Any]:
+    """What says which network saw whom: the seed and a digest of the subjects; stored with the grader."""
+    names = "\n".join(sorted({str(name) for name in subjects}))
+    return {"seed": seed, "subjects": hashlib.sha256(names.encode()).hexdigest()}
+
+
+def grade_out_of_fold(grader: Grader, knees: Knees, fitting: Mapping[str, Any] | None) -> Grading:
     """Each training knee by the network of a cross-fitted grader that never saw its subject.
 
     Parameters
@@ -204,10 +211,20 @@ def grade_out_of_fold(grader: Grader, knees: Knees, *, seed: int = 0) -> Grading
         Of `train_grader`.
     knees
         Those it was trained on, all of them: which fold a subject is in depends on them.
-    seed
-        Of that training.
+    fitting
+        `cross_fitting` of that training, as stored with the grader.
+
+    Raises
+    ------
+    UsageError
+        It was trained on other people, or did not say on whom: nobody could then be called unseen.
     """
-    fold = fold_of(knees.subject, folds=len(grader.members), seed=seed)
+    if fitting is None or dict(fitting) != cross_fitting(knees.subject, seed=fitting["seed"]):
+        raise UsageError(
+            "the grader was trained on other people than the table's, or does not say on whom: give the table and the "
+            "split it was trained on"
+        )
+    fold = fold_of(knees.subject, folds=len(grader.members), seed=fitting["seed"])
     order = [torch.as_tensor(np.flatnonzero(fold == left_out)) for left_out in range(len(grader.members))]
     parts = [
         grade_images(network, knees.images[rows], input_resolution=grader.input_resolution)
@@ -373,7 +390,7 @@ def train_grader(
         _train_fold(run, run_folder / f"fold{fold}")
         networks.append(run.average.eval())
     grader = Grader(networks, input_resolution=resolution).eval().requires_grad_(False)
-    left_out = grade_out_of_fold(grader, knees, seed=config.seed)
+    left_out = grade_out_of_fold(grader, knees, cross_fitting(knees.subject, seed=config.seed))
     outputs = {name: getattr(left_out, name).numpy() for name in ("now", "future", "rise")}
     with atomic_write(run_folder / "out_of_fold.npz") as temporary:
         np.savez(temporary, fold=folds, subject=knees.subject, side=knees.side, **outputs)

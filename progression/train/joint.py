@@ -27,7 +27,7 @@ from progression.train.encoder import checked, finish
 from progression.train.grow import widen
 from progression.train.joint_trainer import JointConfig, JointTrainer
 from progression.train.loop import RunLog, changed_fields, load_checkpoint, run_steps, save_checkpoint
-from progression.train.mapping import mapping_of, move
+from progression.train.mapping import lies_above_0, mapping_of, move
 from progression.train.measure import HeldOut, tell_best
 from progression.train.sheet import save_sheet
 from progression.train.snapshot import save_joint_snapshot, take_over_joint
@@ -142,6 +142,10 @@ def train_joint(
     images, heldout = checked(images, heldout, resolution=generator.img_resolution, batch=config.batch)
     if config.shift >= generator.img_resolution:
         raise UsageError(f"shift {config.shift}: expected less than {generator.img_resolution} pixels")
+    if config.z_dim and len(images) <= 2 * config.z_dim:
+        raise UsageError(
+            f"{len(images)} pictures are too few for a z_dim of {config.z_dim}: expected more than twice as many"
+        )
     torch.manual_seed(config.seed)
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     encoder = starting_encoder(start, generator, config)
@@ -229,9 +233,9 @@ def save_samples(path: Path, trainer: JointTrainer) -> Tensor:
 
 
 def _grader_features(grader: Grader, model: str) -> Extractor:
-    """Features of the networks that the judge does not look through; of the one network, if there is no other."""
+    """Features of the networks that training does not look through; of the one network, if there is no other."""
     others = grader.members[1:] or grader.members
-    which = "all but the judge's" if grader.members[1:] else "the judge's own"
+    which = "all but the one of the loss" if grader.members[1:] else "the one of the loss"
     features = Grader(others, input_resolution=grader.input_resolution).features
     return Extractor(f"grader of {model} ({len(others)} networks, {which})", features)
 
@@ -241,9 +245,11 @@ def _reshaped(generator: Generator, encoder: Encoder, images: Tensor, config: Jo
     base, most = config.channel_base or generator.channel_base, config.channel_max or generator.channel_max
     if (base, most) != (generator.channel_base, generator.channel_max):
         generator = widen(generator, channel_base=base, channel_max=most)
-    if config.z_dim in (None, generator.z_dim):
+    if config.z_dim is None:
         return generator
     codes = encode_keys(encoder.eval(), images)
+    if (generator.z_dim, generator.mapping_layers) == (config.z_dim, 2) and lies_above_0(codes):
+        return generator
     if float(codes.std(dim=0).max()) == 0:
         raise UsageError(
             f"z_dim {config.z_dim}: the mapping network is made from knees' codes, so the model needs an encoder"

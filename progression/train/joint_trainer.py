@@ -88,7 +88,7 @@ class JointConfig:
     path_interval, path_weight : path length regularisation (arXiv 1912.04958 App. B)
     sight : what the judge looks through: "grader", its first network, or "imagenet", EfficientNet-lite0
     detail : whether a head of the judge looks at the pixels' fine detail
-    adversarial, pyramid, pixel, maps, look, grade, latent, sliced : λ; look is λ_n, idle where n is m
+    adversarial, pyramid, pixel, maps, look, grade, latent, sliced : λ; look is λ_n, which adds to λ_m where n is m
     precision : of activations: "bfloat16", "float32", or "auto" (bfloat16 but on GPUs that only emulate it)
     measure_kimg : thousands of pictures between two measurements on held-out ones, 0 for none
     measure_pictures : most held-out pictures measured on, with as many samples
@@ -134,9 +134,11 @@ class JointConfig:
 
     def __post_init__(self) -> None:
         for name in ("kimg", "batch", "accumulate", "codes", "mapped", "slices", "snapshot_kimg",
-                     "ema_half_life_kimg", "measure_pictures"):  # fmt: skip
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
+                     "ema_half_life_kimg", "measure_pictures", "remap_kimg", "channel_base", "channel_max",
+                     "z_dim"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} {value}: expected more than 0")
         if not 0 <= self.falling <= 1:
             raise UsageError(f"falling {self.falling}: expected a share of the run, 0 to 1")
         if self.precision not in PRECISIONS:
@@ -391,7 +393,7 @@ class JointTrainer:
         return {"generator": self.generator, "encoder": self.encoder, "judge": self.judge}
 
     def networks(self) -> dict[str, nn.Module]:
-        """All that a checkpoint holds, by name; not the frozen network, which the grader gives again."""
+        """All that a checkpoint holds, by name; not the frozen networks, which grader and package give again."""
         return self.trained() | {"average": self.average, "average_encoder": self.average_encoder}
 
     def state_dict(self) -> dict[str, Any]:

@@ -89,7 +89,9 @@ class Judge(nn.Module):
         logits.reverse()
         if self.sees_detail:
             assert pictures is not None
-            logits.append(self.heads[-1](detail(pictures.float()) * self.detail_scale).float())
+            with torch.autocast(pictures.device.type, enabled=False):  # a difference of like numbers
+                fine = detail(pictures.float()) * self.detail_scale
+            logits.append(self.heads[-1](fine).float())
         return logits
 
 

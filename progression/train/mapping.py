@@ -41,6 +41,11 @@ def move(synthesis: SynthesisNetwork, codes: Tensor) -> Tensor:
     return shift
 
 
+def lies_above_0(codes: Tensor) -> bool:
+    """Whether codes (M, w_dim) were moved, by half of what `move` does at least: they drift a little in training."""
+    return bool((codes.mean(dim=0) > STRAIGHT / 2 * codes.std(dim=0)).all())
+
+
 @torch.no_grad()
 def mapping_of(codes: Tensor, *, z_dim: int, num_ws: int, seed: int = 0) -> MappingNetwork:
     """Mapping network z (N, z_dim) → w whose w are distributed as `codes` (M, w_dim), which lie above 0.

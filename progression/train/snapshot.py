@@ -62,7 +62,7 @@ def save_joint_snapshot(folder: Path, trainer: JointTrainer, *, name: str) -> No
     with atomic_folder(folder) as whole:
         save_part(whole, "generator", average.state_dict(), average.config(), name=name)
         save_part(whole, "encoder", encoder.state_dict(), encoder.config())
-        save_part(whole, "judge", trainer.judge.state_dict(), {"channels": trainer.sight.channels})
+        save_part(whole, "judge", trainer.judge.state_dict(), _sight(trainer))
         save_part(whole, "optimizer", moments, progress, dtype="float32")
 
 
@@ -74,15 +74,27 @@ def take_over_joint(trainer: JointTrainer, files: ModelFiles) -> None:
     Raises
     ------
     WeightsError
-        If it is no such snapshot, or its judge looked through another grader.
+        If it is no such snapshot, its judge looked through another network, or its generator is of another shape.
     """
-    if files.config("judge")["channels"] != trainer.sight.channels:
-        raise WeightsError(f"the judge of {files.folder} looked through another grader: give its --model")
+    if files.config("judge") != _sight(trainer) or files.config("generator") != trainer.average.config():
+        raise WeightsError(
+            f"the judge of {files.folder} looked through another network, or its generator has another shape than this "
+            "run's: give its own --model and --preset, or start a new run from it with --model"
+        )
     trainer.judge.load_state_dict(files.tensors("judge"))
     _set_moments(trainer.trained(), trainer.optimizers, files.tensors("optimizer"))
     progress = files.config("optimizer")
     trainer.seen_images = _going_on(int(progress["seen_images"]), trainer.config.kimg, files)
     trainer.path_mean = torch.full_like(trainer.path_mean, progress["path_mean"])
+
+
+def _sight(trainer: JointTrainer) -> dict[str, Any]:
+    """What a judge's heads were trained on."""
+    return {
+        "channels": trainer.sight.channels,
+        "sight": trainer.config.sight,
+        "detail": trainer.config.detail,
+    }
 
 
 def _going_on(seen_images: int, total_kimg: float, files: ModelFiles) -> int:

@@ -100,7 +100,7 @@ def test_covers_shares_of_people_with_two_knees(interval: Any) -> None:
     for seed in range(400):
         rng = np.random.default_rng(seed)
         subject = np.repeat(np.arange(60), 2)
-        # a person's own share: 0.4 or 0.9, so that knees are alike; 0.65 on average
+        # a person's own share: 0.3 or 1, so that knees are alike; 0.65 on average
         right = rng.random(120) < np.repeat(rng.choice([0.3, 1.0], size=60), 2)
         found = proportion(right, subject=subject, interval=interval)
         covered += found.low <= 0.65 <= found.high

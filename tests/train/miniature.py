@@ -26,7 +26,7 @@ GAN = GanConfig(
 )  # fmt: skip
 JOINT = JointConfig(
     kimg=0.2, batch=8, codes=16, mapped=32, slices=8, shift=1, path_interval=2, warmup_kimg=0.008,
-    precision="float32",
+    detail=True, precision="float32",
 )  # fmt: skip
 STAGES = (Stage(1, 3, 1, 1, 4), Stage(1, 3, 2, 2, 6))
 

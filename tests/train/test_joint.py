@@ -169,7 +169,7 @@ def test_a_judge_through_another_grader_is_refused(
     generator = load_generator(model)
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     trainer = JointTrainer(TINY, generator, joint.starting_encoder(model, generator, TINY), grader, images)
-    with pytest.raises(WeightsError, match="looked through another grader"):
+    with pytest.raises(WeightsError, match="looked through another network"):
         take_over_joint(trainer, load_model(tmp_path))
 
 
@@ -297,7 +297,7 @@ def test_a_wider_generator_with_another_mapping_draws_as_before_and_resumes(
     first = run(model, images, tmp_path / "first", replace(TINY, path_interval=0))
     torch.manual_seed(0)
     save_part(first.folder, "grader", model.tensors("grader"), model.config("grader"), dtype="float32")
-    config = replace(TINY, channel_base=128, z_dim=4, detail=True)
+    config = replace(TINY, channel_base=128, z_dim=4, detail=True, remap_kimg=0.016)
     begun: list[JointTrainer] = []
     step = JointTrainer.step
 
@@ -323,16 +323,22 @@ def test_a_wider_generator_with_another_mapping_draws_as_before_and_resumes(
         mapped = generator.mapping(torch.randn(5000, 4))[:, 0]
         codes = EncoderPart.load(wide).encoder(x)[:, 0]
     torch.testing.assert_close(mapped.mean(dim=0), codes.mean(dim=0), rtol=0.05, atol=0.05)
-    assert train_joint(
-        load_model(first.folder),
-        images,
-        images[:8],
-        run=tmp_path / "wide" / "run",
-        save=tmp_path / "again",
-        config=config,
-    )
+    steps = 0
+
+    def killed(self: JointTrainer) -> dict[str, torch.Tensor]:
+        nonlocal steps
+        steps += 1
+        if steps == 9:
+            raise Killed
+        return step(self)
+
+    monkeypatch.setattr(JointTrainer, "step", killed)
+    with pytest.raises(Killed):
+        run(load_model(first.folder), images, tmp_path / "cut", config)
+    cut = run(load_model(first.folder), images, tmp_path / "cut", config)
+    assert steps == 9 + 12 - 5
     for name, value in wide.tensors("generator").items():
-        assert value.equal(load_model(tmp_path / "again").tensors("generator")[name]), name
+        assert value.equal(cut.tensors("generator")[name]), name
 
 
 def test_a_judge_that_looks_through_imagenet(model: ModelFiles, images: torch.Tensor, tmp_path: Path) -> None:
@@ -349,3 +355,24 @@ def test_a_judge_that_looks_through_imagenet(model: ModelFiles, images: torch.Te
 def test_z_from_codes_needs_an_encoder(model: ModelFiles, images: torch.Tensor, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the model needs an encoder"):
         run(model, images, tmp_path, replace(TINY, z_dim=4))
+
+
+def test_too_few_pictures_for_z_are_refused_before_training(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="8 pictures are too few for a z_dim of 4"):
+        run(model, images[:8], tmp_path, replace(TINY, z_dim=4))
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+
+
+def test_a_snapshot_whose_judge_saw_otherwise_is_refused(
+    model: ModelFiles, images: torch.Tensor, tmp_path: Path
+) -> None:
+    run(model, images, tmp_path / "here", replace(TINY, kimg=0.08))
+    snapshot = load_model(tmp_path / "here" / "run" / "snapshot")
+    for changes in ({"detail": True}, {"channel_base": 128}):
+        with pytest.raises(WeightsError, match="another network, or its generator has another shape"):
+            train_joint(
+                model, images, images[:8], run=tmp_path / "run", save=tmp_path / "model", transfer=snapshot,
+                config=replace(TINY, **changes),
+            )  # fmt: skip

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from progression.errors import TableError, UsageError
+from progression.metrics.auc import Floats
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 COLUMNS = ("reader", "treatment", "case", "truth", "rating")

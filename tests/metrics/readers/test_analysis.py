@@ -70,7 +70,7 @@ class TestVanDyke:
     def test_from_the_ratings_digit_for_digit(self, shared: Path) -> None:
         folder = shared / "data" / "readers"
         if not (folder / "vandyke_ratings.csv").is_file():
-            pytest.skip("needs ../shared/data/readers/vandyke_ratings.csv, which is not part of the project")
+            pytest.skip("needs the Van Dyke ratings, which are not part of the project")
         table = pd.read_csv(folder / "vandyke_ratings.csv")
         expected = json.loads((folder / "vandyke_expected.json").read_text())
         found = {

@@ -1,4 +1,4 @@
-"""Planning: against numbers of another implementation, the definition of power, and simulation."""
+"""Planning: against the definition of power, and simulation."""
 
 from __future__ import annotations
 
