@@ -28,7 +28,9 @@ Images = Annotated[
 Split = Annotated[str | None, typer.Option("--split", help="Split of the table to train on; default: all.")]
 Preset = Annotated[
     str,
-    typer.Option("--preset", help="cpu, or gpu for one large GPU; gan also has cpu-64, joint cpu-sharpen and cpu-widen."),
+    typer.Option(
+        "--preset", help="cpu, or gpu for a large GPU; gan also has cpu-64; joint cpu-sharpen, cpu-widen."
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of every random draw.")]
