@@ -248,12 +248,12 @@ def _reshaped(generator: Generator, encoder: Encoder, images: Tensor, config: Jo
     if config.z_dim is None:
         return generator
     codes = encode_keys(encoder.eval(), images)
-    if (generator.z_dim, generator.mapping_layers) == (config.z_dim, 2) and lies_above_0(codes):
-        return generator
     if float(codes.std(dim=0).max()) == 0:
         raise UsageError(
             f"z_dim {config.z_dim}: the mapping network is made from knees' codes, so the model needs an encoder"
         )
+    if (generator.z_dim, generator.mapping_layers) == (config.z_dim, 2) and lies_above_0(codes):
+        return generator
     again = Generator(**(generator.config() | {"z_dim": config.z_dim, "mapping_layers": 2})).cpu()
     again.synthesis.load_state_dict(generator.synthesis.state_dict())
     shift = move(again.synthesis, codes)

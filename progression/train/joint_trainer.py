@@ -6,7 +6,7 @@ ImageNet), generator and encoder minimise
 
     L = λ_a·adversarial(g(v), g(b))
       + λ_p·pyramid(g(b), x) + λ_2·mean (g(b) - x)² + λ_m·Σ_l mean |m_l(g(b)) - m_l(x)|
-          + λ_n·Σ_l mean |n_l(g(b)) - n_l(x)|
+      + λ_n·Σ_l mean |n_l(g(b)) - n_l(x)|
       + λ_g·KL(p(x) ‖ p(g(b)))
       + λ_w·mean (E(g(v)) - v)²/σ²       for the encoder: g(v) and v are given
       + λ_s·SW²(f(z'), {b})/σ²           for the mapping network: the codes {b} of recent knees are given
