@@ -34,6 +34,7 @@ class EncoderConfig:
     max_width : most feature maps anywhere
     hidden : width of the base head
     offset_rank : width of the bottleneck through which a layer's offset goes; 0 for one w a knee, no offsets
+    pool : pictures are averaged over so many pixels a side before anything else: one w holds no fine detail
     """
 
     resolution: int
@@ -44,10 +45,15 @@ class EncoderConfig:
     max_width: int = 256
     hidden: int = 512
     offset_rank: int = 32
+    pool: int = 1
 
     def __post_init__(self) -> None:
         if self.resolution < 16 or self.resolution & (self.resolution - 1):
             raise UsageError(f"encoder resolution {self.resolution}: expected a power of two, at least 16")
+        if self.pool < 1 or self.pool & (self.pool - 1) or self.resolution // self.pool < 16:
+            raise UsageError(
+                f"encoder pool {self.pool}: expected a power of two that leaves 16 pixels or more of {self.resolution}"
+            )
         if self.offset_rank < 0:
             raise UsageError(f"offset_rank {self.offset_rank}: expected 0 (no offsets) or more")
 
@@ -81,7 +87,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self._config = config
-        sides, channels = [config.resolution // 2], [config.width]
+        sides, channels = [config.resolution // config.pool // 2], [config.width]
         self.stem = nn.Conv2d(config.img_channels, config.width, 5, stride=2, padding=2, bias=False)
         self.stem_norm = nn.BatchNorm2d(config.width)
         self.blocks = nn.ModuleList()
@@ -111,10 +117,12 @@ class Encoder(nn.Module):
         return asdict(self._config)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Maps from fine to coarse, halving each time: (N, C_i, R/2^(i+1), R/2^(i+1))."""
+        """Maps from fine to coarse, halving each time: (N, C_i, R/pool/2^(i+1), R/pool/2^(i+1))."""
         expected = (self._config.img_channels, self._config.resolution, self._config.resolution)
         if images.ndim != 4 or images.shape[1:] != expected:
             raise UsageError(f"encoder expects pictures of shape {expected}, got {tuple(images.shape[1:])}")
+        if self._config.pool > 1:
+            images = F.avg_pool2d(images, self._config.pool)
         maps = [F.relu(self.stem_norm(self.stem(images)), inplace=True)]
         for block in self.blocks:
             maps.append(block(maps[-1]))

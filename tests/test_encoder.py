@@ -34,6 +34,21 @@ def test_config_rebuilds_it() -> None:
     assert again(images).equal(encoder(images))
 
 
+def test_pooling_looks_at_the_averaged_picture() -> None:
+    small = Encoder(EncoderConfig(resolution=16, num_ws=6, w_dim=8, width=4)).eval()
+    torch.nn.init.normal_(small.base.weight)
+    large = Encoder(EncoderConfig(resolution=64, num_ws=6, w_dim=8, width=4, pool=4)).eval()
+    large.load_state_dict(small.state_dict())
+    images = torch.randn(2, 1, 64, 64)
+    torch.testing.assert_close(large(images), small(torch.nn.functional.avg_pool2d(images, 4)))
+
+
+@pytest.mark.parametrize("pool", [0, 3, 4])
+def test_pools_out_of_range(pool: int) -> None:
+    with pytest.raises(UsageError, match=f"encoder pool {pool}: expected a power of two that leaves 16"):
+        EncoderConfig(resolution=32, num_ws=8, pool=pool)
+
+
 def test_wrong_sizes() -> None:
     with pytest.raises(UsageError, match="power of two"):
         EncoderConfig(resolution=100, num_ws=8)

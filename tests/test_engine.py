@@ -66,10 +66,11 @@ def busy(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def networks(*, colours: int = 1, offset_rank: int = 3) -> tuple[Generator, Encoder, Grader]:
+def networks(*, colours: int = 1, offset_rank: int = 3, pool: int = 1) -> tuple[Generator, Encoder, Grader]:
     torch.manual_seed(0)
     generator = Generator(8, 0, 12, 32, colours, mapping_layers=1, channel_base=256, channel_max=16)
-    encoder = Encoder(EncoderConfig(32, generator.num_ws, 12, colours, 8, 16, 24, offset_rank=offset_rank))
+    shape = EncoderConfig(32, generator.num_ws, 12, colours, 8, 16, 24, offset_rank=offset_rank, pool=pool)
+    encoder = Encoder(shape)
     # every kind of block: expanded or not, kernels 3 and 5, both strides, skipped or not, an odd side
     stages = (Stage(2, 3, 1, 1, 8), Stage(2, 5, 2, 3, 12), Stage(1, 3, 2, 2, 12))
     members = [EfficientNet(1, NUM_OUTPUTS, stages=stages, stem_width=8, head_width=20) for _ in range(2)]
@@ -102,11 +103,11 @@ def test_norms_in_training_are_not_folded() -> None:
         fold_batch_norms(networks()[1].train())
 
 
-@pytest.mark.parametrize(("colours", "offset_rank"), [(1, 3), (3, 0)])
+@pytest.mark.parametrize(("colours", "offset_rank", "pool"), [(1, 3, 1), (3, 0, 2)])
 @torch.no_grad()
-def test_every_layer_of_the_graphs_is_torchs(colours: int, offset_rank: int) -> None:
+def test_every_layer_of_the_graphs_is_torchs(colours: int, offset_rank: int, pool: int) -> None:
     need_openvino()
-    generator, encoder, grader = networks(colours=colours, offset_rank=offset_rank)
+    generator, encoder, grader = networks(colours=colours, offset_rank=offset_rank, pool=pool)
     ws = torch.randn(3, generator.num_ws, 12)
     images, shown = pictures(3, colours), pictures(3)
     expected = (encoder(images), generator.synthesis(ws, noise_mode="const"), grader(shown))

@@ -144,7 +144,7 @@ def joint(
 
     files = load_model(model)
     start = None if transfer is None else load_model(transfer)
-    resolution = int((start or files).config("generator")["img_resolution"])
+    resolution = config.resolution or int((start or files).config("generator")["img_resolution"])
     with joined(choose_device(device)) as chosen:
         pictures, others = (
             _knees(table, resolution=resolution, images=images, split=name).images

@@ -50,7 +50,9 @@ def encoder_graph(encoder: Encoder) -> ov.Model:
     """Image (1, C, R, R) → ws (1, L, D)."""
     config = encoder.config()
     image = _input([1, config["img_channels"], config["resolution"], config["resolution"]])
-    maps = [op.relu(_convolution(encoder.stem, image, padding=(2, 2)))]
+    pool = [config["pool"]] * 2
+    pooled: Node = op.avg_pool(image, pool, [0, 0], [0, 0], pool, True) if config["pool"] > 1 else image
+    maps = [op.relu(_convolution(encoder.stem, pooled, padding=(2, 2)))]
     for block in encoder.blocks:
         x = maps[-1]
         y = op.relu(_convolution(block.conv0, x, padding=(1, 1)))

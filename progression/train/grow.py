@@ -1,4 +1,4 @@
-"""Double a GAN's resolution (in the spirit of progressive growing, arXiv 1710.10196), or widen it, without a jump."""
+"""Double a resolution (in the spirit of progressive growing, arXiv 1710.10196), or widen a generator, without a jump."""
 
 from __future__ import annotations
 
@@ -47,6 +47,24 @@ def grow(generator: Generator, discriminator: Discriminator, smaller: Mapping[st
     basis, wanted = block.fromrgb(x).flatten(1), old(x).flatten(1)
     fit = torch.linalg.lstsq(basis.double(), wanted.double()).solution.t().float()
     block.skip.weight.copy_((fit / (block.skip.weight_gain * math.sqrt(0.5)))[:, :, None, None])
+
+
+@torch.no_grad()
+def enlarge(generator: Generator, *, seed: int = 0) -> Generator:
+    """The generator at twice its resolution, drawing the same pictures, upsampled.
+
+    The new block's contribution to the image is 0 until training uses it.
+    """
+    config = generator.config() | {"img_resolution": 2 * generator.img_resolution}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        larger = Generator(**config).to(next(generator.parameters()).device)
+    larger.mapping.load_state_dict(generator.mapping.state_dict())
+    larger.synthesis.load_state_dict(larger.synthesis.state_dict() | generator.synthesis.state_dict())
+    last = getattr(larger.synthesis, f"b{larger.img_resolution}")
+    last.torgb.weight.zero_()
+    last.torgb.bias.zero_()
+    return larger
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from progression.metrics.features import Extractor
 from progression.risk.grader import Grader
 from progression.stylegan2 import Generator
 from progression.train.encoder import checked, finish
-from progression.train.grow import widen
+from progression.train.grow import enlarge, widen
 from progression.train.joint_trainer import JointConfig, JointTrainer
 from progression.train.loop import RunLog, changed_fields, load_checkpoint, run_steps, save_checkpoint
 from progression.train.mapping import lies_above_0, mapping_of, move
@@ -77,15 +77,36 @@ PRESETS = {
         snapshot_kimg=2,
         measure_kimg=6,
     ),
+    # Goes on from that on a large GPU, at twice the resolution.
     "gpu": JointConfig(
-        kimg=2000,
-        batch=32,
-        snapshot_kimg=20,
+        kimg=300,
+        batch=64,
+        resolution=256,
+        channel_base=4096,
+        channel_max=256,
+        z_dim=256,
+        remap_kimg=10,
+        codes=4096,
+        synthesis_rate=2e-3,
+        encoder_rate=1.5e-3,
+        judge_rate=2e-3,
+        falling=0.6,
         ema_half_life_kimg=10,
-        warmup_kimg=2,
-        shift=16,
-        measure_kimg=40,
-        measure_pictures=2000,
+        warmup_kimg=3,
+        shift=32,
+        jitter=0.05,
+        sight="imagenet",
+        detail=True,
+        adversarial=1.5,
+        pyramid=8,
+        pixel=30,
+        maps=1.5,
+        look=1,
+        grade=1.0,
+        sliced=0,
+        snapshot_kimg=10,
+        measure_kimg=60,
+        measure_pictures=826,
         precision="auto",
     ),
 }
@@ -139,9 +160,10 @@ def train_joint(
     keep_freed_memory()
     start = transfer or model
     generator = load_generator(start, device=device)
-    images, heldout = checked(images, heldout, resolution=generator.img_resolution, batch=config.batch)
-    if config.shift >= generator.img_resolution:
-        raise UsageError(f"shift {config.shift}: expected less than {generator.img_resolution} pixels")
+    resolution = config.resolution or generator.img_resolution
+    images, heldout = checked(images, heldout, resolution=resolution, batch=config.batch)
+    if config.shift >= resolution:
+        raise UsageError(f"shift {config.shift}: expected less than {resolution} pixels")
     if config.z_dim and len(images) <= 2 * config.z_dim:
         raise UsageError(
             f"{len(images)} pictures are too few for a z_dim of {config.z_dim}: expected more than twice as many"
@@ -241,10 +263,17 @@ def _grader_features(grader: Grader, model: str) -> Extractor:
 
 
 def _reshaped(generator: Generator, encoder: Encoder, images: Tensor, config: JointConfig) -> Generator:
-    """The generator as wide as the run wants it and, for another z_dim, W moved to where its mapping will be made."""
+    """The generator as large as the run wants it and, for another z_dim, W moved to where its mapping will be made."""
     base, most = config.channel_base or generator.channel_base, config.channel_max or generator.channel_max
     if (base, most) != (generator.channel_base, generator.channel_max):
         generator = widen(generator, channel_base=base, channel_max=most)
+    while generator.img_resolution < (config.resolution or 0):
+        generator = enlarge(generator)
+    if generator.img_resolution != (config.resolution or generator.img_resolution):
+        raise UsageError(
+            f"resolution {config.resolution}: expected that of the generator or a power of two above it, "
+            f"not below {generator.img_resolution}"
+        )
     if config.z_dim is None:
         return generator
     codes = encode_keys(encoder.eval(), images)
@@ -262,7 +291,13 @@ def _reshaped(generator: Generator, encoder: Encoder, images: Tensor, config: Jo
 
 
 def starting_encoder(model: ModelFiles, generator: Generator, config: JointConfig) -> Encoder:
-    """The model's encoder without its offsets, or a new one that codes every knee as the mean of W."""
+    """The model's encoder without its offsets, or a new one that codes every knee as the mean of W.
+
+    It is made for the run's resolution, if that is above the generator's.
+    """
+    resolution = max(generator.img_resolution, config.resolution or 0)
+    larger = resolution // generator.img_resolution
+    num_ws = generator.num_ws + 2 * (larger.bit_length() - 1)
     if "encoder" in model.parts:
         given = read_encoder(model)
         shape = EncoderConfig(**given.config())
@@ -271,13 +306,14 @@ def starting_encoder(model: ModelFiles, generator: Generator, config: JointConfi
             raise UsageError(
                 f"{model.folder} holds an encoder of another shape than its generator: remove it"
             )
-        encoder = Encoder(replace(shape, offset_rank=0))
+        pool = shape.pool * larger
+        encoder = Encoder(replace(shape, resolution=resolution, num_ws=num_ws, pool=pool, offset_rank=0))
         encoder.load_state_dict({k: v for k, v in given.state_dict().items() if k in encoder.state_dict()})
         return encoder
     encoder = Encoder(
         EncoderConfig(
-            generator.img_resolution,
-            generator.num_ws,
+            resolution,
+            num_ws,
             generator.w_dim,
             generator.img_channels,
             config.width,

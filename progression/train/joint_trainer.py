@@ -73,6 +73,8 @@ class JointConfig:
     kimg : length, thousands of real pictures seen; as many samples are rendered beside them
     batch : real pictures a step, and samples a step, of all processes and micro-batches together
     accumulate : micro-batches of a step, to save memory
+    resolution : of generator and encoder, pixels a side, None as they come; the generator is enlarged without
+        changing a picture (`progression.train.grow`), the encoder looks at pictures pooled to what it knows
     width, max_width : of the encoder, where the run starts without one
     channel_base, channel_max : of the generator, None as it comes; it is widened without changing a picture
         (`progression.train.grow`)
@@ -85,6 +87,8 @@ class JointConfig:
     warmup_kimg : the judge learns alone for so long
     codes, mapped, slices : codes remembered; codes and mapped z compared a step; directions of the comparison
     shift : pictures are moved by up to so many pixels before they are judged
+    jitter : real pictures are turned (radians), scaled (logarithm) and moved (share of half a side) by up to so much,
+        so that the encoder does not learn them by heart; it falls as the rates do
     path_interval, path_weight : path length regularisation (arXiv 1912.04958 App. B)
     sight : what the judge looks through: "grader", its first network, or "imagenet", EfficientNet-lite0
     detail : whether a head of the judge looks at the pixels' fine detail
@@ -97,6 +101,7 @@ class JointConfig:
     kimg: float = 45.0
     batch: int = 8
     accumulate: int = 1
+    resolution: int | None = None
     width: int = 24
     max_width: int = 256
     channel_base: int | None = None
@@ -114,6 +119,7 @@ class JointConfig:
     mapped: int = 256
     slices: int = 128
     shift: int = 8
+    jitter: float = 0.0
     path_interval: int = 16
     path_weight: float = 2.0
     sight: str = "grader"
@@ -141,6 +147,8 @@ class JointConfig:
                 raise UsageError(f"{name} {value}: expected more than 0")
         if not 0 <= self.falling <= 1:
             raise UsageError(f"falling {self.falling}: expected a share of the run, 0 to 1")
+        if not 0 <= self.jitter < 0.5:
+            raise UsageError(f"jitter {self.jitter}: expected 0 or more, less than a half")
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision {self.precision}: expected {' or '.join(PRECISIONS)}")
         if self.sight not in SIGHTS:
@@ -241,7 +249,7 @@ class JointTrainer:
         shown: list[Shown] = []
 
         def loss_of(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-            terms, found, judged = self._terms(self._pictures(part.of(index)), part)
+            terms, found, judged = self._terms(self._moved(self._pictures(part.of(index)), part), part)
             codes.append(found)
             shown.append(judged)
             return torch.stack([getattr(config, name) * terms[name] for name in TERMS]).sum(), terms
@@ -282,9 +290,10 @@ class JointTrainer:
             both = torch.cat([real, samples.detach()]).contiguous(memory_format=torch.channels_last)
             codes, again = self.encoder.split(both)[0].split(count)
         found = self._render(codes, "const")
-        size = (2, config.batch, 2)
-        drawn = torch.randint(2 * config.shift + 1, size, generator=self.rng, device=self.device)
-        moves = [part.of(move).tolist() for move in drawn]
+        # drawn on the CPU: a GPU would have to be waited for
+        order = torch.Generator().manual_seed(hash((config.seed, self.seen_images)) % 2**62)
+        drawn = torch.randint(2 * config.shift + 1, (2, config.batch, 2), generator=order)
+        moves = [part.of(move) for move in drawn]
         shown = shifted(real, moves[1], config.shift)
         fakes = torch.cat([shifted(samples, moves[0], config.shift), shifted(found, moves[1], config.shift)])
         self.judge.requires_grad_(False)
@@ -372,13 +381,24 @@ class JointTrainer:
         for generator in (self.generator, self.average):
             generator.mapping.load_state_dict(made)
 
+    def _moved(self, real: Tensor, part: Part) -> Tensor:
+        """A part's pictures, jittered."""
+        if not self.config.jitter:
+            return real
+        draws = torch.rand(self.config.batch, 4, device=self.device, generator=self.rng)
+        return jittered(real, part.of((2 * draws - 1) * self.config.jitter * self._falling()))
+
+    def _falling(self) -> float:
+        """Share of the full rates at this moment: 1, then along a half cosine to 0."""
+        left = 1 - self.seen_images / (1000 * self.config.kimg)
+        share = min(1.0, left / self.config.falling) if self.config.falling else 1.0
+        return 0.5 - 0.5 * math.cos(math.pi * share)
+
     def _set_rates(self) -> None:
-        config = self.config
-        left = 1 - self.seen_images / (1000 * config.kimg)
-        share = min(1.0, left / config.falling) if config.falling else 1.0
+        share = self._falling()
         for adam in self.optimizers.values():
             for group in adam.param_groups:
-                group["lr"] = group["full"] * (0.5 - 0.5 * math.cos(math.pi * share))
+                group["lr"] = group["full"] * share
 
     def _pictures(self, index: Tensor) -> Tensor:
         return picked(self.images, index, self.device)
@@ -423,12 +443,27 @@ class JointTrainer:
         self.path_mean, self.codes = (tensors_to(state[name], self.device) for name in ("path_mean", "codes"))
 
 
-def shifted(images: Tensor, moves: list[list[int]], most: int) -> Tensor:
-    """Pictures through a window moved by (down, right) - `most` pixels, edges mirrored; `moves` 0 to 2·most."""
+def shifted(images: Tensor, moves: Tensor, most: int) -> Tensor:
+    """Pictures (N, C, R, R) through a window moved by `moves` - `most` pixels, edges mirrored.
+
+    `moves` (N, 2) are whole, down and right, 0 to 2·most, on the CPU.
+    """
     side = images.shape[-1]
     padded = F.pad(images, (most,) * 4, mode="reflect")
-    moved = [p[:, y : y + side, x : x + side] for p, (y, x) in zip(padded, moves, strict=True)]
+    moved = [p[:, y : y + side, x : x + side] for p, (y, x) in zip(padded, moves.tolist(), strict=True)]
     return torch.stack(moved).contiguous(memory_format=torch.channels_last)
+
+
+def jittered(images: Tensor, amounts: Tensor) -> Tensor:
+    """Pictures (N, C, R, R) turned, scaled and moved by `amounts` (N, 4): radians, logarithm, shares of half a side."""
+    angle, scale = amounts[:, 0], amounts[:, 1].exp()
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    turn = torch.stack([cos, -sin, sin, cos], dim=1).unflatten(1, (2, 2))
+    grid = F.affine_grid(
+        torch.cat([turn, amounts[:, 2:, None]], dim=2), list(images.shape), align_corners=False
+    )
+    moved = F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return moved.clamp(-1, 1)
 
 
 def sliced_distance(samples: Tensor, others: Tensor, *, slices: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""A wider generator draws the same pictures, and can learn."""
+"""A wider or larger generator draws the same pictures, and can learn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 
 from progression.errors import UsageError
 from progression.stylegan2 import Generator
-from progression.train.grow import widen
+from progression.stylegan2.ops import upsample2d
+from progression.train.grow import enlarge, widen
 
 
 @pytest.fixture
@@ -37,6 +38,16 @@ def test_new_maps_get_gradients(generator: Generator) -> None:
     # what leads from a new map learns at once; what leads to it does when something leads from it
     assert float(wider.synthesis.b32.torgb.weight.grad[:, 2:].abs().min()) > 0
     assert float(last.weight.grad[2:].abs().max()) == 0
+
+
+def test_a_larger_generator_draws_the_same_upsampled(generator: Generator) -> None:
+    larger = enlarge(generator)
+    assert (larger.img_resolution, larger.num_ws) == (64, generator.num_ws + 2)
+    z = torch.randn(3, 8)
+    taps = larger.synthesis.b64.resample_filter
+    torch.testing.assert_close(larger(z), upsample2d(generator(z), taps), rtol=1e-4, atol=1e-5)
+    larger(z).square().mean().backward()
+    assert float(larger.synthesis.b64.torgb.weight.grad.abs().max()) > 0
 
 
 def test_fewer_maps_are_refused(generator: Generator) -> None:
