@@ -36,9 +36,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progression.encoder import Encoder
+from progression.engine.fold import fold_batch_norms
 from progression.errors import UsageError
 from progression.latent.perceptual import pixel_distance, pyramid_distance
-from progression.risk.efficientnet import load_imagenet
+from progression.risk.efficientnet import EfficientNet, load_imagenet
 from progression.risk.grader import Grader
 from progression.risk.maps import FrozenMaps, map_distance
 from progression.stylegan2 import Generator
@@ -201,9 +202,9 @@ class JointTrainer:
         self.generator.synthesis.compute_dtype = self.dtype
         some = batch_indices(len(images), min(REFERENCE, len(images)), position=0, seed=config.seed)
         reference = self._pictures(some)
-        self.maps = self.sight = FrozenMaps(copy.deepcopy(grader.members[0]).to(device), reference)
+        self.maps = self.sight = self._frozen(copy.deepcopy(grader.members[0]), reference)
         if config.sight == "imagenet":
-            self.sight = FrozenMaps(load_imagenet(generator.img_channels).to(device), reference)
+            self.sight = self._frozen(load_imagenet(generator.img_channels), reference)
         self.judge = Judge(self.sight.channels, reference if config.detail else None).to(device)
         for network in (self.maps, self.sight, self.judge):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -231,6 +232,11 @@ class JointTrainer:
             self.codes = torch.cat([self.average_encoder.split(self._pictures(i))[0] for i in some.split(64)])
         if config.z_dim:
             self._remap()
+
+    def _frozen(self, network: EfficientNet, reference: Tensor) -> FrozenMaps:
+        """What a network sees, its norms folded into its convolutions: a quarter less to do."""
+        fold_batch_norms(network.eval())
+        return FrozenMaps(network.to(self.device), reference)
 
     @property
     def path_batch(self) -> int:
