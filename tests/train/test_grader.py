@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,3 +239,15 @@ def test_blended_pictures_and_labels() -> None:
     assert mix(x, 0.75).flatten().tolist() == [-0.25, 1.0, -0.75]
     targets = make_targets(_knees(3 * 2)).flip()
     assert torch.equal(targets.now.flip(0), make_targets(_knees(6)).now)
+
+
+@pytest.mark.parametrize("config", [SMALL, ROBUST])
+def test_a_step_waits_for_nothing_on_its_device(
+    config: GraderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On "meta" no number can be read, and a tensor left on the CPU does not fit in."""
+    monkeypatch.setattr(torch, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr(training, "held", lambda images, device: images.to(device))
+    run = training.GraderRun(_knees(), torch.arange(48), fold=0, config=config, device="meta", start=_network)
+    losses = [run.advance() for _ in range(run.epoch_steps + 1)]
+    assert {loss.device.type for loss in losses} == {"meta"}
