@@ -58,7 +58,9 @@ class GraderRun:
         self.config, self.device, self.fold = config, torch.device(device), fold
         on_gpu = self.device.type == "cuda"
         if on_gpu:
-            torch.backends.cudnn.benchmark = True  # three resolutions at one batch size: few shapes to try
+            # three resolutions at one batch size: few shapes to try, and the first guess is poor at depthwise ones
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.benchmark_limit = 4
         self.images = held(knees.images, self.device)
         self.targets = make_targets(knees).to(self.device)
         self.rows = rows.numpy()

@@ -208,6 +208,9 @@ def test_an_attack_leaves_clean_norms_and_counts_no_batch(tmp_path: Path) -> Non
         start=_network,
     )
     assert half.second is not None and len(half.second.norms) == 3
+    before = {name: tensor.clone() for name, tensor in half.frozen.state_dict().items()}
+    half.advance()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in half.frozen.state_dict().items())
 
 
 def test_a_killed_robust_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
