@@ -8,6 +8,7 @@ bytes that are used are the bytes whose SHA-256 was checked, so a file that chan
 | generator | the exponential-moving-average generator |
 | encoder | image -> latent |
 | grader | Kellgren-Lawrence classifier |
+| grader_robust | its convolutions with the batch norms of adversarial pictures; optional |
 | risk | outcome models |
 | bank | latents and displacements to extrapolate from |
 | directions | where latents go with more of one attribute; optional |

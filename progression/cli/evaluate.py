@@ -98,6 +98,16 @@ def grader(
     split: Split = "val",
     device: Device = "auto",
     limit: Limit = 0,
+    part: Annotated[
+        str, typer.Option(help="grader, or grader_robust: the same with the norms of adversarial pictures.")
+    ] = "grader",
+    attack_epsilon: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0,
+            help="Also judge on pictures changed against the grader by so many of 255 grey levels; repeatable.",
+        ),
+    ] = None,
     draws: Draws = 1000,
     seed: Seed = 0,
 ) -> None:
@@ -107,7 +117,9 @@ def grader(
     from progression.evaluate.run import Subjects, run_grader
 
     subjects = Subjects(model, table, images, split, choose_device(device), limit)
-    report = run_grader(subjects, n_draws=draws, seed=seed, progress=_say)
+    report = run_grader(
+        subjects, part=part, attack_epsilons=attack_epsilon or (), n_draws=draws, seed=seed, progress=_say
+    )
     _leave(report, grader_table(report), out / "grader.json")
 
 

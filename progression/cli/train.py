@@ -29,7 +29,9 @@ Split = Annotated[str | None, typer.Option("--split", help="Split of the table t
 Preset = Annotated[
     str,
     typer.Option(
-        "--preset", help="cpu, or gpu for a large GPU; gan also has cpu-64; joint cpu-sharpen, cpu-widen."
+        "--preset",
+        help="cpu, or gpu for a large GPU; gan also has cpu-64; joint cpu-sharpen, cpu-widen; "
+        "grader gpu-robust, gpu-256.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -243,12 +245,20 @@ def grader(
     preset: Preset = "cpu",
     device: Device = "auto",
     seed: Seed = 0,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            "--fold",
+            min=0,
+            help="Train one network alone, from 0, and save no part; without it, what has ended is found so.",
+        ),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train the cross-fitted grader (fine-tunes ImageNet weights: needs the extra `train`)."""
     from dataclasses import replace
 
-    from progression.train.grader import PRESETS, cross_fitting, train_grader
+    from progression.train.grader import PRESETS, cross_fitting, robust_grader, train_fold, train_grader
     from progression.train.loop import preset_of
 
     config = replace(preset_of(PRESETS, preset), seed=seed)
@@ -258,12 +268,21 @@ def grader(
     from progression.engine import choose_device
     from progression.weights import save_part
 
-    chosen = choose_device(device)
-    knees = _knees(table, resolution=config.resolutions[-1], images=images, split=split)
-    trained = train_grader(knees, out, config=config, device=str(chosen))
-    about = trained.config() | {"cross_fitting": cross_fitting(knees.subject, seed=config.seed)}
-    path = save_part(save, "grader", trained.state_dict(), about, resolution=config.resolutions[-1])
-    typer.echo(f"grader: {path}")
+    chosen, resolution = choose_device(device), config.resolutions[-1]
+    knees = _knees(table, resolution=resolution, images=images, split=split)
+    if fold is not None:
+        train_fold(knees, out, fold, config=config, device=str(chosen))
+        typer.echo(
+            f"fold {fold} of {config.folds} has ended; with all of them, the same command without --fold saves"
+        )
+        return
+    parts = {"grader": train_grader(knees, out, config=config, device=str(chosen))}
+    if config.attack_steps:
+        parts["grader_robust"] = robust_grader(knees, out, config=config)
+    fitting = {"cross_fitting": cross_fitting(knees.subject, seed=config.seed)}
+    for name, trained in parts.items():
+        path = save_part(save, name, trained.state_dict(), trained.config() | fitting, resolution=resolution)
+        typer.echo(f"{name}: {path}")
 
 
 @app.command()

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from progression.errors import TableError, UsageError
 from progression.evaluate.report import as_table, interval
@@ -14,10 +16,14 @@ from progression.metrics.auc import auc, auc_delong
 from progression.metrics.bootstrap import cluster_bootstrap, cluster_draws, percentile_interval
 from progression.metrics.calibration import brier, ece
 from progression.metrics.grading import accuracy, confusion_matrix, quadratic_kappa
+from progression.risk.attack import perturb
+from progression.risk.grader import Grader
 from progression.types import KL_GRADES
 
 OSTEOARTHRITIS_FROM = 2
 """Kellgren and Lawrence's threshold: grade 2 and above is osteoarthritis."""
+ATTACK_STEPS = 10
+"""Of the attack that robust accuracy is measured under."""
 
 
 def evaluate_grader(
@@ -79,6 +85,48 @@ def evaluate_grader(
     }
 
 
+def attacked_probabilities(
+    grader: Grader,
+    images: Tensor,
+    read: ArrayLike,
+    *,
+    epsilon: float,
+    steps: int = ATTACK_STEPS,
+    batch: int = 64,
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """P(KL = 0..4) of pictures changed against the grade read, by an attacker who has the grader's weights.
+
+    Parameters
+    ----------
+    images
+        (N, R, R) uint8, at the grader's resolution.
+    read
+        (N,) grade read; where none was (-1), the picture is changed at random.
+    epsilon
+        Largest change of a pixel, in grey levels of 255 (`progression.risk.attack`).
+
+    Returns
+    -------
+    (N, 5)
+        As `Grader.probabilities`, which the attack sees whole: all networks at once.
+    """
+    device = next(grader.parameters()).device
+    draws = torch.Generator(device).manual_seed(seed)
+    answers = []
+    for pictures, grades in zip(images.split(batch), torch.as_tensor(read).split(batch), strict=True):
+        x, wanted = pictures[:, None].to(device).float() / 127.5 - 1, grades.long().to(device)
+
+        def loss(y: Tensor, wanted: Tensor = wanted) -> Tensor:
+            chance = grader.probabilities(y).gather(1, wanted.clamp(min=0)[:, None])[:, 0]
+            return -(chance.clamp(min=1e-12).log() * (wanted >= 0)).sum()
+
+        y = perturb(x, loss, epsilon=epsilon, steps=steps, generator=draws)
+        with torch.no_grad():
+            answers.append(grader.probabilities(y).cpu())
+    return torch.cat(answers).numpy()
+
+
 def grader_table(report: Mapping[str, Any]) -> str:
     """Figures, then the confusion matrix: one row a grade read, one column a grade predicted."""
     lines = [
@@ -90,6 +138,12 @@ def grader_table(report: Mapping[str, Any]) -> str:
     if report["osteoarthritis"] is not None:
         figures = report["osteoarthritis"]
         lines.append(f"AUC of KL >= 2   {interval(figures['auc'], figures['auc_people'])}")
+    for figures in report.get("attacked", ()):
+        lines.append(
+            f"changed by {figures['epsilon']:g} of 255 grey levels: "
+            f"accuracy {interval(figures['accuracy'], figures['accuracy_people'])}, "
+            f"quadratic kappa {interval(figures['quadratic_kappa'], figures['quadratic_kappa_people'])}"
+        )
     rows = [
         (f"KL {k}", *counts, share)
         for k, (counts, share) in enumerate(

@@ -22,7 +22,7 @@ from progression.data.visits import read_visits
 from progression.errors import DependencyError
 from progression.evaluate.extractors import grader_features, imagenet_features, vgg_features
 from progression.evaluate.generator import evaluate_generator
-from progression.evaluate.grader import evaluate_grader
+from progression.evaluate.grader import ATTACK_STEPS, attacked_probabilities, evaluate_grader
 from progression.evaluate.inversion import evaluate_inversion
 from progression.latent.invert import refine
 from progression.latent.part import EncoderPart, load_generator
@@ -78,9 +78,9 @@ class Subjects:
         size = resolution or self.files.resolution
         return load_baselines(table, resolution=size, root=self.images, split=wanted)
 
-    def grader(self) -> Grader:
-        """The model's grader, ready for use."""
-        return Grader.from_tensors(self.files.tensors("grader"), self.files.config("grader")).to(self.device)
+    def grader(self, part: str = "grader") -> Grader:
+        """The model's grader, or another of its parts of that kind, ready for use."""
+        return Grader.from_tensors(self.files.tensors(part), self.files.config(part)).to(self.device)
 
     def about(self) -> dict[str, Any]:
         """What was judged, for the report: names and hashes, no paths."""
@@ -174,17 +174,38 @@ def run_inversion(
 
 
 def run_grader(
-    subjects: Subjects, *, n_draws: int = 1000, seed: int = 0, progress: Say = _quiet
+    subjects: Subjects,
+    *,
+    part: str = "grader",
+    attack_epsilons: Sequence[float] = (),
+    n_draws: int = 1000,
+    seed: int = 0,
+    progress: Say = _quiet,
 ) -> dict[str, Any]:
-    """`evaluate_grader` of the model's grader on the split's baseline pictures, at the grader's resolution."""
-    grader = subjects.grader()
+    """`evaluate_grader` of the model's grader on the split's baseline pictures, at the grader's resolution.
+
+    Parameters
+    ----------
+    part
+        "grader", or "grader_robust" where the model has it.
+    attack_epsilons
+        Also its agreement on pictures changed against it, by so many grey levels of 255.
+    """
+    grader = subjects.grader(part)
     knees = subjects.knees(resolution=grader.input_resolution)
     progress(f"grading {len(knees)} knees")
     with torch.inference_mode():
         batches = batches_of(knees.images, device=subjects.device)
         probability = torch.cat([grader.probabilities(x).cpu() for x in batches])
     report = evaluate_grader(probability.numpy(), knees.grade, knees.subject, n_draws=n_draws, seed=seed)
-    return subjects.about() | report
+    attacked = []
+    for epsilon in attack_epsilons:
+        progress(f"attacking by {epsilon:g} of 255 grey levels")
+        chances = attacked_probabilities(grader, knees.images, knees.grade, epsilon=epsilon, seed=seed)
+        found = evaluate_grader(chances, knees.grade, knees.subject, n_draws=n_draws, seed=seed)
+        figures = ("accuracy", "accuracy_people", "quadratic_kappa", "quadratic_kappa_people")
+        attacked.append({"epsilon": epsilon, "steps": ATTACK_STEPS} | {name: found[name] for name in figures})
+    return subjects.about() | {"part": part} | report | ({"attacked": attacked} if attacked else {})
 
 
 def _some_knees(table: pd.DataFrame, split: str, limit: int) -> pd.DataFrame:

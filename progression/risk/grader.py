@@ -1,8 +1,9 @@
 """The plain grader: what Kellgren-Lawrence grade a knee shows, and what its reading is likely to become.
 
 An ensemble of K EfficientNet-lite0s, cross-fitted: each was fine-tuned without one K-th of the training
-subjects, so that grades for those knees could be predicted by a network that had not seen them.  It was
-trained on clean radiographs only; dual-batch-norm adversarial training (Han et al. 2021) is another model.
+subjects, so that grades for those knees could be predicted by a network that had not seen them.  Where it was
+also trained on adversarial radiographs, with batch norms of their own (Han et al. 2021), the same class with those
+norms is part `grader_robust`.
 
 ========= ================================= =========================================================
 head      shape                             meaning

@@ -116,6 +116,21 @@ def test_grader(model: Path, table: Path, tmp_path: Path, capsys: pytest.Capture
     assert "quadratic kappa" in capsys.readouterr().out
 
 
+def test_grader_under_attack(
+    model: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "grader", "--model", str(model), "--table", str(table), "--out", str(tmp_path)]
+    options = ["--draws", "5", "--device", "cpu", "--attack-epsilon", "1", "--attack-epsilon", "40"]
+    assert run([*command, *options]) == 0
+    report = report_of(tmp_path, "grader")
+    weak, strong = report["attacked"]
+    assert (weak["epsilon"], strong["epsilon"], weak["steps"]) == (1, 40, 10) and report["part"] == "grader"
+    assert strong["accuracy"] <= weak["accuracy"] <= report["accuracy"]
+    assert "changed by 40 of 255 grey levels: accuracy" in capsys.readouterr().out
+    assert run([*command, "--part", "grader_robust", "--device", "cpu"]) == 1
+    assert "no part 'grader_robust'" in capsys.readouterr().err
+
+
 def test_risk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"k{i}" for i in range(40)]
     rising = np.arange(40) % 3 == 0

@@ -17,7 +17,9 @@ from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
 from progression.train import encoder as encoder_training
-from progression.train import gan, joint
+from progression.train import gan, grader_config, joint
+from progression.train import grader as grader_training
+from progression.train.grader_config import GraderConfig
 from progression.weights import load_model, save_part
 from tests.fakes import save_knee
 
@@ -150,3 +152,41 @@ def test_joint_trains_both_parts_and_says_when_it_stopped(
     assert cli.run(command) == 0
     assert "build its bank anew" in capsys.readouterr().out
     assert set(load_model(save).parts) == {"generator", "encoder"}
+
+
+def test_folds_of_the_grader_one_at_a_time(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = GraderConfig(folds=2, resolutions=(16,), batch_size=1, frozen_blocks=-1, attack_steps=1)
+    monkeypatch.setitem(grader_config.PRESETS, "gpu-robust", config)
+
+    def start(config: GraderConfig) -> Any:
+        return lambda: EfficientNet(
+            1, NUM_OUTPUTS, stem_width=4, head_width=8, stages=(Stage(1, 3, 2, 1, 4),)
+        )
+
+    monkeypatch.setattr(grader_training, "_imagenet", start)
+    save = tmp_path / "model"
+    options = [
+        "--out",
+        str(tmp_path / "run"),
+        "--save",
+        str(save),
+        "--device",
+        "cpu",
+        "--preset",
+        "gpu-robust",
+    ]
+    command = ["train", "grader", str(table), *options]
+    for fold in "10":
+        assert cli.run([*command, "--fold", fold]) == 0
+        assert f"fold {fold} of 2 has ended" in capsys.readouterr().out and not save.exists()
+    assert cli.run([*command, "--fold", "2"]) == 2
+    assert "fold 2: expected 0 to 1" in capsys.readouterr().err
+    assert cli.run(command) == 0
+    files = load_model(save)
+    assert set(files.parts) == {"grader", "grader_robust"} and set(files.verify()) == set(files.parts)
+    clean, robust = (Grader.from_tensors(files.tensors(part), files.config(part)) for part in files.parts)
+    assert torch.equal(clean.members[0].out.weight, robust.members[0].out.weight)
+    assert not torch.equal(clean.members[0].head_norm.running_mean, robust.members[0].head_norm.running_mean)
+    assert files.config("grader")["cross_fitting"] == files.config("grader_robust")["cross_fitting"]

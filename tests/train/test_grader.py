@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,18 +14,11 @@ from progression.data.dataset import Knees
 from progression.errors import UsageError
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS
-from progression.train import grader as training
-from progression.train.grader import (
-    PRESETS,
-    GraderConfig,
-    augment,
-    fold_of,
-    grade_images,
-    grading_loss,
-    make_targets,
-    soften,
-    train_grader,
-)
+from progression.train import grader_run as training
+from progression.train.augmentation import augment, mix
+from progression.train.grader import fold_of, grade_images, robust_grader, train_fold, train_grader
+from progression.train.grader_config import PRESETS, GraderConfig
+from progression.train.grader_loss import Targets, grading_loss, make_targets, soften
 
 SMALL = GraderConfig(
     folds=2, resolutions=(24, 32), batch_size=8, frozen_blocks=0, checkpoint_steps=2, learning_rate=3e-3
@@ -77,7 +71,7 @@ def test_unread_labels_do_not_count() -> None:
     alone = grading_loss(outputs[:2], targets.rows(torch.tensor([0, 1])), SMALL)
     unread = [torch.where(torch.arange(4).reshape(-1, *[1] * (t.ndim - 1)) < 2, t, -1) for t in
               (targets.now, targets.future, targets.rise)]  # fmt: skip
-    torch.testing.assert_close(grading_loss(outputs, training.Targets(*unread), SMALL), alone)
+    torch.testing.assert_close(grading_loss(outputs, Targets(*unread), SMALL), alone)
 
 
 def test_folds_keep_subjects_together_and_are_even() -> None:
@@ -112,16 +106,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: p
     knees = _knees()
     unbroken = train_grader(knees, tmp_path / "a", config=SMALL, start=_network)
     steps = 0
-    advance = training._Run.advance
+    advance = training.GraderRun.advance
 
-    def killed(run: training._Run) -> float:
+    def killed(run: training.GraderRun) -> torch.Tensor:
         nonlocal steps
         steps += 1
         if steps == 4:
             raise KeyboardInterrupt
         return advance(run)
 
-    monkeypatch.setattr(training._Run, "advance", killed)
+    monkeypatch.setattr(training.GraderRun, "advance", killed)
     with pytest.raises(KeyboardInterrupt):
         train_grader(knees, tmp_path / "b", config=SMALL, start=_network)
     resumed = train_grader(knees, tmp_path / "b", config=SMALL, start=_network)
@@ -142,6 +136,121 @@ def test_a_fold_smaller_than_a_batch_is_refused(folds: int, knees: int, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_presets_end_at_native_resolution() -> None:
-    assert set(PRESETS) == {"cpu", "gpu"}
-    assert all(preset.resolutions[-1] == 224 for preset in PRESETS.values())
+def test_presets_end_at_native_resolution_or_say_otherwise() -> None:
+    assert {name: preset.resolutions[-1] for name, preset in PRESETS.items()} == {
+        "cpu": 224,
+        "gpu": 224,
+        "gpu-robust": 224,
+        "gpu-256": 288,
+    }
+
+
+ROBUST = replace(SMALL, attack_steps=2, attack_epsilon=8.0, frozen_blocks=-1, mixup=0.4)
+
+
+@pytest.mark.parametrize("config", [SMALL, ROBUST])
+def test_folds_trained_apart_make_the_same_grader(config: GraderConfig, tmp_path: Path) -> None:
+    knees = _knees()
+    together = train_grader(knees, tmp_path / "a", config=config, start=_network)
+    for fold in (1, 0):
+        train_fold(knees, tmp_path / "b", fold, config=config, start=_network)
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"fold0", "fold1"}
+    assert not list((tmp_path / "b").rglob(training.CHECKPOINT))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "b").rglob(training.ENDED)}
+    apart = train_grader(knees, tmp_path / "b", config=config, start=_network)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "b").rglob(training.ENDED)}
+    for name, tensor in together.state_dict().items():
+        assert torch.equal(tensor, apart.state_dict()[name]), name
+    stored = [np.load(tmp_path / run / "out_of_fold.npz") for run in "ab"]
+    assert all(np.array_equal(stored[0][name], stored[1][name]) for name in stored[0])
+
+
+@pytest.mark.parametrize("fold", [-1, 2])
+def test_there_is_no_such_fold(fold: int, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"fold {fold}: expected 0 to 1, one of 2 folds"):
+        train_fold(_knees(), tmp_path, fold, config=SMALL, start=_network)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folds_of_other_people_are_not_put_together(tmp_path: Path) -> None:
+    train_fold(_knees(32), tmp_path, 0, config=SMALL, start=_network)
+    with pytest.raises(UsageError, match="on other people"):
+        train_grader(_knees(48), tmp_path, config=SMALL, start=_network)
+
+
+def test_the_robust_grader_shares_all_but_its_norms(tmp_path: Path) -> None:
+    knees = _knees()
+    grader = train_grader(knees, tmp_path, config=ROBUST, start=_network)
+    robust = robust_grader(knees, tmp_path, config=ROBUST, start=_network)
+    clean = grader.state_dict()
+    assert clean.keys() == robust.state_dict().keys()
+    for name, tensor in robust.state_dict().items():
+        counter = name.endswith("num_batches_tracked")
+        assert torch.equal(tensor, clean[name]) == (counter or "norm" not in name), name
+    with pytest.raises(UsageError, match="attack_steps > 0"):
+        robust_grader(knees, tmp_path, config=SMALL, start=_network)
+
+
+def test_an_attack_leaves_clean_norms_and_counts_no_batch(tmp_path: Path) -> None:
+    run = training.GraderRun(_knees(), torch.arange(48), fold=0, config=ROBUST, device="cpu", start=_network)
+    run.advance()
+    assert run.second is not None
+    for norms in (run.network, run.second):
+        counters = [t for name, t in norms.state_dict().items() if name.endswith("tracked")]
+        assert len(counters) == 4 and all(int(count) == 1 for count in counters)
+    # what is frozen keeps one set
+    half = training.GraderRun(
+        _knees(),
+        torch.arange(48),
+        fold=0,
+        config=replace(ROBUST, frozen_blocks=0),
+        device="cpu",
+        start=_network,
+    )
+    assert half.second is not None and len(half.second.norms) == 3
+    before = {name: tensor.clone() for name, tensor in half.frozen.state_dict().items()}
+    half.advance()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in half.frozen.state_dict().items())
+
+
+def test_a_killed_robust_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    runs = [
+        training.GraderRun(_knees(), torch.arange(48), fold=1, config=ROBUST, device="cpu", start=_network)
+        for _ in range(2)
+    ]
+    for step in range(4):
+        runs[0].advance()
+        if step == 1:
+            runs[0].save(tmp_path / "half.ckpt")
+    runs[1].load(tmp_path / "half.ckpt")
+    for _ in range(2):
+        runs[1].advance()
+    for run in runs:
+        run.end(tmp_path / f"{runs.index(run)}.ckpt", people="all")
+    unbroken, resumed = (
+        training.ended_network(
+            tmp_path / f"{i}.ckpt", config=ROBUST, people="all", start=_network, robust=True
+        )
+        for i in range(2)
+    )
+    for name, tensor in unbroken.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_blended_pictures_and_labels() -> None:
+    x = torch.tensor([0.0, 1.0, -1.0]).reshape(3, 1, 1, 1)
+    assert mix(x, 0.75).flatten().tolist() == [-0.25, 1.0, -0.75]
+    targets = make_targets(_knees(3 * 2)).flip()
+    assert torch.equal(targets.now.flip(0), make_targets(_knees(6)).now)
+
+
+@pytest.mark.parametrize("config", [SMALL, ROBUST])
+def test_a_step_waits_for_nothing_on_its_device(
+    config: GraderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On "meta" no number can be read, and a tensor left on the CPU does not fit in."""
+    monkeypatch.setattr(torch, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr(training, "held", lambda images, device: images.to(device))
+    run = training.GraderRun(_knees(), torch.arange(48), fold=0, config=config, device="meta", start=_network)
+    losses = [run.advance() for _ in range(run.epoch_steps + 1)]
+    assert {loss.device.type for loss in losses} == {"meta"}
