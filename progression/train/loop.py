@@ -97,10 +97,9 @@ def ema_beta(batch: int, *, half_life_kimg: float, seen_images: int, rampup: flo
 @torch.no_grad()
 def update_ema(average: nn.Module, model: nn.Module, beta: float) -> None:
     """average ← β·average + (1 − β)·model for parameters; buffers are copied."""
-    for a, p in zip(average.parameters(), model.parameters(), strict=True):
-        a.lerp_(p, 1 - beta)
-    for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(buffer)
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - beta)
+    if buffers := list(average.buffers()):
+        torch._foreach_copy_(buffers, list(model.buffers()))
 
 
 def batch_indices(count: int, batch: int, *, position: int, seed: int) -> Tensor:
