@@ -79,14 +79,16 @@ _GPU = GraderConfig(
 
 PRESETS = {
     "cpu": GraderConfig(),
+    "cpu-robust": GraderConfig(attack_steps=1, attack_epsilon=2.0),
     "gpu": _GPU,
     "gpu-robust": replace(_GPU, attack_steps=1, attack_epsilon=2.0),
     "gpu-256": replace(_GPU, resolutions=(192,) * 4 + (224,) * 6 + (288,) * 12),
 }
 """`cpu` made the shipped grader (40 minutes on one core with AVX512-BF16).
 
-The others train three times as long and every layer, so they hold back more: stochastic depth, decay, blended
+`cpu-robust` adds adversarial copies of each batch (two and a half times as long): the weak one-step attack that suited
+the smallest network of AdvProp (arXiv 1911.09665). `gpu-robust` does so on a GPU.
+The presets for a GPU train three times as long and every layer, so they hold back more: stochastic depth, decay, blended
 pictures. The rate is that of `cpu` although the batch is twice its size, since the first layers move too.
-`gpu-robust` adds the weak one-step attack that suited the smallest network of AdvProp (arXiv 1911.09665); `gpu-256`
-looks at enlarged pictures, at 1.7 times the cost of a grading.
+`gpu-256` looks at enlarged pictures, at 1.7 times the cost of a grading.
 """
