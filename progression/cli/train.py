@@ -31,7 +31,7 @@ Preset = Annotated[
     typer.Option(
         "--preset",
         help="cpu, or gpu for a large GPU; gan also has cpu-64; joint cpu-sharpen, cpu-widen; "
-        "grader gpu-robust, gpu-256.",
+        "grader cpu-robust, gpu-robust, gpu-256.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]

@@ -86,9 +86,9 @@ PRESETS = {
 }
 """`cpu` made the shipped grader (40 minutes on one core with AVX512-BF16).
 
-`cpu-robust` adds adversarial copies of each batch (two and a half times as long): the weak one-step attack that suited
-the smallest network of AdvProp (arXiv 1911.09665). `gpu-robust` does so on a GPU.
-The presets for a GPU train three times as long and every layer, so they hold back more: stochastic depth, decay, blended
-pictures. The rate is that of `cpu` although the batch is twice its size, since the first layers move too.
+`cpu-robust` adds adversarial copies of each batch, at two and a half times the cost: the weak one-step attack that
+suited the smallest network of AdvProp (arXiv 1911.09665). `gpu-robust` does so on a GPU.
+The presets for a GPU train three times as long and every layer, so they hold back more: stochastic depth, decay,
+blended pictures. The rate is that of `cpu` although the batch is twice its size, since the first layers move too.
 `gpu-256` looks at enlarged pictures, at 1.7 times the cost of a grading.
 """

@@ -1,4 +1,4 @@
-"""Double a resolution (in the spirit of progressive growing, arXiv 1710.10196), or widen a generator, without a jump."""
+"""Double a resolution (in the spirit of progressive growing, arXiv 1710.10196) or widen a generator without a jump."""
 
 from __future__ import annotations
 

@@ -452,23 +452,17 @@ class JointTrainer:
 def shifted(images: Tensor, moves: Tensor, most: int) -> Tensor:
     """Pictures (N, C, R, R) through a window moved by `moves` - `most` pixels, edges mirrored.
 
-    `moves` (N, 2) are whole, down and right, 0 to 2·most, on the CPU.
+    `moves` (N, 2) are whole, down and right, 0 to 2·most, on the CPU. All windows are gathered at once: a slice a
+    picture would be a kernel a picture on a GPU.
     """
-    side = images.shape[-1]
+    n, channels, side, _ = images.shape
     padded = F.pad(images, (most,) * 4, mode="reflect")
-    if images.is_cuda:
-        return _windows(padded, moves.to(images.device), side)
-    moved = [p[:, y : y + side, x : x + side] for p, (y, x) in zip(padded, moves.tolist(), strict=True)]
-    return torch.stack(moved).contiguous(memory_format=torch.channels_last)
-
-
-def _windows(padded: Tensor, corners: Tensor, side: int) -> Tensor:
-    """Of each picture (N, C, H, W) the square at its corner (N, 2), without a kernel for each."""
-    n, channels, _, width = padded.shape
-    y, x = (corners[:, axis, None] + torch.arange(side, device=padded.device) for axis in (0, 1))
-    rows = padded.gather(2, y[:, None, :, None].expand(n, channels, side, width))
-    windows = rows.gather(3, x[:, None, None, :].expand(n, channels, side, side))
-    return windows.contiguous(memory_format=torch.channels_last)
+    y, x = (
+        moves[:, axis, None].to(images.device) + torch.arange(side, device=images.device) for axis in (0, 1)
+    )
+    rows = padded.gather(2, y[:, None, :, None].expand(n, channels, side, padded.shape[3]))
+    moved = rows.gather(3, x[:, None, None, :].expand(n, channels, side, side))
+    return moved.contiguous(memory_format=torch.channels_last)
 
 
 def jittered(images: Tensor, amounts: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from progression.stylegan2.losses import gradient_penalty, path_length_penalty, 
 from progression.stylegan2.ops import (
     convolve_down,
     convolve_up,
+    convolve_up_at_once,
     demodulation,
     downsample2d,
     modulated_conv2d,
@@ -228,6 +229,20 @@ def test_upsampling_is_zero_insertion_and_a_filter(taps: tuple[int, ...], channe
     side = len(taps)
     padding = ((side + 1) // 2, (side - 2) // 2) * 2
     torch.testing.assert_close(upsample2d(x, f), upfirdn2d(x, f, up=2, padding=padding, gain=4.0))
+
+
+@given(st.integers(1, 3), st.integers(1, 3))
+def test_blur_within_the_kernel_is_convolution_then_blur(inputs: int, outputs: int) -> None:
+    """The form that a GPU takes, and its gradients."""
+    torch.manual_seed(inputs)
+    f, weight = setup_filter((1, 3, 3, 1)), torch.randn(outputs, inputs, 3, 3, requires_grad=True)
+    x = torch.randn(2, inputs, 5, 6, requires_grad=True)
+    found, expected = convolve_up_at_once(x, weight, f), convolve_up(x, weight, f)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    upstream = torch.randn_like(expected)
+    slopes = (torch.autograd.grad(y, (x, weight), upstream) for y in (found, expected))
+    for got, wanted in zip(*slopes, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-5)
 
 
 def test_a_noise_map_a_picture_is_each_ones_own() -> None:

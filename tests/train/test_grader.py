@@ -139,6 +139,7 @@ def test_a_fold_smaller_than_a_batch_is_refused(folds: int, knees: int, tmp_path
 def test_presets_end_at_native_resolution_or_say_otherwise() -> None:
     assert {name: preset.resolutions[-1] for name, preset in PRESETS.items()} == {
         "cpu": 224,
+        "cpu-robust": 224,
         "gpu": 224,
         "gpu-robust": 224,
         "gpu-256": 288,
