@@ -10,8 +10,9 @@ from torch import Tensor
 
 from progression.latent.bank import TrajectoryBank
 from progression.latent.expected import COMPONENTS, coordinates, step_chances
+from progression.risk.covariates import covariates, standardise
 from progression.risk.grader import Grading
-from progression.risk.model import RiskModel, covariates, standardise
+from progression.risk.model import RiskModel
 from progression.risk.multistate import MultiState, Penalty, fit_multistate, panel, rise_probabilities
 
 PENALTY = Penalty(30.0, 90.0)

@@ -47,7 +47,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import phantom_measures as measures
 import phantom_risks
 import torch
@@ -69,7 +68,7 @@ from progression.train.grader import GraderConfig, train_grader
 from progression.train.joint import train_joint
 from progression.train.joint_trainer import JointConfig
 from progression.train.loop import load_checkpoint, save_checkpoint
-from progression.train.risk import RiskConfig, load_out_of_fold, rows_of, train_risk
+from progression.train.risk import RiskConfig, load_out_of_fold, train_risk
 from progression.weights import load_model, save_part
 
 CHUNK = 100
@@ -291,7 +290,7 @@ def out_of_fold(work: Path) -> Grading:
     """Gradings of the training subjects' baseline films by the networks that did not train on them."""
     knees = every_visit(load_films(work, "train"))
     grading = load_out_of_fold(work / "grader-run" / "out_of_fold.npz", knees)
-    return rows_of(grading, np.arange(0, len(knees), len(FILMED)))
+    return grading.rows(torch.arange(0, len(knees), len(FILMED)))
 
 
 def load_models(work: Path) -> Models:

@@ -31,7 +31,7 @@ from progression.metrics.bootstrap import cluster_bootstrap
 from progression.metrics.calibration import brier, ece
 from progression.risk.grader import Grader, Grading
 from progression.train.grader import fold_of, grade_out_of_fold
-from progression.train.risk import RiskConfig, cross_predict, fit_risk, rows_of
+from progression.train.risk import RiskConfig, cross_predict, fit_risk
 from progression.weights import ModelFiles, load_model
 
 HORIZONS = (24, 48, 96)
@@ -65,12 +65,12 @@ def with_codes(
     risks = {name: {e.label: np.zeros((len(w), len(HORIZONS))) for e in Event} for name in names}
     for left_out in range(config.folds):
         inside, outside = np.flatnonzero(fold != left_out), np.flatnonzero(fold == left_out)
-        seen = rows_of(grading, inside)
+        seen = grading.rows(torch.as_tensor(inside))
         base = fit_risk(knees.select(inside), seen, penalty=PENALTY, config=config)
         series = torch.as_tensor(knees.grade_series[inside])
         model = CodeRisk.fit(base, w[inside], series, months, seen, options.codes)
         for setting, grade in zip(SETTINGS, (None, torch.as_tensor(knees.grade[outside])), strict=True):
-            unseen = rows_of(grading, outside)
+            unseen = grading.rows(torch.as_tensor(outside))
             without = base.predict(unseen, HORIZONS, grade=grade)
             fast, rises, _ = model.predict(unseen, w[outside], HORIZONS, grade=grade)
             for how, values in (("one penalty", (without.fast, without.any)), ("and code", (fast, rises))):

@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Protocol
@@ -13,7 +14,7 @@ from progression.errors import ImageError, ProgressionError, TableError, UsageEr
 from progression.files import atomic_write
 from progression.image import read_image, stated_side
 from progression.report.outputs import COLUMNS, row
-from progression.types import KL_GRADES, Prediction, Radiograph, Request, Side
+from progression.types import KL_GRADES, Pixels, Prediction, Radiograph, Request, Side
 
 BATCH = 8
 """Knees a batch; the numbers do not depend on it."""
@@ -30,6 +31,8 @@ class BatchPredictor(Protocol):
         *,
         horizon_months: Sequence[int],
         grades: Sequence[int | None] | None = None,
+        others: Sequence[Radiograph | None] | None = None,
+        other_grades: Sequence[int | None] | None = None,
         subjects: Sequence[str | None] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
@@ -52,6 +55,8 @@ class Entry:
     side : text, parsed when the knee's turn comes
     grade : baseline KL grade as text, empty if no reader gave one
     subject : whose knee it is, where the bank may hold knees of the same people; those are passed over
+    other : picture of the person's other knee, as `image`, empty if there is none
+    other_grade : its baseline KL grade, as `grade`
     """
 
     name: str
@@ -59,6 +64,8 @@ class Entry:
     side: str
     grade: str = ""
     subject: str = ""
+    other: str = ""
+    other_grade: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,8 @@ def predict_entries(
         Knees at once.
     """
     for group in _grouped(entries, batch):
-        read = [(entry, _read(entry)) for entry in group]
+        pictures: dict[str, Pixels] = {}  # a knee that is also another's other knee is read, and graded, once
+        read = [(entry, _read(entry, pictures)) for entry in group]
         good = [loaded for _, loaded in read if not isinstance(loaded, ProgressionError)]
         results = iter(_predict(predictor, good, request, render))
         for entry, loaded in read:
@@ -106,7 +114,8 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
     Parameters
     ----------
     path
-        CSV with the columns name, image, side and optionally grade and subject; others are ignored.
+        CSV with the columns name, image, side and optionally grade and subject; others are ignored. Where a subject
+        has one row a side, each knee's prediction uses the other one too.
     images
         Folder to which the image paths are relative; the table's own folder by default.
 
@@ -149,10 +158,32 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
         if optional not in table.columns:
             table[optional] = ""
     columns = (table[column].str.strip() for column in ("image", "side", "grade", "subject"))
-    return [
+    entries = [
         Entry(name, str(root / image) if image else "", side, grade, subject)
         for name, image, side, grade, subject in zip(names, *columns, strict=True)
     ]
+    return _paired(entries)
+
+
+def _paired(entries: Sequence[Entry]) -> list[Entry]:
+    """Each with the other knee of its subject, where that has one row a side; several visits are left alone."""
+    by_subject: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_subject.setdefault(entry.subject, []).append(entry)
+    found = []
+    for entry in entries:
+        others = [one for one in by_subject[entry.subject] if one is not entry] if entry.subject else []
+        if len(others) == 1 and _opposite(entry.side, others[0].side):
+            entry = replace(entry, other=others[0].image, other_grade=others[0].grade)
+        found.append(entry)
+    return found
+
+
+def _opposite(side: str, other: str) -> bool:
+    try:
+        return Side.parse(side).other is Side.parse(other)
+    except UsageError:
+        return False  # told when the knee's turn comes
 
 
 def run_cohort(
@@ -206,18 +237,31 @@ class _Loaded:
     radiograph: Radiograph
     grade: int | None
     subject: str | None
+    other: Radiograph | None
+    other_grade: int | None
 
 
-def _read(entry: Entry) -> _Loaded | ProgressionError:
+def _read(entry: Entry, pictures: dict[str, Pixels]) -> _Loaded | ProgressionError:
+    """The knee, and the other one where it can be read; `pictures` holds what was read."""
+
+    def view(image: str, side: str) -> Radiograph:
+        if image not in pictures:
+            pictures[image] = read_image(image)
+        return Radiograph(pictures[image], check_side(image, Side.parse(side)), entry.name)
+
     try:
         if not entry.image:
             raise ImageError("no image: the cell is empty; give the path of a radiograph")
-        pixels = read_image(entry.image)
-        side = check_side(entry.image, Side.parse(entry.side))
+        radiograph = view(entry.image, entry.side)
         grade = parse_grade(entry.grade)
-        return _Loaded(Radiograph(pixels, side, entry.name), grade, entry.subject or None)
     except ProgressionError as error:
         return error
+    other = other_grade = None
+    if entry.other:
+        with suppress(ProgressionError):  # what is wrong with it, its own row tells
+            other_grade = parse_grade(entry.other_grade)
+            other = view(entry.other, radiograph.side.other)
+    return _Loaded(radiograph, grade, entry.subject or None, other, other_grade)
 
 
 def check_side(image: str, side: Side) -> Side:
@@ -265,6 +309,8 @@ def _predict(
             [knee.radiograph for knee in knees],
             horizon_months=request.horizon_months,
             grades=[knee.grade for knee in knees],
+            others=[knee.other for knee in knees],
+            other_grades=[knee.other_grade if knee.other else None for knee in knees],
             subjects=[knee.subject for knee in knees],
             refine_steps=request.refine_steps,
             inversion=request.inversion,

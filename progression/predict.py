@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +38,9 @@ from progression.latent.extrapolate import key_of, offset
 from progression.latent.invert import project, refine
 from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
 from progression.latent.perceptual import SeenDistance
-from progression.risk.grader import Grader, Grading
-from progression.risk.model import Risk, RiskModel
+from progression.risk.forecast import Forecast, RiskModels, Seen
+from progression.risk.grader import Grader
+from progression.risk.model import Risk
 from progression.risk.risk import excess, product_risk
 from progression.stylegan2 import Generator
 from progression.types import (
@@ -54,6 +55,7 @@ from progression.types import (
 )
 from progression.weights import ModelFiles, load_model
 
+T = TypeVar("T")
 NEIGHBOURS = 5
 ATYPICAL = 0.01
 """Typicality under which a picture is called unlike the training radiographs."""
@@ -113,9 +115,7 @@ def load_predictor(
         encoder=encoder,
         grader=grader,
         bank=TrajectoryBank.load(bank_files),
-        risk=RiskModel.from_tensors(files.tensors("risk"), files.config("risk"))
-        if "risk" in files.parts
-        else None,
+        risk=RiskModels.load(files),
         bank_hash=bank_files.hashes()["bank"],
     )
 
@@ -131,7 +131,7 @@ class Predictor:
     encoder: EncoderPart
     grader: Grader
     bank: TrajectoryBank
-    risk: RiskModel | None
+    risk: RiskModels | None
     bank_hash: str
 
     @property
@@ -146,13 +146,28 @@ class Predictor:
         side: str | Side,
         horizon_months: Sequence[int] = (48,),
         grade: int | None = None,
+        other: str | Path | npt.NDArray[np.generic] | None = None,
+        other_grade: int | None = None,
         name: str | None = None,
         **options: Any,
     ) -> Prediction:
-        """Predict one knee from a file or an array; see `predict_batch` for the options."""
+        """Predict one knee from a file or an array; see `predict_batch` for the options.
+
+        `other` is the person's other knee of the same day, and `other_grade` what a reader called that one.
+        """
         given = Path(str(image).rpartition("::")[2]).stem if isinstance(image, str | Path) else "knee"
         radiograph = Radiograph(read_image(image), Side.parse(side), name or given)
-        return self.predict_batch([radiograph], horizon_months=horizon_months, grades=[grade], **options)[0]
+        beside = None
+        if other is not None:
+            beside = Radiograph(read_image(other), radiograph.side.other, "other knee")
+        return self.predict_batch(
+            [radiograph],
+            horizon_months=horizon_months,
+            grades=[grade],
+            others=[beside],
+            other_grades=[other_grade],
+            **options,
+        )[0]
 
     @torch.no_grad()
     def predict_batch(
@@ -161,6 +176,8 @@ class Predictor:
         *,
         horizon_months: Sequence[int] = (48,),
         grades: Sequence[int | None] | None = None,
+        others: Sequence[Radiograph | None] | None = None,
+        other_grades: Sequence[int | None] | None = None,
         subjects: Sequence[str | None] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
@@ -175,6 +192,9 @@ class Predictor:
         radiographs : N knees.
         horizon_months : whole months from 1 to 96.
         grades : baseline KL grades that a reader gave, None where there is none; used by `risk_*`.
+        others : the same people's other knees of the same day, None where there is none; used by `risk_*`, where the
+            model has a part `risk_pair`. A knee that is asked about and also another's other is graded once.
+        other_grades : what a reader called those.
         subjects : whose knees these are, where the bank may hold knees of the same people: those are passed over.
         refine_steps : optimisation steps on the encoder's code; none by default.
         inversion : "encoder", or "projection" for the paper's 1,000 steps from the mean latent.
@@ -196,22 +216,20 @@ class Predictor:
         )
         self.check_method(method)
         months = request.horizon_months
-        given = [None] * len(radiographs) if grades is None else grades
-        read = [None if grade is None else check_grade(grade) for grade in given]
-        if len(read) != len(radiographs):
-            raise UsageError(
-                f"{len(read)} grades for {len(radiographs)} knees: give one a knee, None if unread"
-            )
+        read = _one_each(grades, radiographs, "grades")
+        beside = _one_each(others, radiographs, "other knees")
+        beside_read = _one_each(other_grades, radiographs, "grades of the other knee")
         if not radiographs:
             return []
         x0 = self._pictures(radiographs, self.resolution)
         code = self._invert(x0, request)
-        now = self.engine.grade(self._pictures(radiographs, self.grader.input_resolution))
+        seen = self._see(radiographs, read, beside, beside_read)
+        now = seen.grading
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
-        forecast = self._forecast(now, months, read)
+        forecast = self.risk.forecast(seen, months) if self.risk else None
         if method == "joint":
             assert forecast is not None  # `check_method` saw to it
-            change = self._expected_change(code.key, *forecast, subjects)
+            change = self._expected_change(code.key, forecast, subjects)
         else:
             change = self._borrowed_change(neighbours, months)
         futures_ws = code.ws[:, None] + change[:, :, None, :]
@@ -221,7 +239,7 @@ class Predictor:
         beyond = self._excess(self.engine.grade(code.reconstruction).now, p_future)
         # without a risk part the product's running maximum over the horizons asked for
         risk = (
-            torch.stack([forecast[1].fast, forecast[1].any], dim=-1)
+            torch.stack([forecast.risk.fast, forecast.risk.any], dim=-1)
             if forecast
             else torch.cummax(product, dim=1).values
         )
@@ -240,6 +258,7 @@ class Predictor:
                     kl_future=tuple(p_future[i, h].tolist()),
                     risk_fast_excess=float(beyond[i, h, 0]),
                     risk_any_excess=float(beyond[i, h, 1]),
+                    **(_sureness(forecast.risk, i, h) if forecast else {}),
                 )
                 for h, month in enumerate(months)
             )
@@ -253,10 +272,11 @@ class Predictor:
                     kl_now=tuple(now.now[i].tolist()),
                     typicality=float(code.typicality[i]),
                     neighbour_distances=tuple(neighbours.distance[i].tolist()),
+                    other_knee=forecast is not None and bool(forecast.with_other[i]),
                     warnings=self._warnings(
                         float(code.typicality[i]), float(code.mirrored_typicality[i]), read[i]
                     ),
-                    provenance=provenance | {"grade_read": read[i]},
+                    provenance=provenance | {"grade_read": read[i], "other_grade_read": beside_read[i]},
                 )
             )
         return predictions
@@ -313,10 +333,10 @@ class Predictor:
         return offset(displacement, interval_months, months)
 
     def _expected_change(
-        self, key: Tensor, p_now: Tensor, risk: Risk, subjects: Sequence[str | None] | None
+        self, key: Tensor, forecast: Forecast, subjects: Sequence[str | None] | None
     ) -> Tensor:
         """(N, H, D): what the grade's steps look like to the whole bank, each by this knee's chance of it."""
-        chances = step_chances(p_now, risk.future)
+        chances = step_chances(forecast.now, forecast.risk.future)
         return self.steps.displacement_at(key.cpu(), chances, subject=subjects).to(self.device)
 
     @cached_property
@@ -370,15 +390,24 @@ class Predictor:
         """How grade steps look in W, learnt from the bank when first asked for."""
         return StepEffects.fit(self.bank)
 
-    def _forecast(
-        self, now: Grading, months: Sequence[int], grades: Sequence[int | None]
-    ) -> tuple[Tensor, Risk] | None:
-        """P(k_0) (N, 5) and the multi-state model's risk at the horizons; None without a risk part."""
-        if self.risk is None:
-            return None
-        grading = Grading(*(t.cpu() for t in (now.now, now.future, now.rise)))
-        read = torch.tensor([-1 if g is None else g for g in grades])
-        return self.risk.grade_now(grading, read), self.risk.predict(grading, months, grade=read)
+    def _see(
+        self,
+        radiographs: Sequence[Radiograph],
+        grades: Sequence[int | None],
+        others: Sequence[Radiograph | None],
+        other_grades: Sequence[int | None],
+    ) -> Seen:
+        """Grade the knees and the people's other knees, each picture once."""
+        pictures = {_picture(r): r for r in (*radiographs, *others) if r is not None}
+        place = {key: position for position, key in enumerate(pictures)}
+        x = self._pictures(list(pictures.values()), self.grader.input_resolution)
+        return Seen(
+            networks=[grading.cpu() for grading in self.engine.grade_each(x)],
+            knee=torch.tensor([place[_picture(r)] for r in radiographs]),
+            grade=_grades(grades),
+            other=torch.tensor([-1 if r is None else place[_picture(r)] for r in others]),
+            other_grade=_grades(other_grades),
+        )
 
     def _render(self, ws: Tensor) -> Tensor:
         return self.engine.render(ws).clamp(-1, 1)
@@ -415,3 +444,36 @@ class Predictor:
             "arguments": asdict(request)
             | {"refine_steps": request.steps, "neighbours": min(NEIGHBOURS, len(self.bank))},
         }
+
+
+def _one_each(
+    given: Sequence[T | None] | None, radiographs: Sequence[Radiograph], what: str
+) -> Sequence[T | None]:
+    """One a knee, None where there is none; UsageError for another number."""
+    found = [None] * len(radiographs) if given is None else list(given)
+    if len(found) != len(radiographs):
+        raise UsageError(
+            f"{len(found)} {what} for {len(radiographs)} knees: give one a knee, None if there is none"
+        )
+    return found
+
+
+def _picture(radiograph: Radiograph) -> tuple[int, Side]:
+    """What tells one picture from another within a call."""
+    return id(radiograph.pixels), radiograph.side
+
+
+def _grades(grades: Sequence[int | None]) -> Tensor:
+    """-1 where unread; UsageError for what is no grade."""
+    return torch.tensor([-1 if grade is None else check_grade(grade) for grade in grades])
+
+
+def _sureness(risk: Risk, knee: int, horizon: int) -> dict[str, Any]:
+    """Fields of a `HorizonPrediction`: what is expected to be read, and how sure that is."""
+    found: dict[str, Any] = {"kl_read": tuple(risk.future[knee, horizon].tolist())}
+    for event, interval in (("fast", risk.fast_interval), ("any", risk.any_interval)):
+        if interval is not None:
+            found[f"risk_{event}_interval"] = tuple(interval[knee, horizon].tolist())
+    if risk.grade_set is not None:
+        found["kl_set"] = tuple(risk.grade_set[knee, horizon].nonzero()[:, 0].tolist())
+    return found

@@ -31,6 +31,11 @@ class Side(StrEnum):
     LEFT = "left"
     RIGHT = "right"
 
+    @property
+    def other(self) -> "Side":
+        """The patient's other knee."""
+        return Side.RIGHT if self is Side.LEFT else Side.LEFT
+
     @classmethod
     def parse(cls, text: object) -> "Side":
         """Read a side from left, right, L or R in any case.
@@ -163,6 +168,10 @@ class HorizonPrediction:
     kl_future : probability of each KL grade at the horizon, sums to 1
     risk_fast_excess, risk_any_excess : the product with the reconstruction graded in the radiograph's place, above
         its value for no change: (R − R_0) / (1 − R_0), at least 0; grades two synthetic pictures, and is 0 at T = 0
+    risk_fast_interval, risk_any_interval : how sure the risk is, 90 % (`progression.risk.model`); None where unknown
+    kl_read : probability of each grade to be the highest read by the horizon; the risks are of this distribution. None
+        without a risk model
+    kl_set : the grades that hold that one nine times in ten (`progression.risk.conformal`); None where unknown
     """
 
     horizon_months: int
@@ -174,6 +183,10 @@ class HorizonPrediction:
     kl_future: tuple[float, ...]
     risk_fast_excess: float = 0.0
     risk_any_excess: float = 0.0
+    risk_fast_interval: tuple[float, float] | None = None
+    risk_any_interval: tuple[float, float] | None = None
+    kl_read: tuple[float, ...] | None = None
+    kl_set: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +202,7 @@ class Prediction:
     kl_now : probability of each KL grade now, sums to 1
     typicality : 0 (nothing like a knee) to 1 (as knee-like as the training radiographs)
     neighbour_distances : distances to the nearest knees of the bank, whose change method "paper" borrows, ascending
+    other_knee : whether the person's other knee was seen too, and had a part in the risks
     warnings : one line each
     provenance : versions, weights' hashes, seed and arguments; JSON-serialisable
     """
@@ -201,5 +215,6 @@ class Prediction:
     kl_now: tuple[float, ...]
     typicality: float
     neighbour_distances: tuple[float, ...]
+    other_knee: bool = False
     warnings: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))

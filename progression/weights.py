@@ -9,7 +9,7 @@ bytes that are used are the bytes whose SHA-256 was checked, so a file that chan
 | encoder | image -> latent |
 | grader | Kellgren-Lawrence classifier |
 | grader_robust | its convolutions with the batch norms of adversarial pictures; optional |
-| risk | outcome models |
+| risk, risk_pair | whether the grade will rise: from one knee; from both of a person, optional |
 | bank | latents and displacements to extrapolate from |
 | directions | where latents go with more of one attribute; optional |
 """

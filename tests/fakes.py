@@ -48,6 +48,10 @@ def prediction(
             risk_fast_product=0.1,
             risk_any_product=0.2,
             kl_future=(0.1, 0.2, 0.3, 0.3, 0.1),
+            risk_fast_interval=(0.01, 0.4),
+            risk_any_interval=(0.02, 0.7),
+            kl_read=(0.5, 0.2, 0.1, 0.1, 0.1),
+            kl_set=(0, 1),
         )
         for months in horizon_months
     )
@@ -88,6 +92,8 @@ class FakePredictor:
         *,
         horizon_months: Sequence[int],
         grades: Sequence[int | None] | None = None,
+        others: Sequence[Radiograph | None] | None = None,
+        other_grades: Sequence[int | None] | None = None,
         subjects: Sequence[str | None] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
@@ -101,6 +107,9 @@ class FakePredictor:
                 "sides": [radiograph.side for radiograph in radiographs],
                 "horizon_months": tuple(horizon_months),
                 "grades": list(grades or []),
+                "others": [None if other is None else other.pixels for other in others or []],
+                "other_sides": [None if other is None else other.side for other in others or []],
+                "other_grades": list(other_grades or []),
                 "subjects": list(subjects or []),
                 "refine_steps": refine_steps,
                 "inversion": inversion,

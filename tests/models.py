@@ -12,9 +12,10 @@ from progression.latent.bank import TrajectoryBank
 from progression.latent.part import EncoderPart
 from progression.latent.typicality import Typicality
 from progression.latent.whiten import Whitening
+from progression.risk.covariates import names
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
-from progression.risk.model import COVARIATES, RiskModel
+from progression.risk.model import RiskModel
 from progression.risk.multistate import TRANSITIONS, MultiState
 from progression.stylegan2 import Generator
 from progression.weights import load_model, save_part
@@ -52,17 +53,30 @@ def write_model(folder: Path, *, risk: bool = True, seed: int = 0) -> Path:
     )
     hashes = {k: v for k, v in load_model(folder).hashes().items() if k in ("generator", "encoder")}
     bank.save(folder, built_with=hashes, dtype="float32")
-    if risk:
-        months = torch.tensor([0.0, 24, 96]).double()
-        shape = (len(COVARIATES), len(TRANSITIONS))
-        chain = MultiState(
+    for name, other in (("risk", False), ("risk_pair", True)) if risk else ():
+        model = _risk_model(other=other)
+        save_part(folder, name, model.tensors(), model.config(), dtype="float32")
+    return folder
+
+
+def _risk_model(*, other: bool) -> RiskModel:
+    """Random weights, two resamples, and sets of grades of any size."""
+    months = torch.tensor([0.0, 24, 96]).double()
+    shape = (len(names(other=other)), len(TRANSITIONS))
+    chains = [
+        MultiState(
             intercepts=torch.full((1, shape[1]), -3.0).double(),
             weights=torch.randn(1, *shape).double() / 8,
             era_months=months[[0, 2]],
             clock_months=months,
             clock=months / 24,
         )
-        zeros, ones = torch.zeros(shape[0]).double(), torch.ones(shape[0]).double()
-        model = RiskModel(chain, chain, zeros, ones, torch.tensor(1.0).double(), torch.zeros(5).double())
-        save_part(folder, "risk", model.tensors(), model.config(), dtype="float32")
-    return folder
+        for _ in range(2)
+    ]
+    zeros, ones = torch.zeros(shape[0]).double(), torch.ones(shape[0]).double()
+    return RiskModel(
+        *(chains[0], chains[0], zeros, ones, torch.tensor(1.0).double(), torch.zeros(5).double()),
+        resampled=MultiState.stack(chains),
+        set_months=months[1:],
+        set_levels=torch.full((2, 2), 0.5).double(),
+    )

@@ -45,7 +45,8 @@ def test_defaults(predictor: FakePredictor) -> None:
     assert cli.run(["predict", "one.png", "--side", "right"]) == 0
     assert predictor.calls == [
         {
-            "names": ["one"], "sides": [Side.RIGHT], "horizon_months": (48,), "grades": [None], "subjects": [None],
+            "names": ["one"], "sides": [Side.RIGHT], "horizon_months": (48,), "grades": [None], "others": [None],
+            "other_sides": [None], "other_grades": [None], "subjects": [None],
             "refine_steps": None, "inversion": "encoder", "method": "joint", "seed": 0, "render": True,
         }
     ]  # fmt: skip
@@ -58,8 +59,27 @@ def test_options_arrive(predictor: FakePredictor) -> None:
     found = (call["grades"], call["subjects"], call["seed"], call["refine_steps"])
     assert found == ([3], ["anna"], 5, 0)
     assert Path("there/one/prediction.json").is_file()
+    both = ["predict", "one.png", "--side", "right", "--other", "two.png", "--other-grade", "1"]
+    assert cli.run(both) == 0
+    assert predictor.calls.pop()["other_sides"] == [Side.LEFT]
     assert cli.run(["predict", "one.png", "--side", "right", "--inversion", "projection"]) == 0
     assert predictor.calls[1]["inversion"] == "projection"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("one.png --side right --other-grade 2", "--other-grade without --other"),
+        ("one.png two.png --side right --other three.png", "--other with 2 knees: give one knee, or a table"),
+        ("one.png --side right --other gone.png", "gone.png: no such file"),
+        ("one.png --side right --other two.png --other-grade 5", "expected a Kellgren-Lawrence grade"),
+    ],
+)
+def test_other_knees_that_are_refused(
+    predictor: FakePredictor, capsys: pytest.CaptureFixture[str], options: str, reason: str
+) -> None:
+    assert cli.run(["predict", *options.split()]) != 0
+    assert reason in capsys.readouterr().err and predictor.calls == []
 
 
 def test_a_picture_that_states_its_side_needs_no_option(

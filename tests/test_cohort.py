@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from progression.cohort import Entry, Outcome, parse_grade, predict_entries, read_table, run_cohort
-from progression.errors import OutputError, TableError, UsageError
+from progression.errors import OutputError, ProgressionError, TableError, UsageError
 from progression.report.mark import save_synthetic_png
 from progression.report.outputs import COLUMNS
 from progression.types import Prediction, Request, Side
@@ -51,6 +51,39 @@ def test_results_have_a_row_a_knee_and_horizon(write: Write, tmp_path: Path) -> 
     assert {(call["seed"], call["refine_steps"], call["render"]) for call in predictor.calls} == {
         (7, 5, False)
     }
+
+
+def test_two_knees_of_a_subject_see_each_other(write: Write) -> None:
+    table = "name,image,side,grade,subject\na,0.png,L,2,p\nb,1.png,right,,p\nc,2.png,R,3,q\n"
+    predictor = FakePredictor()
+    list(predict_entries(predictor, read_table(write(table)), request=Request(), render=False, batch=2))
+    first, second = predictor.calls
+    assert first["other_sides"] == [Side.RIGHT, Side.LEFT] and second["other_sides"] == [None]
+    assert first["other_grades"] == [None, 2] and second["other_grades"] == [None]
+    pixels = first["others"]
+    assert isinstance(pixels, list) and np.allclose(pixels[0], knee(seed=1), atol=1 / 255)
+    assert np.allclose(pixels[1], knee(seed=0), atol=1 / 255)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "a,0.png,L,,\nb,1.png,R,,\n",  # nobody's
+        "a,0.png,L,,p\nb,1.png,L,,p\n",  # one side
+        "a,0.png,L,,p\nb,1.png,R,,p\nc,2.png,R,,p\n",  # several visits
+        "a,0.png,L,,p\nb,1.png,up,,p\n",
+    ],
+)
+def test_knees_that_are_no_pair(write: Write, rows: str) -> None:
+    assert {entry.other for entry in read_table(write("name,image,side,grade,subject\n" + rows))} == {""}
+
+
+def test_an_other_knee_that_cannot_be_read_is_left_out(write: Write) -> None:
+    entries = read_table(write("name,image,side,grade,subject\na,0.png,L,1,p\nb,text.png,R,3,p\n"))
+    predictor = FakePredictor()
+    good, bad = predict_entries(predictor, entries, request=Request(), render=False)
+    assert isinstance(good.result, Prediction) and isinstance(bad.result, ProgressionError)
+    assert predictor.calls[0]["other_sides"] == [None] and predictor.calls[0]["other_grades"] == [None]
 
 
 def test_failed_knees_keep_their_rows_and_order(write: Write, tmp_path: Path) -> None:

@@ -135,8 +135,9 @@ def test_joint_adds_the_expected_change(predictor: Predictor) -> None:
     with torch.no_grad():
         code, grading = predictor.encoder.encoder(x), predictor.grader(seen)
         read = torch.tensor([1])
-        future = predictor.risk.predict(grading, [24, 96], grade=read).future
-        chances = step_chances(predictor.risk.grade_now(grading, read), future)
+        alone = predictor.risk.alone
+        future = alone.predict(grading, [24, 96], grade=read).future
+        chances = step_chances(alone.grade_now(grading, read), future)
         change = StepEffects.fit(predictor.bank).displacement_at(key_of(code), chances)
         image = predictor.generator.synthesis(code + change[:, 1, None], noise_mode="const").clamp(-1, 1)[0]
     expected = from_model(image, side=given.side, exposure=exposure(given.pixels))
@@ -152,6 +153,51 @@ def test_joint_adds_the_expected_change(predictor: Predictor) -> None:
 def test_joint_changes_nothing_where_the_grade_cannot_rise(predictor: Predictor) -> None:
     (found,) = predictor.predict_batch([radiograph()], horizon_months=[96], grades=[4], method="joint")
     np.testing.assert_allclose(found.horizons[0].image, found.reconstruction, atol=1e-5)
+
+
+def test_both_knees_of_a_person(predictor: Predictor) -> None:
+    """Each is the other's other; its part of the risk is that of the model of both, whatever the order."""
+    right, left = radiograph(0), radiograph(1, Side.LEFT)
+    months, grades = [24, 96], [1, None]
+    both = predictor.predict_batch(
+        [right, left], horizon_months=months, grades=grades, others=[left, right], other_grades=grades[::-1]
+    )
+    mixed = predictor.predict_batch(
+        [left, radiograph(2), right],
+        horizon_months=months,
+        grades=[None, 2, 1],
+        others=[right, None, left],
+        other_grades=[1, None, None],
+    )
+    alone = predictor.predict_batch([right, radiograph(2)], horizon_months=months, grades=[1, 2])
+    assert [p.other_knee for p in (*both, *mixed, *alone)] == [True, True, True, False, True, False, False]
+    for one, same in ((both[0], mixed[2]), (both[1], mixed[0]), (alone[1], mixed[1])):
+        for a, b in zip(one.horizons, same.horizons, strict=True):
+            assert (a.risk_fast, a.risk_any) == pytest.approx((b.risk_fast, b.risk_any), abs=1e-6)
+            assert a.kl_set == b.kl_set
+    assert both[0].horizons[1].risk_any != pytest.approx(alone[0].horizons[1].risk_any, abs=1e-4)
+    other_read = predictor.predict(
+        right.pixels, side="right", grade=1, other=left.pixels, other_grade=4, horizon_months=months
+    )
+    assert other_read.horizons[1].risk_any != pytest.approx(both[0].horizons[1].risk_any, abs=1e-4)
+    assert other_read.other_knee and other_read.provenance["other_grade_read"] == 4
+
+
+def test_predictions_say_how_sure_they_are(predictor: Predictor) -> None:
+    prediction = predictor.predict(knee(), side="right", horizon_months=[12, 48], grade=2)
+    for horizon in prediction.horizons:
+        assert horizon.risk_any_interval is not None and horizon.kl_read is not None and horizon.kl_set
+        low, high = horizon.risk_any_interval
+        assert 0 < low <= horizon.risk_any <= high < 1
+        assert sum(horizon.kl_read) == pytest.approx(1) and sum(horizon.kl_read[3:]) == pytest.approx(
+            horizon.risk_any
+        )
+        assert horizon.kl_read.index(max(horizon.kl_read)) in horizon.kl_set
+
+
+def test_one_other_knee_for_each(predictor: Predictor) -> None:
+    with pytest.raises(UsageError, match="1 other knees for 2 knees: give one a knee, None if there is none"):
+        predictor.predict_batch([radiograph(0), radiograph(1)], others=[radiograph(2)])
 
 
 def test_joint_needs_a_risk_part_and_grades(predictor: Predictor, tmp_path: Path) -> None:

@@ -91,6 +91,13 @@ def predict(
     grade: Annotated[
         int | None, typer.Option("--grade", help="Baseline KL grade, 0 to 4, if a reader gave one.")
     ] = None,
+    other: Annotated[
+        str | None,
+        typer.Option("--other", help="The person's other knee, same day: risks are better with it."),
+    ] = None,
+    other_grade: Annotated[
+        int | None, typer.Option("--other-grade", help="Its KL grade, 0 to 4, if a reader gave one.")
+    ] = None,
     subject: Annotated[
         str, typer.Option("--subject", help="Whose knee it is, as in --bank; their own rows are passed over.")
     ] = "",
@@ -104,17 +111,26 @@ def predict(
     reported, the others are predicted, and the exit code is 1.
     """
     from progression.cohort import Entry
+    from progression.errors import UsageError
+    from progression.image import read_image
     from progression.types import Request, Side, check_grade
 
     request = Request(
         horizon_months=tuple(months), refine_steps=refine_steps, inversion=inversion, method=method, seed=seed
     )
-    if grade is not None:
-        check_grade(grade)
+    for given in (grade, other_grade):
+        if given is not None:
+            check_grade(given)
+    if other is None and other_grade is not None:
+        raise UsageError("--other-grade without --other: give the picture of the other knee too")
+    if other is not None and len(images) > 1:
+        raise UsageError(f"--other with {len(images)} knees: give one knee, or a table (progression cohort)")
+    if other is not None:
+        read_image(other)  # a cohort goes on without an other knee that cannot be read; here it was asked for
     asked = Side.parse(side) if side is not None else None
-    read = "" if grade is None else str(grade)
+    read, other_read = ("" if one is None else str(one) for one in (grade, other_grade))
     entries = [
-        Entry(name=stem, image=image, side=_side_of(image, asked), grade=read, subject=subject)
+        Entry(stem, image, _side_of(image, asked), read, subject, other or "", other_read)
         for stem, image in _stems(images).items()
     ]
     _predict(entries, out, request=request, model=model, device=device, engine=engine, bank=bank)
@@ -122,7 +138,11 @@ def predict(
 
 def cohort(
     table: Annotated[
-        Path, typer.Argument(metavar="TABLE.csv", help="Columns name, image, side; optional: grade, subject.")
+        Path,
+        typer.Argument(
+            metavar="TABLE.csv",
+            help="Columns name, image, side; optional: grade, subject.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The results, a CSV file.")],
     months: Months = [48],  # noqa: B006  typer copies it
@@ -140,8 +160,9 @@ def cohort(
 ) -> None:
     """Predict every knee of a table and write one row a knee and horizon.
 
-    A knee that fails keeps its rows, with the reason in `warnings`; the exit code is then 1. The table is
-    written when the last knee is done: a run that is stopped leaves none, so split a very large cohort.
+    The two knees of a subject inform each other's risks. A knee that fails keeps its rows, with the reason in
+    `warnings`; the exit code is then 1. The table is written when the last knee is done: a run that is stopped
+    leaves none, so split a very large cohort.
     """
     from progression.cohort import read_table, run_cohort
     from progression.errors import OutputError
@@ -200,11 +221,17 @@ def _predict(
         for horizon in outcome.result.horizons:
             typer.echo(
                 f"  +{horizon.horizon_months} months: risk of a rise by 2 or more grades "
-                f"{horizon.risk_fast:.1%}, by 1 or more {horizon.risk_any:.1%}"
+                f"{_sure(horizon.risk_fast, horizon.risk_fast_interval)}, "
+                f"by 1 or more {_sure(horizon.risk_any, horizon.risk_any_interval)}"
             )
         for text in outcome.result.warnings:
             typer.echo(f"  warning: {text}")
     _report(failed, len(entries))
+
+
+def _sure(risk: float, interval: tuple[float, float] | None) -> str:
+    """A risk and how sure it is."""
+    return f"{risk:.1%}" + ("" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})")
 
 
 def _report(failed: "Sequence[Outcome]", total: int) -> None:

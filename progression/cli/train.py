@@ -294,18 +294,24 @@ def risk(
     split: Split = "train",
     preset: Preset = "cpu",
 ) -> None:
-    """Fit the risk model on the grader's out-of-fold outputs and the table's grade series."""
+    """Fit the risk models (a knee alone; both of a person) on the grader's out-of-fold outputs and grade series."""
     from progression.train.grader import PRESETS
     from progression.train.loop import preset_of
-    from progression.train.risk import load_out_of_fold, train_risk
+    from progression.train.risk import load_out_of_fold, pairs, train_risk
     from progression.weights import save_part
 
     resolution = preset_of(PRESETS, preset).resolutions[-1]
     # the pictures were graded already: only which knees have one, and their grades, matter here
     knees = _knees(table, resolution=8, images=images, split=split)
-    model = train_risk(knees, load_out_of_fold(grader_run / "out_of_fold.npz", knees))
-    path = save_part(save, "risk", model.tensors(), model.config(), dtype="float32", resolution=resolution)
-    typer.echo(f"risk: {path}")
+    grading = load_out_of_fold(grader_run / "out_of_fold.npz", knees)
+    models = {"risk": train_risk(knees, grading, progress=typer.echo)}
+    knees, grading, other = pairs(knees, grading)
+    if len(knees):
+        typer.echo(f"both knees of {len(knees) // 2} people")
+        models["risk_pair"] = train_risk(knees, grading, other=other, progress=typer.echo)
+    for name, model in models.items():
+        path = save_part(save, name, model.tensors(), model.config(), dtype="float32", resolution=resolution)
+        typer.echo(f"{name}: {path}")
 
 
 @app.command()

@@ -44,6 +44,14 @@ class Knees:
     def __len__(self) -> int:
         return len(self.subject)
 
+    @property
+    def other_knee(self) -> npt.NDArray[np.int64]:
+        """(N,) row of the same person's other knee, -1 where it is not among these."""
+        knees = list(zip(self.subject.tolist(), self.side.tolist(), strict=True))
+        place = {knee: row for row, knee in enumerate(knees)}
+        other = [place.get((who, Side.parse(side).other.value), -1) for who, side in knees]
+        return np.array(other, dtype=np.int64)
+
     def select(self, rows: npt.ArrayLike) -> "Knees":
         """The knees at `rows` (indices or a boolean mask), in that order; visit times stay."""
         index = np.arange(len(self))[np.asarray(rows)]

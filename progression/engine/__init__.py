@@ -27,7 +27,7 @@ from torch import Tensor
 from progression.encoder import Encoder
 from progression.engine.fold import fold_batch_norms
 from progression.errors import UsageError
-from progression.risk.grader import Grader, Grading, concatenate
+from progression.risk.grader import Grader, Grading, concatenate, mean_grading
 from progression.stylegan2 import Generator
 
 ENGINES = ("auto", "torch", "openvino", "openvino-half")
@@ -46,7 +46,7 @@ class Engine:
     precision : of rendering and grading: "float32", "bfloat16" or "float16"; codes are float32 always
     encode : pictures (N, C, R, R) in [-1, 1] → ws (N, L, D)
     render : ws (N, L, D) → pictures (N, C, R, R), not clamped, with the generator's own noise
-    grade : pictures (N, C, H, W) in [-1, 1] → their grading
+    grade_each : pictures (N, C, H, W) in [-1, 1] → their grading by each of the grader's networks
     """
 
     name: str
@@ -54,7 +54,11 @@ class Engine:
     precision: str
     encode: Callable[[Tensor], Tensor]
     render: Callable[[Tensor], Tensor]
-    grade: Callable[[Tensor], Grading]
+    grade_each: Callable[[Tensor], list[Grading]]
+
+    def grade(self, images: Tensor) -> Grading:
+        """Pictures (N, C, H, W) in [-1, 1] → their grading by all of the grader's networks."""
+        return mean_grading(self.grade_each(images))
 
     def provenance(self) -> dict[str, str]:
         """What a report says about the engine."""
@@ -113,7 +117,8 @@ def load_engine(name: str, *, generator: Generator, encoder: Encoder, grader: Gr
     def render(ws: Tensor) -> Tensor:
         return torch.cat([generator.synthesis(part, noise_mode="const") for part in ws.split(size)])
 
-    def grade(images: Tensor) -> Grading:
-        return concatenate([grader(part) for part in images.split(size)])
+    def grade_each(images: Tensor) -> list[Grading]:
+        parts = [grader.grade_each(part) for part in images.split(size)]
+        return [concatenate(by_one) for by_one in zip(*parts, strict=True)]
 
-    return Engine("torch", torch.__version__, "float32", encoder, render, grade)
+    return Engine("torch", torch.__version__, "float32", encoder, render, grade_each)

@@ -15,7 +15,7 @@ from progression.encoder import Encoder
 from progression.engine import Engine
 from progression.engine.graphs import efficientnet_graph, encoder_graph, synthesis_graph
 from progression.engine.runtime import ov
-from progression.risk.grader import Grader, Grading, as_grading, mean_grading, resize
+from progression.risk.grader import Grader, Grading, as_grading, resize
 from progression.stylegan2 import Generator
 
 
@@ -31,11 +31,11 @@ def openvino_engine(name: str, *, generator: Generator, encoder: Encoder, grader
         for network in grader.members
     ]
 
-    def grade(x: Tensor) -> Grading:
+    def grade_each(x: Tensor) -> list[Grading]:
         x = resize(x, grader.input_resolution)
-        return mean_grading([as_grading(member(x)) for member in members])
+        return [as_grading(member(x)) for member in members]
 
-    return Engine(name, ov.get_version(), render.precision, encode, render, grade)
+    return Engine(name, ov.get_version(), render.precision, encode, render, grade_each)
 
 
 class Compiled:

@@ -24,6 +24,13 @@ COLUMNS: tuple[str, ...] = (
     *(f"kl_future_{grade}" for grade in range(KL_GRADES)),
     "risk_fast_product",
     "risk_any_product",
+    "risk_fast_low",
+    "risk_fast_high",
+    "risk_any_low",
+    "risk_any_high",
+    *(f"kl_read_{grade}" for grade in range(KL_GRADES)),
+    "kl_set",
+    "other_knee",
     "typicality",
     "warnings",
 )
@@ -31,7 +38,10 @@ COLUMNS: tuple[str, ...] = (
 
 
 def row(prediction: Prediction, horizon: HorizonPrediction) -> dict[str, Any]:
-    """One knee at one horizon, with the keys of `COLUMNS`; several warnings are joined by "; "."""
+    """One knee at one horizon, with the keys of `COLUMNS`; None where a model does not say.
+
+    Several warnings are joined by "; ", the grades of `kl_set` by spaces.
+    """
     values: dict[str, Any] = {
         "name": prediction.name,
         "horizon_months": horizon.horizon_months,
@@ -45,6 +55,12 @@ def row(prediction: Prediction, horizon: HorizonPrediction) -> dict[str, Any]:
     for grade in range(KL_GRADES):
         values[f"kl_now_{grade}"] = float(prediction.kl_now[grade])
         values[f"kl_future_{grade}"] = float(horizon.kl_future[grade])
+        values[f"kl_read_{grade}"] = None if horizon.kl_read is None else float(horizon.kl_read[grade])
+    for event, interval in (("fast", horizon.risk_fast_interval), ("any", horizon.risk_any_interval)):
+        low, high = interval or (None, None)
+        values |= {f"risk_{event}_low": low, f"risk_{event}_high": high}
+    values["kl_set"] = None if horizon.kl_set is None else " ".join(str(grade) for grade in horizon.kl_set)
+    values["other_knee"] = prediction.other_knee
     return {key: values[key] for key in COLUMNS}
 
 

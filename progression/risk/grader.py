@@ -42,6 +42,14 @@ class Grading:
     future: Tensor
     rise: Tensor
 
+    def rows(self, index: Tensor) -> Grading:
+        """Of some of the pictures."""
+        return Grading(self.now[index], self.future[index], self.rise[index])
+
+    def cpu(self) -> Grading:
+        """On the CPU."""
+        return Grading(self.now.cpu(), self.future.cpu(), self.rise.cpu())
+
     @property
     def expected_grade(self) -> Tensor:
         """Mean of the grade now, (N,), 0 to 4."""
@@ -106,8 +114,12 @@ class Grader(nn.Module):
 
     def forward(self, x: Tensor) -> Grading:
         """Grade model pictures (N, 1, H, W) in [-1, 1]: mean probabilities of the networks."""
+        return mean_grading(self.grade_each(x))
+
+    def grade_each(self, x: Tensor) -> list[Grading]:
+        """Grade model pictures (N, 1, H, W) in [-1, 1] by each of the K networks alone."""
         x = resize(x, self.input_resolution)
-        return mean_grading([as_grading(network(x)) for network in self.members])
+        return [as_grading(network(x)) for network in self.members]
 
     def probabilities(self, x: Tensor) -> Tensor:
         """P(KL = 0..4 | picture), (N, 5)."""
@@ -115,8 +127,7 @@ class Grader(nn.Module):
 
     def each(self, x: Tensor) -> Tensor:
         """P(KL = 0..4 | picture) by each of the K networks alone, (N, K, 5)."""
-        x = resize(x, self.input_resolution)
-        return torch.stack([as_grading(network(x)).now for network in self.members], dim=1)
+        return torch.stack([grading.now for grading in self.grade_each(x)], dim=1)
 
     def features(self, x: Tensor) -> Tensor:
         """Pooled features of all networks side by side, (N, K · head_width)."""

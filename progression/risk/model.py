@@ -7,7 +7,16 @@ transition matrix,
     image + read grade:   the same with P(k_0 = i) = 1 for the grade that was read.
 
 So a knee that looks worse than its reading has a high risk given that reading: x holds what the picture looks
-like, and i what a reader called it.
+like, and i what a reader called it. Where the person's other knee was seen too, a second model (part `risk_pair`) has
+it in x: whoever has one bad knee is likely to get another.
+
+How sure the risk is: the model was fitted again to people drawn with replacement, B times, and each of the grader's K
+networks graded the picture. With R_b the risk by fit b on the gradings of network b mod K, drawn toward the mean of
+all by 1/√K (what is used is the mean of K, whose variance is a K-th),
+
+    interval = logit⁻¹(logit R ± 1.645 · sd_b logit R_b),
+
+what other training people and another training would have said nine times in ten. It is no interval of the event.
 """
 
 from __future__ import annotations
@@ -17,46 +26,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from progression.errors import UsageError, WeightsError
-from progression.risk.grader import FUTURE_MONTHS, RISE_TARGETS, Grading
-from progression.risk.multistate import MultiState, rise_probabilities
-from progression.types import KL_GRADES
-
-UNREAD = -1
-
-COVARIATES = (
-    *(f"log_p_grade{grade}" for grade in range(KL_GRADES)),
-    "grade_spread",
-    *(f"expected_rise_{month}m" for month in FUTURE_MONTHS),
-    *(f"logit_rise{step}_{month}m" for step, month in RISE_TARGETS),
-    "looks_worse_by",
+from progression.risk.conformal import grade_sets, level_at
+from progression.risk.covariates import (
+    COVARIATES,
+    OtherKnee,
+    certainty,
+    check_grades,
+    covariates,
+    names,
+    standardise,
 )
+from progression.risk.grader import Grading
+from progression.risk.multistate import MultiState, rise_probabilities
 
-
-def covariates(grading: Grading) -> Tensor:
-    """What of a grading drives the rates, for every grade to start from: (N, 5, F) float64.
-
-    In the order of `COVARIATES`: log probability of each grade now, standard deviation of the grade, expected
-    rise to each later visit (grades), log odds of each rise, and, the only one that depends on the start,
-    expected grade now minus the grade started from.
-    """
-    scale = torch.arange(KL_GRADES, dtype=torch.float64)
-    now, future = grading.now.double(), grading.future.double()
-    expected = now @ scale
-    spread = (now @ scale.square() - expected.square()).clamp(min=0).sqrt()
-    rise = future @ scale - expected[:, None]
-    odds = grading.rise.double().clamp(1e-4, 1 - 1e-4).logit()
-    picture = torch.cat([now.clamp(min=1e-6).log(), spread[:, None], rise, odds], dim=1)
-    worse = expected[:, None] - scale
-    return torch.cat([picture[:, None].expand(-1, KL_GRADES, -1), worse[:, :, None]], dim=2)
-
-
-def standardise(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Covariates in standard deviations, held within ±4: odd pictures do not extrapolate without end."""
-    return ((x - mean) / scale).clamp(-4, 4)
+INTERVAL_SDS = 1.645
+"""Half the width of a 90 % interval, in standard deviations."""
+_CHAINS = ("multistate", "complete", "resampled")
+_PLAIN = ("mean", "scale", "sharpness", "bias", "set_months", "set_levels")
+_OPTIONAL = ("resampled", "set_months", "set_levels")
 
 
 @dataclass(frozen=True)
@@ -67,11 +57,26 @@ class Risk:
     ----------
     fast, any : (N, H), P(grade rises by >= 2, >= 1); fast <= any, neither falls with the horizon
     future : (N, H, 5), P(highest grade read by the horizon)
+    fast_interval, any_interval : (N, H, 2), how sure the risk is (module docstring); None where the model cannot tell
+    grade_set : (N, H, 5) bool, grades that hold the future one nine times in ten (`conformal`); None likewise
     """
 
     fast: Tensor
     any: Tensor
     future: Tensor
+    fast_interval: Tensor | None = None
+    any_interval: Tensor | None = None
+    grade_set: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Tensor, Risk]]) -> Risk:
+        """Of all knees, from the rows of each part and its risks; what a part lacks, the whole lacks."""
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        fields: dict[str, Any] = {}
+        for name in cls.__dataclass_fields__:
+            values = [getattr(risk, name) for _, risk in parts]
+            fields[name] = None if any(v is None for v in values) else torch.cat(values)[order]
+        return cls(**fields)
 
 
 def _never_falling(risk: Tensor, horizon_months: Sequence[float]) -> Tensor:
@@ -94,6 +99,10 @@ class RiskModel:
         (F,) of the covariates among training knees.
     sharpness, bias
         Calibration of the grade's posterior: softmax(sharpness · log p + bias), () and (5,).
+    resampled
+        `multistate` fitted to people drawn with replacement, B of them stacked; None: risks have no interval.
+    set_months, set_levels
+        (V,) and (2, V), levels of the sets of future grades, image only and with the read grade; None: no sets.
     """
 
     multistate: MultiState
@@ -102,6 +111,14 @@ class RiskModel:
     scale: Tensor
     sharpness: Tensor
     bias: Tensor
+    resampled: MultiState | None = None
+    set_months: Tensor | None = None
+    set_levels: Tensor | None = None
+
+    @property
+    def sees_other_knee(self) -> bool:
+        """Whether it needs the person's other knee."""
+        return len(self.mean) > len(COVARIATES)
 
     def grade_now(self, grading: Grading, grade: Tensor | None = None) -> Tensor:
         """P(k_0), (N, 5): calibrated posterior, or certainty where `grade` (N,) is not -1.
@@ -112,13 +129,11 @@ class RiskModel:
             A grade outside -1..4, or not one for each knee.
         """
         log_p = grading.now.double().clamp(min=1e-6).log()
-        posterior = (self.sharpness * log_p + self.bias).softmax(dim=1)
+        posterior = (self.sharpness * log_p + self.bias).softmax(dim=-1)
         if grade is None:
             return posterior
-        if grade.shape != (len(posterior),) or bool((grade < UNREAD).any() | (grade >= KL_GRADES).any()):
-            raise UsageError(f"grades: expected {len(posterior)} whole numbers from 0 to 4, or -1 if unread")
-        certain = F.one_hot(grade.long().clamp(min=0), KL_GRADES).double()
-        return torch.where((grade >= 0)[:, None], certain, posterior)
+        read = check_grades(grade, len(posterior)) >= 0
+        return torch.where(read[:, None], certainty(grade), posterior)
 
     def predict(
         self,
@@ -126,6 +141,8 @@ class RiskModel:
         horizon_months: Sequence[float],
         *,
         grade: Tensor | None = None,
+        other: OtherKnee | None = None,
+        networks: Sequence[Grading] = (),
         complete: bool = False,
     ) -> Risk:
         """Risk at each horizon.
@@ -138,27 +155,96 @@ class RiskModel:
             Months after the picture, > 0.
         grade
             (N,) grades that a reader gave, -1 where none.
+        other
+            The other knee of the same people; needed by, and only by, a model that `sees_other_knee`.
+        networks
+            Gradings by the grader's networks alone, whose disagreement widens the intervals.
         complete
-            As if every visit had been read (see `complete`).
+            As if every visit had been read (see `complete`); without intervals and sets.
+
+        Raises
+        ------
+        UsageError
+            Wrong grades; the other knee is missing, or not wanted.
         """
-        x = standardise(covariates(grading), self.mean, self.scale)
-        model = self.complete if complete else self.multistate
-        chances = model.transitions(x, horizon_months)
-        fast, rises, future = rise_probabilities(self.grade_now(grading, grade), chances)
+        if (other is not None) != self.sees_other_knee:
+            need = "needs" if self.sees_other_knee else "takes no"
+            raise UsageError(
+                f"this risk model {need} other knee: use part risk_pair where there is one, else risk"
+            )
+        chain = self.complete if complete else self.multistate
+        fast, rises, future = self._risks(chain, grading, other, horizon_months, grade)
         rises = _never_falling(rises, horizon_months)
-        return Risk(_never_falling(fast, horizon_months).minimum(rises), rises, future)
+        fast = _never_falling(fast, horizon_months).minimum(rises)
+        if complete:
+            return Risk(fast, rises, future)
+        return Risk(
+            fast,
+            rises,
+            future,
+            *self._intervals((fast, rises), grading, networks, other, horizon_months, grade),
+            self._grade_sets(future, horizon_months, grade),
+        )
+
+    def _risks(
+        self,
+        chain: MultiState,
+        grading: Grading,
+        other: OtherKnee | None,
+        horizon_months: Sequence[float],
+        grade: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = standardise(covariates(grading, other), self.mean, self.scale)
+        return rise_probabilities(self.grade_now(grading, grade), chain.transitions(x, horizon_months))
+
+    def _intervals(
+        self,
+        risks: tuple[Tensor, Tensor],
+        grading: Grading,
+        networks: Sequence[Grading],
+        other: OtherKnee | None,
+        horizon_months: Sequence[float],
+        grade: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Of fast and any, each (N, H, 2)."""
+        if self.resampled is None:
+            return None, None
+        share = len(networks) ** -0.5 if networks else 0.0
+        seen = [_between(grading, network, share) for network in networks] or [grading]
+        count = len(self.resampled.clock)
+        draws = []
+        for i, one in enumerate(seen):
+            fits = torch.arange(i, count, len(seen))
+            draws.append(self._risks(self.resampled.some(fits), one, other, horizon_months, grade)[:2])
+        found = []
+        for risk, drawn in zip(risks, zip(*draws, strict=True), strict=True):
+            reach = INTERVAL_SDS * _logit(torch.cat(drawn)).std(dim=0)
+            bounds = torch.stack([_logit(risk) - reach, _logit(risk) + reach], dim=-1).sigmoid()
+            found.append(torch.where(risk[..., None] > 0, bounds, 0.0))
+        return found[0], found[1]
+
+    def _grade_sets(
+        self, future: Tensor, horizon_months: Sequence[float], grade: Tensor | None
+    ) -> Tensor | None:
+        if self.set_months is None or self.set_levels is None:
+            return None
+        months = torch.as_tensor(horizon_months, dtype=torch.float64)
+        alone, read = level_at(self.set_months, self.set_levels, months)
+        known = torch.zeros(len(future), dtype=torch.bool) if grade is None else grade >= 0
+        return grade_sets(future, torch.where(known[:, None], read, alone))
 
     def tensors(self) -> dict[str, Tensor]:
         """For `save_part`; keep them in float32."""
-        tensors = {name: getattr(self, name) for name in ("mean", "scale", "sharpness", "bias")}
-        for name in ("multistate", "complete"):
-            part: MultiState = getattr(self, name)
-            tensors |= {f"{name}.{key}": tensor for key, tensor in part.tensors().items()}
+        tensors = {name: getattr(self, name) for name in _PLAIN if getattr(self, name) is not None}
+        for name in _CHAINS:
+            part: MultiState | None = getattr(self, name)
+            if part is not None:
+                tensors |= {f"{name}.{key}": tensor for key, tensor in part.tensors().items()}
         return tensors
 
     def config(self) -> dict[str, Any]:
         """What the tensors are about; JSON-serialisable."""
-        return {"covariates": list(COVARIATES)}
+        return {"covariates": list(names(other=self.sees_other_knee))}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> RiskModel:
@@ -169,18 +255,30 @@ class RiskModel:
         WeightsError
             Other covariates than this version computes, or tensors missing.
         """
-        if list(config.get("covariates", ())) != list(COVARIATES):
+        if list(config.get("covariates", ())) not in [list(names(other=other)) for other in (False, True)]:
             raise WeightsError("the risk model uses other covariates than this version: install its weights")
+        there = {name.partition(".")[0] for name in tensors}
+        wanted = [name for name in (*_CHAINS, *_PLAIN) if name in there or name not in _OPTIONAL]
+        fields: dict[str, Any] = {}
         try:
-            multistate, complete = (
-                MultiState.from_tensors(
-                    {field: tensors[f"{name}.{field}"] for field in MultiState.__dataclass_fields__}
-                )
-                for name in ("multistate", "complete")
-            )
-            plain = [tensors[name].double() for name in ("mean", "scale", "sharpness", "bias")]
+            for name in wanted:
+                if name in _CHAINS:
+                    own = {field: tensors[f"{name}.{field}"] for field in MultiState.__dataclass_fields__}
+                    fields[name] = MultiState.from_tensors(own)
+                else:
+                    fields[name] = tensors[name].double()
         except KeyError as error:
             raise WeightsError(
                 f"the risk model lacks the tensor {error}: restore the model folder"
             ) from error
-        return cls(multistate, complete, *plain)
+        return cls(**fields)
+
+
+def _between(mean: Grading, one: Grading, share: float) -> Grading:
+    """A grading `share` of the way from the mean to one network's."""
+    heads = ("now", "future", "rise")
+    return Grading(*(torch.lerp(getattr(mean, h), getattr(one, h), share) for h in heads))
+
+
+def _logit(p: Tensor) -> Tensor:
+    return p.clamp(1e-9, 1 - 1e-9).logit()

@@ -25,12 +25,14 @@ on b, d and c. Source: Kalbfleisch & Lawless, J Am Stat Assoc 80 (1985).
 | x | (N, F) or (N, 5, F) | standardised covariates, (one row a start grade) |
 | a, w | (E, R), (E, F, R) | intercepts and weights of every era and transition |
 | Λ | (M,) at `clock_months` | clock; one unit is a year at the pace of the first interval |
+
+Several models of the same eras and knots, `stack`ed, are one with a leading dimension B in a, w and Λ, and all answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,14 +45,15 @@ _TYPICAL_LOG_RATE = -3.5
 
 @dataclass(frozen=True)
 class MultiState:
-    """A fitted model; tensors are float64.
+    """A fitted model, or B of them; tensors are float64.
 
     Attributes
     ----------
-    intercepts : (E, R), a
-    weights : (E, F, R), w
+    intercepts : ([B,] E, R), a
+    weights : ([B,] E, F, R), w
     era_months : (E + 1,) ascending, from 0; the last era goes on for ever
-    clock_months, clock : (M,) ascending, from 0
+    clock_months : (M,) ascending, from 0
+    clock : ([B,] M) ascending, from 0
     """
 
     intercepts: Tensor
@@ -59,16 +62,36 @@ class MultiState:
     clock_months: Tensor
     clock: Tensor
 
+    @classmethod
+    def stack(cls, models: Sequence[MultiState]) -> MultiState:
+        """Models of the same eras and knots as one."""
+        first = models[0]
+        a, w, clock = (
+            torch.stack([getattr(model, name) for model in models])
+            for name in ("intercepts", "weights", "clock")
+        )
+        return cls(a, w, first.era_months, first.clock_months, clock)
+
+    def some(self, index: Tensor) -> MultiState:
+        """Some of B models."""
+        return replace(
+            self,
+            intercepts=self.intercepts[index],
+            weights=self.weights[index],
+            clock=self.clock[index],
+        )
+
     def generators(self, covariates: Tensor) -> Tensor:
-        """Q of each era and knee, (E, N, 5, 5): rows sum to 0, nothing below the diagonal."""
-        rates = (self.intercepts[:, None] + covariates @ self.weights).clamp(-12, 12).exp()
-        q = rates.new_zeros(*rates.shape[:2], KL_GRADES, KL_GRADES)
+        """Q of each era and knee of ([B,] N, F), ([B,] E, N, 5, 5): rows sum to 0, nothing below the diagonal."""
+        driven = covariates[..., None, :, :] @ self.weights
+        rates = (self.intercepts[..., None, :] + driven).clamp(-12, 12).exp()
+        q = rates.new_zeros(*rates.shape[:-1], KL_GRADES, KL_GRADES)
         for column, (start, end) in enumerate(TRANSITIONS):
             q[..., start, end] = rates[..., column]
-        return q - torch.diag_embed(q.sum(dim=3))
+        return q - torch.diag_embed(q.sum(dim=-1))
 
     def ticks(self, start_months: Tensor, end_months: Tensor) -> Tensor:
-        """Λ_e(end) - Λ_e(start) of each pair, (E, P)."""
+        """Λ_e(end) - Λ_e(start) of each pair, ([B,] E, P)."""
         eras = []
         bounds = torch.cat([self.era_months[1:-1], self.era_months.new_tensor([torch.inf])])
         for era in range(len(bounds)):
@@ -78,25 +101,24 @@ class MultiState:
                 for months in (end_months, start_months)
             )
             eras.append(until - since)
-        return torch.stack(eras)
+        return torch.stack(eras, dim=-2)
 
     def transitions(self, covariates: Tensor, horizon_months: Sequence[float]) -> Tensor:
-        """P(0, T), (N, H, 5, 5): probability to be at grade j by T when starting at i.
+        """P(0, T), ([B,] N, H, 5, 5): probability to be at grade j by T when starting at i.
 
         Parameters
         ----------
         covariates
-            (N, 5, F), of each start grade.
+            ([B,] N, 5, F), of each start grade.
         horizon_months
             H horizons, > 0.
         """
-        count = len(covariates)
         until = torch.as_tensor(horizon_months, dtype=torch.float64)
         ticks = self.ticks(torch.zeros_like(until), until)
-        q = self.generators(covariates.double().flatten(0, 1))
-        p = _product(q[:, :, None] * ticks[:, None, :, None, None])
-        rows = p.unflatten(0, (count, KL_GRADES)).diagonal(dim1=1, dim2=3)
-        return rows.permute(0, 1, 3, 2).clamp(0, 1)
+        q = self.generators(covariates.double().flatten(-3, -2))
+        p = _product(q[..., None, :, :] * ticks[..., None, :, None, None])
+        rows = p.unflatten(-4, (-1, KL_GRADES)).diagonal(dim1=-4, dim2=-2)
+        return rows.transpose(-1, -2).clamp(0, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything there is, by name."""
@@ -109,19 +131,19 @@ class MultiState:
 
 
 def _product(exponents: Tensor) -> Tensor:
-    """Π_e expm(exponents_e), first era leftmost."""
-    result, *others = torch.linalg.matrix_exp(exponents)
+    """Π_e expm(exponents_e) over ([B,] E, N, H, 5, 5), first era leftmost."""
+    result, *others = torch.linalg.matrix_exp(exponents).unbind(dim=-5)
     for other in others:
         result = result @ other
     return result
 
 
 def clock_at(clock_months: Tensor, clock: Tensor, months: Tensor) -> Tensor:
-    """Λ(months): linear between the knots, the last slope beyond them."""
+    """Λ(months), ([B,] P): linear between the knots, the last slope beyond them."""
     right = torch.searchsorted(clock_months, months.contiguous()).clamp(1, len(clock_months) - 1)
     left = right - 1
-    slope = (clock[right] - clock[left]) / (clock_months[right] - clock_months[left])
-    return clock[left] + slope * (months - clock_months[left])
+    slope = (clock[..., right] - clock[..., left]) / (clock_months[right] - clock_months[left])
+    return clock[..., left] + slope * (months - clock_months[left])
 
 
 @dataclass(frozen=True)
@@ -179,7 +201,7 @@ def log_likelihood(model: MultiState, covariates: Tensor, readings: Panel) -> Te
     ticks = model.ticks(readings.start_months, readings.end_months)
     stayed = (q[:, readings.knee, readings.start, readings.start] * ticks).sum(dim=0)
     moved = (readings.end > readings.start).nonzero()[:, 0]
-    p = _product(q[:, readings.knee[moved]] * ticks[:, moved, None, None])
+    p = _product((q[:, readings.knee[moved]] * ticks[:, moved, None, None])[:, :, None])[:, 0]
     chosen = p[torch.arange(len(moved)), readings.start[moved], readings.end[moved]]
     return stayed.index_put((moved,), chosen.clamp(min=1e-30).log())
 
@@ -190,9 +212,9 @@ def rise_probabilities(p_now: Tensor, transitions: Tensor) -> tuple[Tensor, Tens
     Parameters
     ----------
     p_now
-        (N, 5), sums to 1; one-hot where a reader gave the grade.
+        ([B,] N, 5), sums to 1; one-hot where a reader gave the grade.
     transitions
-        (N, H, 5, 5) from `MultiState.transitions`.
+        ([B,] N, H, 5, 5) from `MultiState.transitions`; then all that is returned has B.
 
     Returns
     -------
@@ -200,10 +222,10 @@ def rise_probabilities(p_now: Tensor, transitions: Tensor) -> tuple[Tensor, Tens
         fast = Σ_i p_i Σ_{j >= i+2} P_ij and any = Σ_i p_i Σ_{j >= i+1} P_ij, (N, H) in [0, 1]; future =
         Σ_i p_i P_ij, (N, H, 5).
     """
-    joint = p_now.to(transitions.dtype)[:, None, :, None] * transitions
-    fast = joint.triu(diagonal=2).sum(dim=(2, 3))
-    rises = joint.triu(diagonal=1).sum(dim=(2, 3))
-    return fast.clamp(0, 1), rises.clamp(0, 1), joint.sum(dim=2)
+    joint = p_now.to(transitions.dtype)[..., None, :, None] * transitions
+    fast = joint.triu(diagonal=2).sum(dim=(-2, -1))
+    rises = joint.triu(diagonal=1).sum(dim=(-2, -1))
+    return fast.clamp(0, 1), rises.clamp(0, 1), joint.sum(dim=-2)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ and shows only in the calibration on knees that no part of the model has seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,10 @@ from torch import Tensor
 
 from progression.data.dataset import Knees
 from progression.errors import TableError, UsageError
+from progression.risk.conformal import level_for
+from progression.risk.covariates import UNREAD, OtherKnee, covariates, standardise
 from progression.risk.grader import Grading
-from progression.risk.model import Risk, RiskModel, covariates, standardise
+from progression.risk.model import Risk, RiskModel
 from progression.risk.multistate import (
     MultiState,
     Panel,
@@ -47,12 +49,15 @@ class RiskConfig:
         baselines), the visits that nearly all knees have, and those read on a selected part.
     folds, inner_folds
         Of the cross-validation by subject that predicts, and of the one inside it that chooses the penalty.
+    resamples
+        B, fits to people drawn with replacement, for the risks' intervals.
     """
 
     penalties: tuple[Penalty, ...] = (Penalty(10.0, 30.0), Penalty(30.0, 90.0), Penalty(100.0, 300.0))
     era_months: tuple[float, ...] = (0.0, 12.0, 48.0, 96.0)
     folds: int = 5
     inner_folds: int = 3
+    resamples: int = 24
     seed: int = 0
 
 
@@ -72,10 +77,12 @@ def load_out_of_fold(path: Path, knees: Knees) -> Grading:
         return Grading(*(torch.from_numpy(stored[name]) for name in ("now", "future", "rise")))
 
 
-def rows_of(grading: Grading, rows: npt.NDArray[np.int64]) -> Grading:
-    """The gradings of some knees."""
-    index = torch.as_tensor(rows)
-    return Grading(grading.now[index], grading.future[index], grading.rise[index])
+def pairs(knees: Knees, grading: Grading) -> tuple[Knees, Grading, OtherKnee]:
+    """The knees whose person's other knee is there too, their gradings, and what is known of the other knees."""
+    other = knees.other_knee
+    rows = np.flatnonzero(other >= 0)
+    beside = OtherKnee(grading, torch.as_tensor(knees.grade)).rows(other[rows])
+    return knees.select(rows), grading.rows(torch.as_tensor(rows)), beside
 
 
 def calibrate_grades(grading: Grading, grade: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,36 +104,53 @@ def calibrate_grades(grading: Grading, grade: Tensor) -> tuple[Tensor, Tensor]:
     return sharpness.detach(), bias.detach()
 
 
-def fit_risk(knees: Knees, grading: Grading, *, penalty: Penalty, config: RiskConfig) -> RiskModel:
-    """The risk model of these knees at one penalty."""
-    mean, scale = _location_and_scale(knees, grading)
+def fit_risk(
+    knees: Knees,
+    grading: Grading,
+    *,
+    penalty: Penalty,
+    config: RiskConfig,
+    other: OtherKnee | None = None,
+) -> RiskModel:
+    """The risk model of these knees at one penalty, without intervals and sets."""
+    x = _own(knees, grading, other)
+    mean, scale = _location_and_scale(x)
     multistate, complete = (
-        _fit(knees, grading, mean, scale, penalty=penalty, config=config, carry_forward=carry_forward)
+        _fit(knees, standardise(x, mean, scale), penalty=penalty, config=config, carry_forward=carry_forward)
         for carry_forward in (True, False)
     )
     sharpness, bias = calibrate_grades(grading, torch.as_tensor(knees.grade))
     return RiskModel(multistate, complete, mean, scale, sharpness, bias)
 
 
-def choose_penalty(knees: Knees, grading: Grading, config: RiskConfig) -> Penalty:
+def choose_penalty(
+    knees: Knees, grading: Grading, config: RiskConfig, *, other: OtherKnee | None = None
+) -> Penalty:
     """The penalty under which held-out subjects' readings are most likely."""
     if len(config.penalties) == 1:
         return config.penalties[0]
     scores = np.zeros(len(config.penalties))
+    x = _own(knees, grading, other)
     for inside, outside in _splits(knees, folds=config.inner_folds, seed=config.seed + 2):
         fitted, held_out = knees.select(inside), knees.select(outside)
-        part = rows_of(grading, inside)
-        mean, scale = _location_and_scale(fitted, part)
-        test = standardise(_own(held_out, rows_of(grading, outside)), mean, scale)
+        mean, scale = _location_and_scale(x[inside])
+        train, test = (standardise(x[rows], mean, scale) for rows in (inside, outside))
         readings = _readings(held_out, carry_forward=True)
         for position, penalty in enumerate(config.penalties):
-            model = _fit(fitted, part, mean, scale, penalty=penalty, config=config, carry_forward=True)
+            model = _fit(fitted, train, penalty=penalty, config=config, carry_forward=True)
             scores[position] += float(log_likelihood(model, test, readings).sum())
     return config.penalties[int(scores.argmax())]
 
 
-def train_risk(knees: Knees, grading: Grading, *, config: RiskConfig | None = None) -> RiskModel:
-    """Choose the penalty by cross-validation over subjects, then fit on all knees.
+def train_risk(
+    knees: Knees,
+    grading: Grading,
+    *,
+    other: OtherKnee | None = None,
+    config: RiskConfig | None = None,
+    progress: Callable[[str], object] = lambda _: None,
+) -> RiskModel:
+    """Choose the penalty by cross-validation over subjects, fit on all knees, then ask how sure that is.
 
     Parameters
     ----------
@@ -134,6 +158,8 @@ def train_risk(knees: Knees, grading: Grading, *, config: RiskConfig | None = No
         Training knees with their grade series; a baseline reading is needed.
     grading
         Out-of-fold gradings of the same knees.
+    other
+        Their other knees (`pairs`), for a model that sees both.
 
     Raises
     ------
@@ -142,11 +168,23 @@ def train_risk(knees: Knees, grading: Grading, *, config: RiskConfig | None = No
     """
     config = config or RiskConfig()
     _check(knees, grading)
-    return fit_risk(knees, grading, penalty=choose_penalty(knees, grading, config), config=config)
+    penalty = choose_penalty(knees, grading, config, other=other)
+    progress(f"penalty {penalty.common:g}; fitting")
+    model = fit_risk(knees, grading, penalty=penalty, config=config, other=other)
+    progress(f"intervals, from {config.resamples} resamples of people")
+    model = replace(model, resampled=_resampled(knees, grading, other, model, penalty, config))
+    progress(f"sets of grades, in {config.folds} folds")
+    months, levels = _set_levels(knees, grading, other, penalty, config)
+    return replace(model, set_months=months, set_levels=levels)
 
 
 def cross_predict(
-    knees: Knees, grading: Grading, horizon_months: Sequence[float], *, config: RiskConfig | None = None
+    knees: Knees,
+    grading: Grading,
+    horizon_months: Sequence[float],
+    *,
+    other: OtherKnee | None = None,
+    config: RiskConfig | None = None,
 ) -> tuple[Risk, Risk]:
     """Each knee's risk by a risk model (penalty included) that never saw its subject: nested cross-validation.
 
@@ -158,17 +196,26 @@ def cross_predict(
     Returns
     -------
     (image only, image and read grade)
+        With `other`, the other knee's read grade is used where this knee's is.
     """
     config = config or RiskConfig()
     _check(knees, grading)
     parts: list[tuple[Risk, Risk]] = []
     order: list[npt.NDArray[np.int64]] = []
     for inside, outside in _splits(knees, folds=config.folds, seed=config.seed + 1):
-        model = train_risk(knees.select(inside), rows_of(grading, inside), config=config)
-        part, grade = rows_of(grading, outside), torch.as_tensor(knees.grade[outside])
-        parts.append((model.predict(part, horizon_months), model.predict(part, horizon_months, grade=grade)))
+        fitted, seen, beside = knees.select(inside), grading.rows(_index(inside)), _rows(other, inside)
+        penalty = choose_penalty(fitted, seen, config, other=beside)
+        model = fit_risk(fitted, seen, penalty=penalty, config=config, other=beside)
+        part, beside = grading.rows(_index(outside)), _rows(other, outside)
+        grade = torch.as_tensor(knees.grade[outside])
+        parts.append(
+            (
+                model.predict(part, horizon_months, other=_unread(beside)),
+                model.predict(part, horizon_months, grade=grade, other=beside),
+            )
+        )
         order.append(outside)
-    back = torch.as_tensor(np.argsort(np.concatenate(order)))
+    back = _index(np.argsort(np.concatenate(order)))
     alone, read = (
         Risk(
             *(
@@ -181,29 +228,68 @@ def cross_predict(
     return alone, read
 
 
-def _own(knees: Knees, grading: Grading) -> Tensor:
+def _resampled(
+    knees: Knees,
+    grading: Grading,
+    other: OtherKnee | None,
+    model: RiskModel,
+    penalty: Penalty,
+    config: RiskConfig,
+) -> MultiState:
+    """Fits to people drawn with replacement; the covariates' scale stays, as it is the model's."""
+    x = standardise(_own(knees, grading, other), model.mean, model.scale)
+    people, member = np.unique(knees.subject, return_inverse=True)
+    rows_of = [np.flatnonzero(member == i) for i in range(len(people))]
+    rng = np.random.default_rng((config.seed, len(people)))
+    fits = []
+    for _ in range(config.resamples):
+        rows = np.concatenate([rows_of[i] for i in rng.integers(len(people), size=len(people))])
+        fits.append(_fit(knees.select(rows), x[rows], penalty=penalty, config=config, carry_forward=True))
+    return MultiState.stack(fits)
+
+
+def _set_levels(
+    knees: Knees, grading: Grading, other: OtherKnee | None, penalty: Penalty, config: RiskConfig
+) -> tuple[Tensor, Tensor]:
+    """Visits (V,) and levels (2, V), from forecasts of knees that the model was fitted without."""
+    months = knees.series_months[1:]
+    risks = cross_predict(
+        knees, grading, months.tolist(), other=other, config=replace(config, penalties=(penalty,))
+    )
+    highest = torch.as_tensor(np.maximum.accumulate(knees.grade_series, axis=1)[:, 1:])
+    read = torch.as_tensor(np.logical_or.accumulate(knees.grade_series[:, 1:] >= 0, axis=1))
+    levels = [
+        [level_for(risk.future[read[:, v], v], highest[read[:, v], v]) for v in range(len(months))]
+        for risk in risks
+    ]
+    return torch.as_tensor(months).double(), torch.tensor(levels, dtype=torch.float64)
+
+
+def _own(knees: Knees, grading: Grading, other: OtherKnee | None) -> Tensor:
     """Covariates of the grade that each knee was read as, (N, F)."""
-    return covariates(grading)[torch.arange(len(knees)), torch.as_tensor(knees.grade).clamp(min=0)]
+    return covariates(grading, other)[torch.arange(len(knees)), torch.as_tensor(knees.grade).clamp(min=0)]
 
 
-def _location_and_scale(knees: Knees, grading: Grading) -> tuple[Tensor, Tensor]:
-    x = _own(knees, grading)
+def _location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
     spread = x.std(dim=0)
     return x.mean(dim=0), torch.where(spread > 1e-4, spread, 1.0)
 
 
-def _fit(
-    knees: Knees,
-    grading: Grading,
-    mean: Tensor,
-    scale: Tensor,
-    *,
-    penalty: Penalty,
-    config: RiskConfig,
-    carry_forward: bool,
-) -> MultiState:
+def _index(rows: npt.NDArray[np.int64]) -> Tensor:
+    return torch.as_tensor(rows)
+
+
+def _rows(other: OtherKnee | None, rows: npt.NDArray[np.int64]) -> OtherKnee | None:
+    return None if other is None else other.rows(rows)
+
+
+def _unread(other: OtherKnee | None) -> OtherKnee | None:
+    return None if other is None else OtherKnee(other.grading, torch.full_like(other.grade, UNREAD))
+
+
+def _fit(knees: Knees, x: Tensor, *, penalty: Penalty, config: RiskConfig, carry_forward: bool) -> MultiState:
     return fit_multistate(
-        standardise(_own(knees, grading), mean, scale),
+        x,
         _readings(knees, carry_forward=carry_forward),
         clock_months=knees.series_months.tolist(),
         era_months=config.era_months,

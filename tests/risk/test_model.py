@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from progression.errors import UsageError, WeightsError
+from progression.risk.covariates import COVARIATES, OTHER_KNEE, OtherKnee, covariates, names
 from progression.risk.grader import NUM_OUTPUTS, Grading, as_grading
-from progression.risk.model import COVARIATES, RiskModel, covariates
+from progression.risk.model import RiskModel
 from progression.risk.multistate import TRANSITIONS, MultiState
 from progression.weights import load_model, save_part
 
@@ -21,9 +23,9 @@ def _gradings(count: int = 4) -> Grading:
     return as_grading(torch.randn(count, NUM_OUTPUTS))
 
 
-def _model() -> RiskModel:
+def _model(*, other: bool = False) -> RiskModel:
     torch.manual_seed(0)
-    features, kinds = len(COVARIATES), len(TRANSITIONS)
+    features, kinds = len(names(other=other)), len(TRANSITIONS)
     months = torch.tensor([0.0, 12, 24, 48, 96]).double()
     parts = [
         MultiState(
@@ -48,6 +50,75 @@ def test_covariates_by_hand() -> None:
     assert received[0, 0, 5:12].tolist() == [1, 0, 0, 2, 0, 0, 0]  # spread, rises, odds
     assert -10 < float(received[0, 0, 12]) < -9  # held, so that certainty does not overflow
     assert received[0, :, 13].tolist() == [1, 0, -1, -2, -3]  # looks like grade 1
+
+
+def test_covariates_of_the_other_knee_by_hand() -> None:
+    grading = _gradings(2)
+    grading = replace(grading, now=torch.tensor([[0.5, 0.5, 0, 0, 0], [0, 0, 0, 0, 1.0]]))
+    now = torch.tensor([[0.5, 0, 0.5, 0, 0]] * 2)
+    other = OtherKnee(Grading(now, grading.future, grading.rise), torch.tensor([3, -1]))
+    received = covariates(grading, other)
+    assert received.shape == (2, 5, len(COVARIATES) + len(OTHER_KNEE))
+    assert torch.equal(received[..., : len(COVARIATES)], covariates(grading))
+    beside = received[..., len(COVARIATES) :]
+    assert beside[0].tolist() == [[0, 0.5, 0, 0, 0.5, 2]] * 5  # read two grades worse than it looks
+    assert beside[1].tolist() == [[0, 0.5, 0, 0, 0, 0]] * 5
+    alone = covariates(grading.rows(torch.tensor([1])), other.rows([1]))
+    assert torch.equal(alone, received[[1]])
+
+
+def test_a_model_says_whether_it_needs_the_other_knee() -> None:
+    grading = _gradings(2)
+    other = OtherKnee(grading, torch.tensor([-1, 2]))
+    assert _model(other=True).predict(grading, [48], other=other).any.shape == (2, 1)
+    with pytest.raises(UsageError, match="takes no other knee"):
+        _model().predict(grading, [48], other=other)
+    with pytest.raises(UsageError, match="needs other knee"):
+        _model(other=True).predict(grading, [48])
+
+
+def _sure(model: RiskModel, spread: float, count: int = 6) -> RiskModel:
+    """With resamples whose log rates are shifted by ± `spread`."""
+    chain = model.multistate
+    shifts = [spread * (-1) ** i for i in range(count)]
+    fits = [replace(chain, intercepts=chain.intercepts + shift) for shift in shifts]
+    return replace(model, resampled=MultiState.stack(fits))
+
+
+def test_interval_is_the_spread_of_refits_on_the_logit() -> None:
+    """Small rates r give risks near r·t, whose logit moves as log r: by ± 0.1, sd 0.1·√(6/5)."""
+    model = _model()
+    slow = replace(model.multistate, intercepts=model.multistate.intercepts - 5)
+    model = _sure(replace(model, multistate=slow), 0.1)
+    risk = model.predict(_gradings(), [12, 48], grade=torch.tensor([0, 1, 2, 4]))
+    assert risk.any_interval is not None and risk.fast_interval is not None
+    reach = 1.645 * 0.1 * (6 / 5) ** 0.5
+    got = risk.any_interval.logit() - risk.any[..., None].logit()
+    torch.testing.assert_close(
+        got[:3], torch.tensor([-reach, reach]).expand(3, 2, 2).double(), rtol=0.01, atol=0
+    )
+    assert bool((risk.any_interval[3] == 0).all() and (risk.any[3] == 0).all())  # grade 4 cannot rise
+
+
+def test_networks_that_disagree_widen_the_interval() -> None:
+    model, grading = _sure(_model(), 0.1), _gradings()
+    networks = [as_grading(torch.randn(4, NUM_OUTPUTS)) for _ in range(3)]
+    alone = model.predict(grading, [48])
+    with_them = model.predict(grading, [48], networks=networks)
+    agreed = model.predict(grading, [48], networks=[grading] * 3)
+    assert alone.any_interval is not None and with_them.any_interval is not None
+    assert torch.equal(alone.any, with_them.any)
+    assert bool((with_them.any_interval.diff() > alone.any_interval.diff()).all())
+    assert agreed.any_interval is not None
+    torch.testing.assert_close(agreed.any_interval, alone.any_interval, rtol=0.05, atol=0)
+
+
+def test_sets_by_setting() -> None:
+    levels = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).double()
+    model = replace(_model(), set_months=torch.tensor([12.0, 48]).double(), set_levels=levels)
+    sets = model.predict(_gradings(), [12, 48], grade=torch.tensor([-1, 0, 1, 2])).grade_set
+    assert sets is not None
+    assert bool(sets[0].all()) and sets[1:].sum(dim=2).tolist() == [[1, 1]] * 3
 
 
 def test_reading_selects_the_row_and_image_mixes_rows() -> None:
@@ -87,11 +158,15 @@ def test_wrong_grades_are_refused(grade: torch.Tensor) -> None:
 
 
 def test_way_to_disk_and_back(tmp_path: Path) -> None:
-    model, grading = _model(), _gradings()
+    model, grading = _sure(_model(other=True), 0.2), _gradings()
+    model = replace(model, set_months=torch.tensor([48.0]).double(), set_levels=torch.ones(2, 1).double())
     save_part(tmp_path, "risk", model.tensors(), model.config(), dtype="float32", name="test", resolution=64)
     files = load_model(tmp_path)
     restored = RiskModel.from_tensors(files.tensors("risk"), files.config("risk"))
-    torch.testing.assert_close(restored.predict(grading, [48]).any, model.predict(grading, [48]).any)
+    other = OtherKnee(_gradings(), torch.tensor([0, -1, 2, 4]))
+    found, expected = (one.predict(grading, [48], other=other) for one in (restored, model))
+    for field in ("any", "any_interval", "grade_set"):
+        torch.testing.assert_close(getattr(found, field), getattr(expected, field), rtol=1e-4, atol=1e-6)
     with pytest.raises(WeightsError, match="other covariates"):
         RiskModel.from_tensors(model.tensors(), {"covariates": ["age"]})
     tensors = model.tensors()

@@ -167,3 +167,30 @@ def test_fit_recovers_simulated_rates() -> None:
     probe = torch.zeros(1, 5, 2).double()
     received, expected = (model.transitions(probe, [12, 24, 36]) for model in (fitted, truth))
     torch.testing.assert_close(received, expected, rtol=0, atol=0.03)
+
+
+def test_stacked_models_answer_as_each_alone() -> None:
+    torch.manual_seed(0)
+    chains = [_two_eras(seed) for seed in range(3)]
+    x, p_now = torch.randn(4, 5, 3).double(), torch.rand(4, 5).double()
+    together = MultiState.stack(chains)
+    months = [6.0, 24.0, 120.0]
+    p = together.transitions(x, months)
+    assert p.shape == (3, 4, 3, 5, 5)
+    for chain, own, *risks in zip(chains, p, *rise_probabilities(p_now, p), strict=True):
+        torch.testing.assert_close(own, chain.transitions(x, months))
+        for found, expected in zip(risks, rise_probabilities(p_now, own), strict=True):
+            torch.testing.assert_close(found, expected)
+    some = together.some(torch.tensor([2, 0]))
+    torch.testing.assert_close(some.transitions(x, months), p[[2, 0]])
+
+
+def _two_eras(seed: int) -> MultiState:
+    draws = torch.Generator().manual_seed(seed)
+    return MultiState(
+        torch.randn(2, R, generator=draws).double() / 4 - 3,
+        torch.randn(2, 3, R, generator=draws).double() / 8,
+        torch.tensor([0.0, 24, 96]).double(),
+        torch.tensor([0.0, 12, 96]).double(),
+        torch.tensor([0.0, 1 + seed, 5 + 2 * seed]).double(),
+    )
