@@ -171,7 +171,7 @@ def train_joint(
     torch.manual_seed(config.seed)
     grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
     encoder = starting_encoder(start, generator, config)
-    generator = _reshaped(generator, encoder.to(device), images, config)
+    generator = reshaped(generator, encoder.to(device), images, config)
     trainer = JointTrainer(config, generator, encoder, grader, images, device=device)
     made_of = {"grader": model.hashes()["grader"], "pictures": digest(images)}
     if (run / CHECKPOINT).exists():
@@ -262,7 +262,7 @@ def _grader_features(grader: Grader, model: str) -> Extractor:
     return Extractor(f"grader of {model} ({len(others)} networks, {which})", features)
 
 
-def _reshaped(generator: Generator, encoder: Encoder, images: Tensor, config: JointConfig) -> Generator:
+def reshaped(generator: Generator, encoder: Encoder, images: Tensor, config: JointConfig) -> Generator:
     """The generator as large as the run wants it and, for another z_dim, W moved to where its mapping will be made."""
     base, most = config.channel_base or generator.channel_base, config.channel_max or generator.channel_max
     if (base, most) != (generator.channel_base, generator.channel_max):
