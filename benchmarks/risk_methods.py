@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from progression.data.outcomes import Event, GradeSeries, outcomes
 from progression.risk.grader import RISE_TARGETS
-from progression.risk.model import Risk
+from progression.risk.model import Risk, RiskModel
 from progression.risk.risk import product_risk
 from progression.train.grader import fold_of
 from progression.types import KL_GRADES
@@ -50,7 +50,7 @@ class Method:
     predict : the method
     ours : whether the setting's other methods are tested against this one
     drawn : whether figures show it
-    followups : method whose rendered follow-ups it needs, if any
+    needs : what it looks at beside gradings: "features", "codes", or the method of the follow-ups
     """
 
     name: str
@@ -58,7 +58,7 @@ class Method:
     predict: Predict
     ours: bool = False
     drawn: bool = False
-    followups: str = ""
+    needs: str = ""
 
 
 def outcome(sample: Sample, event: Event, months: float) -> Array:
@@ -103,17 +103,18 @@ def multistate(task: Task, *, read: bool) -> Risks:
 
 
 @lru_cache(maxsize=1)
-def _code_risk(task: Task) -> CodeRisk:
-    knees = task.fitted.knees
+def _code_risk(fitted: Sample, risk: RiskModel) -> CodeRisk:
+    knees = fitted.knees
     series, months = torch.as_tensor(knees.grade_series), torch.as_tensor(knees.series_months).double()
-    return CodeRisk.fit(task.risk, task.fitted.code, series, months, task.fitted.grading, CODE_COMPONENTS)
+    return CodeRisk.fit(risk, fitted.code, series, months, fitted.grading, CODE_COMPONENTS)
 
 
 def with_code(task: Task, *, read: bool) -> Risks:
     """The same, its rates driven by the code's leading coordinates too (one penalty, not chosen)."""
     asked = task.asked
     grade = read_grade(asked) if read else None
-    fast, rises, _ = _code_risk(task).predict(asked.grading, asked.code, HORIZONS, grade=grade)
+    model = _code_risk(task.fitted, task.risk)
+    fast, rises, _ = model.predict(asked.grading, asked.code, HORIZONS, grade=grade)
     return {Event.FAST: fast.numpy(), Event.ANY: rises.numpy()}
 
 
@@ -212,7 +213,9 @@ def logistic(*columns: Design, penalties: Sequence[float] = (1.0,)) -> Predict:
 
 
 def _path(x: Array, y: Array, asked: Array, penalties: Sequence[float]) -> list[Array]:
-    """Risks at each penalty, strongest first, each fit starting from the one before."""
+    """Risks at each penalty, strongest first, each fit starting from the one before; without an event, 0."""
+    if y.min() == y.max():
+        return [np.full(len(asked), y[0])] * len(penalties)
     centre = x.mean(axis=0)
     model = LogisticRegression(warm_start=True, max_iter=500)
     risks = []
@@ -317,32 +320,35 @@ def _near(key: Callable[[Sample], torch.Tensor], *, read: bool) -> Predict:
 
 METHODS = (
     Method("risk model (shipped)", IMAGE, partial(multistate, read=False), ours=True, drawn=True),
-    Method("risk model and encoder's code", IMAGE, partial(with_code, read=False)),
-    Method("product, follow-ups by joint", IMAGE, partial(product, method="joint", read=False), followups="joint"),
+    Method("risk model and encoder's code", IMAGE, partial(with_code, read=False), needs="codes"),
+    Method("product, follow-ups by joint", IMAGE, partial(product, method="joint", read=False), needs="joint"),
     Method(
-        "product, follow-ups by paper", IMAGE, partial(product, method="paper", read=False),
-        followups="paper", drawn=True,
+        "product, follow-ups by paper", IMAGE, partial(product, method="paper", read=False), needs="paper", drawn=True
     ),
-    Method("product, last radiograph carried forward", IMAGE, partial(carried_forward, read=False)),
-    Method("grade seen: its event rate", IMAGE, each_end_point(rate_of_seen_grade)),
-    Method("logistic on ImageNet features", IMAGE, logistic(features, penalties=PENALTIES), drawn=True),
+    Method("product, last radiograph carried forward", IMAGE, partial(carried_forward, read=False), drawn=True),
+    Method("grade seen: its event rate", IMAGE, each_end_point(rate_of_seen_grade), drawn=True),
+    Method(
+        "logistic on ImageNet features", IMAGE, logistic(features, penalties=PENALTIES), needs="features", drawn=True
+    ),
     Method("CNN end to end (rise heads)", IMAGE, logistic(rise_head), drawn=True),
-    Method("neighbours in W", IMAGE, _near(by_code, read=False)),
-    Method("neighbours by ImageNet features", IMAGE, _near(by_features, read=False)),
+    Method("neighbours in W", IMAGE, _near(by_code, read=False), needs="codes"),
+    Method("neighbours by ImageNet features", IMAGE, _near(by_features, read=False), needs="features"),
     Method("risk model (shipped)", READ, partial(multistate, read=True), ours=True, drawn=True),
-    Method("risk model and encoder's code", READ, partial(with_code, read=True)),
-    Method("product, follow-ups by joint", READ, partial(product, method="joint", read=True), followups="joint"),
-    Method("product, follow-ups by paper", READ, partial(product, method="paper", read=True), followups="paper"),
+    Method("risk model and encoder's code", READ, partial(with_code, read=True), needs="codes"),
+    Method("product, follow-ups by joint", READ, partial(product, method="joint", read=True), needs="joint"),
+    Method("product, follow-ups by paper", READ, partial(product, method="paper", read=True), needs="paper"),
     Method("product, last radiograph carried forward", READ, partial(carried_forward, read=True)),
     Method("read grade: its event rate", READ, each_end_point(rate_of_read_grade), drawn=True),
     Method("logistic on read and seen grade", READ, logistic(read_grades, seen_grade), drawn=True),
     Method(
-        "logistic on read grade and ImageNet features", READ,
-        logistic(read_grades, features, penalties=PENALTIES), drawn=True,
+        "logistic on read grade and ImageNet features", READ, logistic(read_grades, features, penalties=PENALTIES),
+        needs="features", drawn=True,
     ),
-    Method("CNN end to end and read grade (logistic)", READ, logistic(read_grades, rise_head)),
-    Method("neighbours in W, read the same", READ, _near(by_code, read=True)),
-    Method("neighbours by ImageNet features, read the same", READ, _near(by_features, read=True)),
+    Method("CNN end to end and read grade (logistic)", READ, logistic(read_grades, rise_head), drawn=True),
+    Method("neighbours in W, read the same", READ, _near(by_code, read=True), needs="codes"),
+    Method(
+        "neighbours by ImageNet features, read the same", READ, _near(by_features, read=True), needs="features"
+    ),
     Method("logistic on both seen grades", BOTH, logistic(seen_grade, other_seen_grade)),
     Method("both read grades: their event rate", BOTH_READ, each_end_point(rate_of_both_grades)),
     Method("logistic on both read grades", BOTH_READ, logistic(read_grades, other_read_grades)),

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from readers import read_points
 from risk_methods import METHODS, SETTINGS, Method, Risks, outcome
-from risk_sources import HORIZONS, Array, Rows, Sample, Sources, Task, check_outside
+from risk_sources import FOLLOWUPS, HORIZONS, LEAVABLE, Array, Rows, Sample, Sources, Task, check_outside
 
 from progression.data.outcomes import Event
 from progression.errors import ProgressionError
@@ -62,14 +62,13 @@ class Predictions:
         self._tasks: dict[str, list[tuple[Rows, Task]]] = {}
 
     def usable(self, split: str) -> list[Method]:
-        """Methods whose follow-ups were rendered, or that need none."""
-        have = self.samples[split].followups
-        return [method for method in self.methods if not method.followups or method.followups in have]
+        """Methods for which nothing that they need was left out."""
+        return [method for method in self.methods if self.sources.has(method.needs, split)]
 
     def of(self, method: Method, split: str) -> Risks:
         """Risks (N, H) of every knee of a split."""
         label = f"{method.name}, {method.setting}"
-        about = f"{label}\n{self.sources.engine if method.followups else ''}"
+        about = f"{label}\n{self.sources.engine if method.needs in FOLLOWUPS else ''}"
         name = f"risks-{hashlib.sha256(about.encode()).hexdigest()[:8]}-{split}-{self.sources.digest}.npz"
         path = self.sources.work / name
         if not path.is_file():
@@ -192,7 +191,7 @@ def run(options: argparse.Namespace) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     sources = Sources(
         options.table, options.images, options.model, options.work,
-        engine=options.engine, rendered=tuple(options.rendered),
+        engine=options.engine, without=frozenset(options.without),
     )  # fmt: skip
     predictions = Predictions(sources)
     names, false, true = read_points(POINTS)
@@ -243,9 +242,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="tables, figures, risk.json")
     parser.add_argument("--engine", default="auto", help="of rendering and grading follow-ups")
     parser.add_argument(
-        "--rendered", nargs="*", choices=sorted(COHORTS), default=sorted(COHORTS),
-        help="cohorts whose follow-ups are rendered and graded, which takes longest",
-    )  # fmt: skip
+        "--without", nargs="*", choices=LEAVABLE, default=(), help="leave out, with the methods that need it"
+    )
     parser.add_argument("--draws", type=int, default=1000)
     options = parser.parse_args()
     keep_freed_memory()

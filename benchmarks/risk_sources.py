@@ -21,7 +21,7 @@ from torch import Tensor
 
 from progression.data.dataset import Knees, load_baselines
 from progression.data.visits import read_visits
-from progression.engine import Engine, choose, load_engine
+from progression.engine import CPU_BATCH, Engine, choose, load_engine
 from progression.errors import UsageError
 from progression.evaluate.extractors import imagenet_features
 from progression.files import atomic_write, sha256
@@ -34,11 +34,14 @@ from progression.risk.model import RiskModel
 from progression.stylegan2 import Generator
 from progression.train.grader import fold_of, grade_images, grade_out_of_fold
 from progression.train.risk import RiskConfig, rows_of, train_risk
+from progression.types import KL_GRADES
 from progression.weights import ModelFiles, load_model
 
 HORIZONS = (12, 24, 48, 96)
 FOLLOWUPS = ("joint", "paper")
 """Methods of `progression predict` whose rendered follow-ups are graded."""
+LEAVABLE = ("features", "codes", "followups", "followups-train")
+"""Sources that can be left out, with the methods that need them."""
 NEIGHBOURS = 5
 FOLDS = 5
 COMPONENTS = 256
@@ -131,14 +134,14 @@ def check_outside(work: Path) -> None:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where everything comes from, and where it is kept; `rendered` are the splits that get follow-ups."""
+    """Where everything comes from, and where it is kept; `without` some of `LEAVABLE`."""
 
     table: Path
     images: Path | None
     model: str
     work: Path
     engine: str = "auto"
-    rendered: tuple[str, ...] = ("train", "val")
+    without: frozenset[str] = frozenset()
     say: Callable[[str], None] = print
 
     def task(self) -> Task:
@@ -154,10 +157,22 @@ class Sources:
     def sample(self, split: str) -> Sample:
         """Every knee of a split."""
         knees, grading = self._graded[split]
+        none = torch.zeros(len(knees), 0)
+        features = self._components(split) if self.has("features", split) else none
+        code = key_of(self._codes(split)) if self.has("codes", split) else none
+        followups = {
+            method: self._followups(split, method) for method in FOLLOWUPS if self.has(method, split)
+        }
+        return Sample(knees, grading, features, code, followups, other_knee(knees))
+
+    def has(self, need: str, split: str) -> bool:
+        """Whether what a method needs ("" nothing) is not left out."""
+        names = {"followups", f"followups-{split}"} if need in FOLLOWUPS else {need}
+        return not names & self.without
+
+    def _components(self, split: str) -> Tensor:
         mean, scale, axes = self._principal
-        features = ((self._features(split) - mean) / scale) @ axes
-        followups = {m: self._followups(split, m) for m in FOLLOWUPS} if split in self.rendered else {}
-        return Sample(knees, grading, features, key_of(self._codes(split)), followups, other_knee(knees))
+        return ((self._features(split) - mean) / scale) @ axes
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -249,7 +264,9 @@ class Sources:
         def make() -> dict[str, Any]:
             look = imagenet_features().features
             with torch.inference_mode():
-                parts = [look(from_bytes(part)) for part in self._pictures(split, 224).images.split(32)]
+                parts = [
+                    look(from_bytes(part)) for part in self._pictures(split, 224).images.split(CPU_BATCH)
+                ]
             return {"features": torch.cat(parts).numpy()}
 
         return torch.from_numpy(self._kept("imagenet", split, (), make)["features"])
@@ -315,31 +332,37 @@ class Sources:
             )
         return torch.from_numpy(np.concatenate(found))
 
-    @torch.inference_mode()
     def _render_and_grade(self, split: str, method: str, rows: Tensor) -> Tensor:
         ws = self._codes(split)[rows].expand(-1, self._generator.num_ws, -1)
-        key = key_of(ws)
-        if method == "joint":
-            change = self._steps.displacement_at(key, self._chances(split)[rows])
-        else:
-            near = self._bank.search(key, k=min(NEIGHBOURS, len(self._bank)))
-            change = offset(*self._bank.trajectories(near), HORIZONS)
-        futures = (ws[:, None] + change[:, :, None, :]).flatten(0, 1)
-        pictures = self._engines[0].render(futures).clamp(-1, 1)
-        if split != "train":
-            return mean_grading([engine.grade(pictures) for engine in self._engines]).now.unflatten(
-                0, (len(rows), len(HORIZONS))
+        change = self._change(split, method, rows, key_of(ws))
+        with torch.inference_mode():
+            pictures = (
+                self._engines[0].render((ws[:, None] + change[:, :, None, :]).flatten(0, 1)).clamp(-1, 1)
             )
-        knees, _ = self._graded[split]
-        seed = self._files.config("grader")["cross_fitting"]["seed"]
-        fold = fold_of(knees.subject, folds=len(self._engines), seed=seed)[rows.numpy()]
-        unseen = torch.as_tensor(np.repeat(fold, len(HORIZONS)))
-        graded = torch.zeros(len(pictures), 5)
-        for left_out, engine in enumerate(self._engines):
-            of_fold = unseen == left_out
-            if bool(of_fold.any()):
-                graded[of_fold] = engine.grade(pictures[of_fold]).now
+            if split != "train":
+                graded = mean_grading([engine.grade(pictures) for engine in self._engines]).now
+            else:
+                graded = torch.zeros(len(pictures), KL_GRADES)
+                left_out = self._grader_fold[rows.numpy()].repeat(len(HORIZONS))
+                for fold, engine in enumerate(self._engines):
+                    unseen = torch.as_tensor(left_out == fold)
+                    if bool(unseen.any()):
+                        graded[unseen] = engine.grade(pictures[unseen]).now
         return graded.unflatten(0, (len(rows), len(HORIZONS)))
+
+    def _change(self, split: str, method: str, rows: Tensor, key: Tensor) -> Tensor:
+        """(n, H, D): as `progression predict` moves codes."""
+        if method == "joint":
+            return self._steps.displacement_at(key, self._chances(split)[rows])
+        near = self._bank.search(key, k=min(NEIGHBOURS, len(self._bank)))
+        return offset(*self._bank.trajectories(near), HORIZONS)
+
+    @property
+    def _grader_fold(self) -> Rows:
+        """The grader's network that never saw each training knee's subject, (N,)."""
+        knees, _ = self._graded["train"]
+        seed = self._files.config("grader")["cross_fitting"]["seed"]
+        return fold_of(knees.subject, folds=len(self._engines), seed=seed)
 
     @cached_property
     def _generator(self) -> Generator:

@@ -65,7 +65,9 @@ def test_slope_interval_of_independent_knees_is_the_likelihoods() -> None:
 
 
 def test_slope_interval_covers_the_truth() -> None:
-    inside = [low <= 1 <= high for low, high in (calibration_slope_interval(*made_up(300, s)) for s in range(200))]
+    inside = [
+        low <= 1 <= high for low, high in (calibration_slope_interval(*made_up(300, s)) for s in range(200))
+    ]
     assert 0.9 <= np.mean(inside) <= 0.99
 
 
