@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +54,16 @@ PRIMARY = ((Event.FAST, 96), (Event.ANY, 48))
 
 
 class Predictions:
-    """Risks of every method on both cohorts, kept under the work folder."""
+    """Risks of every method on each cohort, kept under the work folder."""
 
-    def __init__(self, sources: Sources, methods: tuple[Method, ...] = METHODS) -> None:
-        self.sources, self.methods = sources, methods
-        self.samples = {split: sources.sample(split) for split in COHORTS}
+    def __init__(self, sources: Sources, cohorts: Iterable[str] = tuple(COHORTS)) -> None:
+        self.sources = sources
+        self.samples = {split: sources.sample(split) for split in cohorts}
         self._tasks: dict[str, list[tuple[Rows, Task]]] = {}
 
     def usable(self, split: str) -> list[Method]:
         """Methods for which nothing that they need was left out."""
-        return [method for method in self.methods if self.sources.has(method.needs, split)]
+        return [method for method in METHODS if self.sources.has(method.needs, split)]
 
     def of(self, method: Method, split: str) -> Risks:
         """Risks (N, H) of every knee of a split."""
@@ -95,8 +95,7 @@ def cases(
     predictions: Predictions, *, n_draws: int
 ) -> Iterator[tuple[str, str, Event, int, Array, dict[str, Array], dict[str, dict[str, Any]]]]:
     """Cohort, setting, event, months, outcomes (N,), risks by method (N,), and what they are worth."""
-    for split in COHORTS:
-        sample = predictions.samples[split]
+    for split, sample in predictions.samples.items():
         for setting in SETTINGS:
             methods = [method for method in predictions.usable(split) if method.setting == setting]
             risks = {method.name: predictions.of(method, split) for method in methods}
@@ -163,12 +162,14 @@ def _full_line(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 def summary_table(rows: list[dict[str, Any]], setting: str) -> str:
     """One setting: AUC of each method at the primary end points, in both cohorts; marked where Holm's p < 0.05."""
-    columns = [(event, months, split) for event, months in PRIMARY for split in COHORTS]
+    asked = {(row["end_point"], row["months"], row["cohort"]) for row in rows}
+    every = [(event, months, split) for event, months in PRIMARY for split in COHORTS]
+    columns = [column for column in every if (column[0].label, *column[1:]) in asked]
     header = ["method"]
     for event, months, split in columns:
         match = [r for r in rows if (r["rise"], r["months"], r["cohort"]) == (event.rise, months, split)]
-        counts = f" ({match[0]['events']}/{match[0]['knees']})" if match else ""
-        header.append(f"rise ≥ {event.rise} by {months}, {split}{counts}")
+        counts = f"{match[0]['events']}/{match[0]['knees']}"
+        header.append(f"rise ≥ {event.rise} by {months}, {split} ({counts})")
     found: dict[str, dict[tuple[int, int, str], str]] = {}
     for row in rows:
         if row["setting"] == setting:
@@ -193,7 +194,7 @@ def run(options: argparse.Namespace) -> None:
         options.table, options.images, options.model, options.work,
         engine=options.engine, without=frozenset(options.without),
     )  # fmt: skip
-    predictions = Predictions(sources)
+    predictions = Predictions(sources, options.cohorts)
     names, false, true = read_points(POINTS)
     readers = tuple(
         ReaderPoints(f"{len(names)} readers, {how} (Han et al. 2022)", false[i], true[i], filled=i == 0)
@@ -244,6 +245,7 @@ def main() -> None:
     parser.add_argument(
         "--without", nargs="*", choices=LEAVABLE, default=(), help="leave out, with the methods that need it"
     )
+    parser.add_argument("--cohorts", nargs="+", choices=list(COHORTS), default=list(COHORTS))
     parser.add_argument("--draws", type=int, default=1000)
     options = parser.parse_args()
     keep_freed_memory()
