@@ -161,7 +161,10 @@ def _full_line(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def summary_table(rows: list[dict[str, Any]], setting: str) -> str:
-    """One setting: AUC of each method at the primary end points, in both cohorts; marked where Holm's p < 0.05."""
+    """One setting: AUC of each method at the primary end points, by cohort.
+
+    Marked where Holm's p < 0.05 against the setting's own method: * worse than it, † better.
+    """
     asked = {(row["end_point"], row["months"], row["cohort"]) for row in rows}
     every = [(event, months, split) for event, months in PRIMARY for split in COHORTS]
     columns = [column for column in every if (column[0].label, *column[1:]) in asked]
@@ -174,7 +177,8 @@ def summary_table(rows: list[dict[str, Any]], setting: str) -> str:
     for row in rows:
         if row["setting"] == setting:
             value = "{:.3f} ({:.3f}, {:.3f})".format(row["auc"], *row["auc_delong"])
-            mark = "*" if row.get("minus") and row["minus"]["p_holm"] < 0.05 else ""
+            minus = row.get("minus")
+            mark = ("*" if minus["difference"] < 0 else "†") if minus and minus["p_holm"] < 0.05 else ""
             found.setdefault(row["method"], {})[row["rise"], row["months"], row["cohort"]] = value + mark
     lines = [
         (name, *(cells.get((event.rise, months, split), "-") for event, months, split in columns))
