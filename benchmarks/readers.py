@@ -34,7 +34,7 @@ from progression.evaluate.readers import (
 )
 from progression.evaluate.report import interval, markdown_table, write_json, write_text
 from progression.metrics.readers import Pilot, analyse
-from progression.report.reader_figure import draw_points, reader_figure, save_reader_figure
+from progression.report.reader_figure import draw_points, reader_figure, save_figure
 
 Array = npt.NDArray[np.float64]
 TREATMENTS = ("aided", "unaided")
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> None:
         names, false, true = read_points(options.points)
         text = points_text(names, false, true)
         write_text(text, options.out / "points.md")
-        save_reader_figure(options.out / "points.png", points_figure(names, false, true))
+        save_figure(options.out / "points.png", points_figure(names, false, true))
         print(f"Published operating points, {options.points.name}: such readers, those cases\n\n{text}\n")
     if options.ratings is not None:
         ratings = read_ratings(options.ratings, reference=options.reference)
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> None:
         write_json(report, options.out / "readers.json")
         write_text(readers_text(report), options.out / "readers.md")
         figure = reader_figure(ratings, differences_of(report, "auc"), threshold=report["threshold"])
-        save_reader_figure(options.out / "readers.png", figure)
+        save_figure(options.out / "readers.png", figure)
         print(readers_text(report) + "\n")
         pilot, source = pilot_of(report), f"with {options.ratings.name} as the pilot"
     else:

@@ -143,18 +143,26 @@ def risk(
     draws: Draws = 1000,
     seed: Seed = 0,
 ) -> None:
-    """AUC, average precision and calibration of the risks, beside the baseline grade alone."""
-    from progression.evaluate.followup import read_followup
-    from progression.evaluate.risk import evaluate_risk, read_results, risk_table
+    """AUC, average precision, calibration and net benefit of the risks, beside the baseline grade alone.
 
-    report = evaluate_risk(
-        read_results(results),
-        read_followup(outcomes),
-        reference=None if reference is None else read_followup(reference),
-        label=label,
-        n_draws=draws,
-        seed=seed,
-    )
+    Writes risk.json, risk.md, roc.png, reliability.png and decision.png.
+    """
+    from progression.evaluate.followup import read_followup
+    from progression.evaluate.report import write_text
+    from progression.evaluate.risk import evaluate_risk, judged, read_results, risk_markdown, risk_table
+    from progression.report.reader_figure import save_figure
+    from progression.report.risk_figure import Panel, decision_figure, reliability_figure, roc_figure
+
+    table, truth = read_results(results), read_followup(outcomes)
+    others = None if reference is None else read_followup(reference)
+    report = evaluate_risk(table, truth, reference=others, label=label, n_draws=draws, seed=seed)
+    cases = [case for case in judged(table, truth, reference=others) if case.both_classes]
+    if cases:
+        risks = [Panel(case.title, case.y, case.risks) for case in cases]
+        save_figure(out / "roc.png", roc_figure([Panel(case.title, case.y, case.scores) for case in cases]))
+        save_figure(out / "reliability.png", reliability_figure(risks))
+        save_figure(out / "decision.png", decision_figure(risks))
+    write_text(risk_markdown(report), out / "risk.md")
     _leave(report, risk_table(report), out / "risk.json")
 
 

@@ -42,7 +42,7 @@ def analyse(
     """Multi-reader multi-case analysis (Obuchowski-Rockette, Hillis): tables, tests, intervals, figure."""
     from progression.evaluate.readers import analyse_readers, differences_of, read_ratings, readers_text
     from progression.evaluate.report import write_json, write_text
-    from progression.report.reader_figure import reader_figure, save_reader_figure
+    from progression.report.reader_figure import reader_figure, save_figure
 
     table = read_ratings(ratings, reference=reference)
     report = analyse_readers(
@@ -54,7 +54,7 @@ def analyse(
     )
     write_json(report, out / "result.json")
     write_text(text, out / "table.md")
-    save_reader_figure(out / "figure.png", figure)
+    save_figure(out / "figure.png", figure)
     typer.echo(text)
     typer.echo(f"\nwrote result.json, table.md and figure.png to {out}")
 

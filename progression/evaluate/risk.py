@@ -1,14 +1,15 @@
 """Did the risks of ``progression cohort`` come true?  Discrimination and calibration of each.
 
 Every score is judged on the same knees as the baseline grade alone, which any reader has for free: the
-event rate of its grade, since risk does not rise with the grade (a knee of grade 2 seldom becomes 4).  Two
-intervals are given: DeLong's, which takes knees as independent, and one from a bootstrap of people.  Beside
-the AUC that counts visits without a reading as no rise stands one that takes them as censored.
+event rate of its grade, since risk does not rise with the grade (a knee of grade 2 seldom becomes 4).
+Intervals and tests take people as the sample.  Beside the AUC that counts visits without a reading as no rise
+stands one that takes them as censored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from progression.data.outcomes import Event
 from progression.errors import TableError, UsageError
 from progression.evaluate.followup import Followup
-from progression.evaluate.report import as_table, interval
-from progression.metrics.auc import (
-    auc,
-    auc_delong,
-    aucs,
-    average_precision,
-    delong_test,
-    structural_components,
-)
-from progression.metrics.bootstrap import cluster_draws, percentile_interval
-from progression.metrics.calibration import brier, calibration_slope, ece
+from progression.evaluate.report import as_table, interval, markdown_table
+from progression.evaluate.scores import judge_scores
+from progression.metrics.auc import structural_components
 from progression.types import KL_GRADES
 
 Floats = NDArray[np.float64]
@@ -38,7 +31,59 @@ GRADE_SEEN = "grade seen"
 """Expected grade now, from kl_now_*: what the picture shows to the grader."""
 GRADE_READ = "grade read"
 """Event rate of the baseline grade that a reader gave."""
-_CALIBRATION = ("mean_risk", "brier", "ece", "slope", "intercept")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One end point at one horizon.
+
+    Attributes
+    ----------
+    followup : grades of all M knees with results
+    outcome : (M,) 0 or 1, nan where it is not known; the N others are judged
+    every_score : name → (M,)
+    """
+
+    event: Event
+    horizon_months: float
+    followup: Followup
+    outcome: Floats
+    every_score: dict[str, Floats]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(M,) which knees are judged."""
+        return np.isfinite(self.outcome)
+
+    @property
+    def y(self) -> Floats:
+        """(N,) 0 or 1."""
+        return self.outcome[self.known]
+
+    @property
+    def subject(self) -> NDArray[np.str_]:
+        """(N,) whose knee each is."""
+        return self.followup.subject[self.known]
+
+    @property
+    def scores(self) -> dict[str, Floats]:
+        """Name → (N,); `GRADE_SEEN` orders knees and is no probability, the others are."""
+        return {name: score[self.known] for name, score in self.every_score.items()}
+
+    @property
+    def title(self) -> str:
+        """What happened, in words."""
+        return f"rise ≥ {self.event.rise} by {self.horizon_months:g} months"
+
+    @property
+    def risks(self) -> dict[str, Floats]:
+        """The scores that are probabilities."""
+        return {name: score for name, score in self.scores.items() if name != GRADE_SEEN}
+
+    @property
+    def both_classes(self) -> bool:
+        """Whether some knees have the event and some have not."""
+        return bool(0 < self.y.sum() < len(self.y))
 
 
 def evaluate_risk(
@@ -54,14 +99,8 @@ def evaluate_risk(
 
     Parameters
     ----------
-    results
-        Columns name, horizon_months, risk_fast, risk_any; optionally risk_fast_product,
-        risk_any_product and kl_now_0..4 (judged too).  Rows without risks (failed knees) are left out.
-    outcomes
-        Grades of the same knees, found by name; others are ignored.
-    reference
-        Other knees, from which the event rate of each baseline grade is taken (the training ones).
-        Without them it is taken from the judged knees themselves, which favours the grade.
+    results, outcomes, reference
+        As `judged`.
     label
         What the results are, for the report ("image only", "image and read grade").
     n_draws, seed
@@ -74,26 +113,35 @@ def evaluate_risk(
     Raises
     ------
     TableError
-        A column is missing, a knee has two rows for a horizon, or no knee has both results and outcomes.
+        As `judged`.
     """
-    _check(results)
-    usable = results[np.isfinite(results[["risk_fast", "risk_any"]].to_numpy(dtype=float)).all(axis=1)]
-    place = {name: i for i, name in enumerate(outcomes.name)}
-    matched = usable[usable["name"].isin(place)]
-    if matched.empty:
-        raise TableError("no knee has both results and outcomes: are the names in both tables the same?")
-    rows = []
-    for months, part in matched.groupby("horizon_months"):
-        knees = np.array([place[name] for name in part["name"]])
-        for event in Event:
-            rows += _judge(
-                part,
-                outcomes.take(knees),
-                reference,
-                event=event,
-                months=float(str(months)),
-                n_draws=n_draws,
-                seed=seed,
+    usable, matched = _usable(results, outcomes)
+    rows: list[dict[str, Any]] = []
+    for case in judged(results, outcomes, reference=reference):
+        shared = {
+            "end_point": case.event.label,
+            "horizon_months": case.horizon_months,
+            "n": len(case.y),
+            "subjects": len(np.unique(case.subject)),
+            "events": int(case.y.sum()),
+        }
+        if not case.both_classes:
+            rows.append({**shared, "score": f"risk_{case.event.label}", "auc": None})
+            continue
+        found = judge_scores(
+            case.y,
+            case.subject,
+            case.scores,
+            risks=case.risks,
+            against=GRADE_READ,
+            n_draws=n_draws,
+            seed=seed,
+        )
+        for name, row in found.items():
+            against = row.pop("minus", None)
+            rows.append(
+                {**shared, "score": name, **row, "auc_censored": _or_nan(case, case.every_score[name])}
+                | ({"minus_read_grade": against} if against else {})
             )
     return {
         "label": label,
@@ -108,23 +156,69 @@ def evaluate_risk(
     }
 
 
+def judged(
+    results: pd.DataFrame, outcomes: Followup, *, reference: Followup | None = None
+) -> Iterator[Judged]:
+    """What is to be judged, horizon by horizon and end point by end point.
+
+    Parameters
+    ----------
+    results
+        Columns name, horizon_months, risk_fast, risk_any; optionally risk_fast_product,
+        risk_any_product and kl_now_0..4 (judged too).  Rows without risks (failed knees) are left out.
+    outcomes
+        Grades of the same knees, found by name; others are ignored.
+    reference
+        Other knees, from which the event rate of each baseline grade is taken (the training ones).
+        Without them it is taken from the judged knees themselves, which favours the grade.
+
+    Raises
+    ------
+    TableError
+        A column is missing, a knee has two rows for a horizon, or no knee has both results and outcomes.
+    """
+    _, matched = _usable(results, outcomes)
+    place = {name: i for i, name in enumerate(outcomes.name)}
+    for months, part in matched.groupby("horizon_months"):
+        followup = outcomes.take(np.array([place[name] for name in part["name"]]))
+        for event in Event:
+            horizon = float(str(months))
+            outcome = followup.outcome(event, horizon)
+            scores = _scores(part, event.label)
+            if np.isfinite(outcome).any():
+                scores[GRADE_READ] = grade_risk(
+                    followup, reference or followup, event=event, horizon_months=horizon
+                )
+            yield Judged(event, horizon, followup, outcome, scores)
+
+
 def risk_table(report: Mapping[str, Any]) -> str:
     """One line a horizon, end point and score."""
-    header = ("score", "months", "n", "events", "AUC [95 % by people]", "[DeLong]", "censored", "AP", "Brier",
-              "ECE", "slope", "− read grade", "p")  # fmt: skip
-    return as_table(header, [_line(row) for row in report["rows"]])
+    return as_table(_HEADER, [_line(row) for row in report["rows"]])
+
+
+def risk_markdown(report: Mapping[str, Any]) -> str:
+    """`risk_table` for Markdown."""
+    return markdown_table(_HEADER, [_line(row) for row in report["rows"]])
+
+
+_HEADER = ("score", "months", "n", "events", "AUC [95 % by people]", "[DeLong]", "censored", "AP",
+           "sensitivity", "specificity", "Brier", "skill", "ECE", "slope", "− read grade", "p")  # fmt: skip
+"""Sensitivity at 90 % specificity, specificity at 80 % sensitivity (`progression.evaluate.scores`)."""
 
 
 def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
     about = (f"{row['end_point']}: {row['score']}", f"{row['horizon_months']:g}", row["n"], row["events"])
     if row["auc"] is None:
-        return (*about, *[None] * 9)
+        return (*about, *[None] * 12)
     against = row.get("minus_read_grade")
     return (
         *about,
         interval(row["auc"], row["auc_people"]),
         "[{:.3f}, {:.3f}]".format(*row["auc_delong"]),
-        *(row[key] for key in ("auc_censored", "ap", "brier", "ece", "slope")),
+        *(row[key] for key in ("auc_censored", "ap", "sensitivity", "specificity")),
+        *(row[key] for key in ("brier", "brier_skill", "ece")),
+        None if row["slope"] is None else interval(row["slope"], row["slope_people"]),
         *((interval(against["difference"], against["people"]), against["p"]) if against else (None, None)),
     )
 
@@ -205,65 +299,14 @@ def grade_risk(followup: Followup, reference: Followup, *, event: Event, horizon
     return np.where(followup.population(event), risk, np.nan)
 
 
-def _judge(
-    part: pd.DataFrame,
-    followup: Followup,
-    reference: Followup | None,
-    *,
-    event: Event,
-    months: float,
-    n_draws: int,
-    seed: int,
-) -> list[dict[str, Any]]:
-    y = followup.outcome(event, months)
-    known = np.isfinite(y)
-    events, subject = y[known], followup.subject[known]
-    shared = {
-        "end_point": event.label,
-        "horizon_months": months,
-        "n": int(known.sum()),
-        "subjects": len(np.unique(subject)),
-        "events": int(events.sum()),
-    }
-    if not 0 < events.sum() < len(events):
-        return [{**shared, "score": f"risk_{event.label}", "auc": None}]
-    scores = _scores(part, event.label)
-    scores[GRADE_READ] = grade_risk(followup, reference or followup, event=event, horizon_months=months)
-    values = np.stack([score[known] for score in scores.values()])
-    # one bootstrap for all scores, so that differences are paired; the read grade is the last
-    draws = cluster_draws(lambda y, s: aucs(y, s.T), subject, events, values.T, n_draws=n_draws, seed=seed)
-    draws = draws if draws.size else np.full((1, len(values)), np.nan)
-    rows = []
-    for i, (name, score) in enumerate(scores.items()):
-        value = values[i]
-        area, delong = auc_delong(events, value)
-        z, p = delong_test(events, value, values[-1])
-        row: dict[str, Any] = {
-            **shared,
-            "score": name,
-            "auc": area,
-            "auc_delong": delong,
-            "auc_people": percentile_interval(draws[:, i]),
-            "auc_censored": _or_nan(followup, score, event, months),
-            "ap": average_precision(events, value),
-            "event_rate": float(events.mean()),
-            **(_calibration(events, value) if name != GRADE_SEEN else dict.fromkeys(_CALIBRATION)),
-        }
-        if name != GRADE_READ:
-            row["minus_read_grade"] = {
-                "difference": area - auc(events, values[-1]),
-                "people": percentile_interval(draws[:, i] - draws[:, -1]),
-                "z": z,
-                "p": p,
-            }
-        rows.append(row)
-    return rows
-
-
-def _calibration(events: Floats, risk: Floats) -> dict[str, float]:
-    slope, intercept = calibration_slope(events, risk)
-    figures = (float(risk.mean()), brier(events, risk), ece(events, risk), slope, intercept)
-    return dict(zip(_CALIBRATION, figures, strict=True))
+def _usable(results: pd.DataFrame, outcomes: Followup) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows with risks, and those of them whose knee has outcomes."""
+    _check(results)
+    usable = results[np.isfinite(results[["risk_fast", "risk_any"]].to_numpy(dtype=float)).all(axis=1)]
+    matched = usable[usable["name"].isin(outcomes.name)]
+    if matched.empty:
+        raise TableError("no knee has both results and outcomes: are the names in both tables the same?")
+    return usable, matched
 
 
 def _scores(part: pd.DataFrame, label: str) -> dict[str, Floats]:
@@ -278,9 +321,9 @@ def _scores(part: pd.DataFrame, label: str) -> dict[str, Floats]:
     return {name: score for name, score in scores.items() if np.isfinite(score).all()}
 
 
-def _or_nan(followup: Followup, score: Floats, event: Event, months: float) -> float:
+def _or_nan(case: Judged, score: Floats) -> float:
     try:
-        return censored_auc(followup, score, event=event, horizon_months=months)
+        return censored_auc(case.followup, score, event=case.event, horizon_months=case.horizon_months)
     except UsageError:
         return np.nan
 

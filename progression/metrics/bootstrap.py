@@ -5,7 +5,7 @@ Source: Field & Welsh 2007 (JRSS B 69:369), the randomised cluster bootstrap, wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,6 +48,18 @@ def cluster_draws(
         except UsageError:
             continue
     return np.array(draws, dtype=np.float64).reshape(len(draws), -1) if draws else np.empty((0, 0))
+
+
+def cluster_weights(subject: ArrayLike, *, n_draws: int = 1000, seed: int = 0) -> Iterator[Floats]:
+    """How often each row (N,) comes along in each draw of subjects: `cluster_draws` for weighted statistics.
+
+    The draws are those of `cluster_draws` with the same subjects and seed.
+    """
+    names, member = np.unique(np.asarray(subject), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    for _ in range(n_draws):
+        drawn = rng.integers(len(names), size=len(names))
+        yield np.bincount(drawn, minlength=len(names)).astype(np.float64)[member]
 
 
 def cluster_bootstrap(

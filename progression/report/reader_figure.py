@@ -70,7 +70,7 @@ def reader_figure(
     return figure
 
 
-def save_reader_figure(path: str | Path, figure: Figure) -> None:
+def save_figure(path: str | Path, figure: Figure) -> None:
     """Write a PNG, whole or not at all.
 
     Raises

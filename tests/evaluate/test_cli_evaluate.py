@@ -135,7 +135,15 @@ def test_risk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"k{i}" for i in range(40)]
     rising = np.arange(40) % 3 == 0
     pd.DataFrame(
-        {"name": names, "subject": names, "kl_m00": 1, "kl_m48": 1 + 2 * rising, "kl_m96": ""}
+        {
+            "name": names,
+            "subject": names,
+            "side": "L",
+            "split": "val",
+            "kl_m00": 1,
+            "kl_m48": 1 + 2 * rising,
+            "kl_m96": "",
+        }
     ).to_csv(tmp_path / "outcomes.csv", index=False)
     pd.DataFrame(
         {"name": names, "horizon_months": 48, "risk_fast": 0.1 + 0.3 * rising, "risk_any": 0.2 + 0.3 * rising}
@@ -146,6 +154,10 @@ def test_risk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = report_of(tmp_path, "risk")
     assert report["rows"][0]["auc"] == 1 and report["label"] == "made up"
     assert "fast: risk_fast" in capsys.readouterr().out
+    assert (tmp_path / "risk.md").read_text().startswith("| score")
+    for figure in ("roc", "reliability", "decision"):
+        with Image.open(tmp_path / f"{figure}.png") as picture:
+            assert picture.format == "PNG"
 
 
 def test_a_missing_package_is_told_and_its_figure_left_out(

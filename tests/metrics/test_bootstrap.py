@@ -7,7 +7,12 @@ import pytest
 
 from progression.errors import UsageError
 from progression.metrics.auc import auc
-from progression.metrics.bootstrap import cluster_bootstrap, percentile_interval
+from progression.metrics.bootstrap import (
+    cluster_bootstrap,
+    cluster_draws,
+    cluster_weights,
+    percentile_interval,
+)
 
 
 def mean(x: np.ndarray) -> float:
@@ -53,3 +58,10 @@ def test_refuses_arrays_of_another_length() -> None:
 def test_percentile_interval_by_hand() -> None:
     assert percentile_interval(np.arange(101), 0.9) == pytest.approx((5, 95))
     assert np.isnan(percentile_interval([np.nan])).all()
+
+
+def test_weights_are_the_same_draws() -> None:
+    subject, x = np.repeat(np.arange(15), 2), np.random.default_rng(0).normal(size=30)
+    drawn = cluster_draws(lambda v: v.sum(), subject, x, n_draws=20, seed=4)[:, 0]
+    weighted = [float(weight @ x) for weight in cluster_weights(subject, n_draws=20, seed=4)]
+    np.testing.assert_allclose(weighted, drawn)

@@ -14,7 +14,7 @@ from PIL import Image
 from progression.errors import OutputError
 from progression.evaluate.readers import analyse_readers, differences_of
 from progression.metrics.readers import Ratings
-from progression.report.reader_figure import colours, draw_curves, reader_figure, save_reader_figure
+from progression.report.reader_figure import colours, draw_curves, reader_figure, save_figure
 from tests.reader_studies import study
 
 
@@ -82,9 +82,9 @@ def test_the_reference_is_grey() -> None:
 
 def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
     drawn = reader_figure(Ratings.of(study()), [])
-    save_reader_figure(tmp_path / "new" / "figure.png", drawn)
+    save_figure(tmp_path / "new" / "figure.png", drawn)
     with Image.open(tmp_path / "new" / "figure.png") as picture:
         assert picture.format == "PNG"
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write"):
-        save_reader_figure(tmp_path / "file" / "figure.png", drawn)
+        save_figure(tmp_path / "file" / "figure.png", drawn)
