@@ -19,6 +19,7 @@ from risk_sources import HORIZONS, Array, Sample, Task
 from sklearn.linear_model import LogisticRegression
 
 from progression.data.outcomes import Event, GradeSeries, outcomes
+from progression.risk.covariates import OtherKnee
 from progression.risk.grader import RISE_TARGETS
 from progression.risk.model import Risk, RiskModel
 from progression.risk.risk import product_risk
@@ -100,6 +101,20 @@ def multistate(task: Task, *, read: bool) -> Risks:
     """The model's own risk part on the grader's gradings."""
     asked = task.asked
     return of_risk(task.risk.predict(asked.grading, HORIZONS, grade=read_grade(asked) if read else None))
+
+
+def multistate_of_both(task: Task, *, read: bool) -> Risks:
+    """The same of both knees; a knee whose other one is not there, by the model of one."""
+    asked, both = task.asked, np.flatnonzero(task.asked.other >= 0)
+    risks = multistate(task, read=read)
+    rows, partner = torch.as_tensor(both), torch.as_tensor(task.asked.other[both])
+    grade = read_grade(asked) if read else torch.full((len(asked),), -1)
+    other = OtherKnee(asked.grading.rows(partner), grade[partner])
+    found = task.risk_pair.predict(asked.grading.rows(rows), HORIZONS, grade=grade[rows], other=other)
+    for event, values in of_risk(found).items():
+        risks[event] = risks[event].copy()
+        risks[event][both] = values
+    return risks
 
 
 @lru_cache(maxsize=1)
@@ -349,7 +364,11 @@ METHODS = (
     Method(
         "neighbours by ImageNet features, read the same", READ, _near(by_features, read=True), needs="features"
     ),
+    Method("risk model of both (shipped)", BOTH, partial(multistate_of_both, read=False), ours=True, drawn=True),
+    Method("risk model of one (shipped)", BOTH, partial(multistate, read=False)),
     Method("logistic on both seen grades", BOTH, logistic(seen_grade, other_seen_grade)),
+    Method("risk model of both (shipped)", BOTH_READ, partial(multistate_of_both, read=True), ours=True, drawn=True),
+    Method("risk model of one (shipped)", BOTH_READ, partial(multistate, read=True)),
     Method("both read grades: their event rate", BOTH_READ, each_end_point(rate_of_both_grades)),
     Method("logistic on both read grades", BOTH_READ, logistic(read_grades, other_read_grades)),
     Method(

@@ -33,11 +33,13 @@ from progression.risk.grader import Grader, Grading, mean_grading
 from progression.risk.model import RiskModel
 from progression.stylegan2 import Generator
 from progression.train.grader import fold_of, grade_images, grade_out_of_fold
-from progression.train.risk import RiskConfig, rows_of, train_risk
+from progression.train.risk import RiskConfig, choose_penalty, fit_risk, pairs
 from progression.types import KL_GRADES
 from progression.weights import ModelFiles, load_model
 
 HORIZONS = (12, 24, 48, 96)
+RISKS = ("risk", "risk_pair")
+"""Parts of the model that predict; each is fitted anew without each fold of subjects."""
 FOLLOWUPS = ("joint", "paper")
 """Methods of `progression predict` whose rendered follow-ups are graded."""
 LEAVABLE = ("features", "codes", "followups", "followups-train")
@@ -83,39 +85,25 @@ class Sample:
         knees = self.knees.select(rows)
         return Sample(
             knees,
-            rows_of(self.grading, rows),
+            self.grading.rows(index),
             self.features[index],
             self.code[index],
             {method: grades[index] for method, grades in self.followups.items()},
-            other_knee(knees),
+            knees.other_knee,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Knees to learn from, knees of other people that are asked about, and the model's own risk part for these.
+    """Knees to learn from, knees of other people that are asked about, and the model's own risk parts for these.
 
-    `risk` was fitted on `fitted`: the shipped part where those are all training knees, or else trained anew.
+    `risk` and `risk_pair` were fitted on `fitted`: the shipped parts where those are all training knees, or else anew.
     """
 
     fitted: Sample
     asked: Sample
     risk: RiskModel
-
-
-def other_knee(knees: Knees) -> Rows:
-    """Row of each person's other knee, (N,), -1 where there is none."""
-    place = {
-        (str(s), str(side)): i for i, (s, side) in enumerate(zip(knees.subject, knees.side, strict=True))
-    }
-    flipped = {"left": "right", "right": "left"}
-    return np.array(
-        [
-            place.get((str(s), flipped[str(side)]), -1)
-            for s, side in zip(knees.subject, knees.side, strict=True)
-        ],
-        dtype=np.int64,
-    )
+    risk_pair: RiskModel
 
 
 def check_outside(work: Path) -> None:
@@ -146,13 +134,14 @@ class Sources:
 
     def task(self) -> Task:
         """All training knees, and the validation knees."""
-        return Task(self.sample("train"), self.sample("val"), self._shipped)
+        return Task(self.sample("train"), self.sample("val"), *self._shipped.values())
 
     def folds(self) -> Iterator[tuple[Rows, Task]]:
         """Rows of the training knees that are asked about, and the task of predicting them from the others."""
         sample = self.sample("train")
         for left_out, (inside, outside) in enumerate(self._splits(sample.knees)):
-            yield outside, Task(sample.take(inside), sample.take(outside), self._fold_risk(left_out))
+            models = (self._fold_risk(left_out, part) for part in RISKS)
+            yield outside, Task(sample.take(inside), sample.take(outside), *models)
 
     def sample(self, split: str) -> Sample:
         """Every knee of a split."""
@@ -163,7 +152,7 @@ class Sources:
         followups = {
             method: self._followups(split, method) for method in FOLLOWUPS if self.has(method, split)
         }
-        return Sample(knees, grading, features, code, followups, other_knee(knees))
+        return Sample(knees, grading, features, code, followups, knees.other_knee)
 
     def has(self, need: str, split: str) -> bool:
         """Whether what a method needs ("" nothing) is not left out."""
@@ -193,8 +182,11 @@ class Sources:
         return load_model(self.model)
 
     @cached_property
-    def _shipped(self) -> RiskModel:
-        return RiskModel.from_tensors(self._files.tensors("risk"), self._files.config("risk"))
+    def _shipped(self) -> dict[str, RiskModel]:
+        return {
+            part: RiskModel.from_tensors(self._files.tensors(part), self._files.config(part))
+            for part in RISKS
+        }
 
     @cached_property
     def _grader(self) -> Grader:
@@ -288,28 +280,32 @@ class Sources:
         for left_out in range(FOLDS):
             yield np.flatnonzero(fold != left_out), np.flatnonzero(fold == left_out)
 
-    def _fold_risk(self, left_out: int) -> RiskModel:
-        """The risk model, penalty chosen anew, of the training knees without a fold of subjects."""
+    def _fold_risk(self, left_out: int, part: str) -> RiskModel:
+        """A risk part, penalty chosen anew, of the training knees without a fold of subjects."""
         knees, grading = self._graded["train"]
         inside, _ = list(self._splits(knees))[left_out]
 
         def make() -> dict[str, Any]:
-            model = train_risk(knees.select(inside), rows_of(grading, inside))
+            fitted, seen, other = knees.select(inside), grading.rows(torch.as_tensor(inside)), None
+            if part == "risk_pair":
+                fitted, seen, other = pairs(fitted, seen)
+            penalty = choose_penalty(fitted, seen, RiskConfig(), other=other)
+            model = fit_risk(fitted, seen, penalty=penalty, config=RiskConfig(), other=other)
             return {name: tensor.numpy() for name, tensor in model.tensors().items()}
 
-        kept = self._kept(f"risk-without-{left_out}", "train", ("grader",), make)
+        kept = self._kept(f"{part}-without-{left_out}", "train", ("grader",), make)
         tensors = {name: torch.from_numpy(array) for name, array in kept.items()}
-        return RiskModel.from_tensors(tensors, self._shipped.config())
+        return RiskModel.from_tensors(tensors, self._shipped[part].config())
 
     def _chances(self, split: str) -> Tensor:
         """(N, H, 4) that the grade makes each step, from the picture alone, by models that never saw the subject."""
         knees, grading = self._graded[split]
         if split != "train":
-            future = self._shipped.predict(grading, HORIZONS).future
-            return step_chances(self._shipped.grade_now(grading), future)
+            shipped = self._shipped["risk"]
+            return step_chances(shipped.grade_now(grading), shipped.predict(grading, HORIZONS).future)
         chances = torch.zeros(len(knees), len(HORIZONS), 4, dtype=torch.float64)
         for left_out, (_, outside) in enumerate(self._splits(knees)):
-            model, part = self._fold_risk(left_out), rows_of(grading, outside)
+            model, part = self._fold_risk(left_out, "risk"), grading.rows(torch.as_tensor(outside))
             future = model.predict(part, HORIZONS).future
             chances[torch.as_tensor(outside)] = step_chances(model.grade_now(part), future)
         return chances

@@ -73,15 +73,15 @@ def sample(sources: ModuleType, n: int, seed: int, *, name: str) -> Any:
     )
     features, code = torch.randn(n, 6, generator=noise), torch.randn(n, 24, generator=noise)
     followups = {how: torch.randn(n, 4, 5, generator=noise).softmax(dim=2) for how in sources.FOLLOWUPS}
-    return sources.Sample(knees, grading, features, code, followups, sources.other_knee(knees))
+    return sources.Sample(knees, grading, features, code, followups, knees.other_knee)
 
 
 @pytest.fixture(scope="module")
 def task(scripts: Any, model: Path) -> Any:
     files = load_model(model)
-    risk = RiskModel.from_tensors(files.tensors("risk"), files.config("risk"))
+    risks = (RiskModel.from_tensors(files.tensors(p), files.config(p)) for p in scripts.risk_sources.RISKS)
     return scripts.risk_sources.Task(
-        sample(scripts.risk_sources, 120, 0, name="a"), sample(scripts.risk_sources, 30, 1, name="b"), risk
+        sample(scripts.risk_sources, 120, 0, name="a"), sample(scripts.risk_sources, 30, 1, name="b"), *risks
     )
 
 
