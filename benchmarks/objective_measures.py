@@ -22,7 +22,7 @@ from progression.data.phantom import VISIT_MONTHS
 from progression.latent.attributes import Gauge
 from progression.latent.directions import Directions
 from progression.latent.expected import step_chances
-from progression.latent.history import joint_grades, own_rate, paces_of
+from progression.latent.history import Past, Visits, joint_grades, own_rate
 from progression.latent.objective import (
     Ground,
     Observed,
@@ -99,6 +99,11 @@ class Setting:
         """(N, 5) at `MONTHS`."""
         return self.films.grade[:, list(SHOWN)]
 
+    @property
+    def unread(self) -> Tensor:
+        """(N,) no grade for anybody."""
+        return torch.full((len(self.key),), -1)
+
     def ground(self, kind: str) -> Ground:
         """What the terms stand on, from a bank's rows: where real codes are."""
         bank = self.models.banks[kind]
@@ -124,7 +129,8 @@ def fit_directions(models: Models) -> Directions:
     w = models.banks["graded"].w
     gauge = Gauge(models.grader)
     parts = [gauge(models.render(part)) for part in w.split(200)]
-    return Directions.fit(w, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+    seen = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return Directions.fit(w, {name: values for name, values in seen.items() if float(values.std()) > 0})
 
 
 def distances(setting: Setting, change: Tensor, *, place: int) -> Floats:
@@ -144,7 +150,7 @@ def terms(
 ) -> dict[tuple[str, str], list[tuple[Weights, Floats]]]:
     """Distances (N, 4) by (bank, term) for each of its weights, and by (bank, "carried" | "paper" | "joint")."""
     risk, months = setting.models.risk, MONTHS[1:]
-    joint = joint_grades(risk, setting.gradings[0], months)
+    joint = joint_grades(risk, setting.gradings[0], setting.unread, months)
     still = torch.zeros(len(setting.key), len(months), setting.key.shape[2])
     found = {}
     for kind in setting.models.banks:
@@ -226,20 +232,10 @@ def earlier(setting: Setting, *, shapes: Sequence[float], own: Sequence[float]) 
     now, unread = past[-1], torch.full((len(setting.key), NOW + 1), -1)
     found: dict[str, Any] = {}
     for label, read in (("image only", unread), ("read grades", setting.grade[:, : NOW + 1])):
-        visits = [(_rows(past, i), when, read[i].tolist()) for i in range(len(setting.key))]
-        lowest = read[:, :NOW].max(dim=1).values
+        visits = [Visits(_rows(past, i), when, read[i].tolist()) for i in range(len(setting.key))]
         for name in ("one film", *(f"pace {shape}" for shape in shapes)):
-            paces = (
-                None if name == "one film" else paces_of(models.risk, visits, shape=float(name.split()[1]))
-            )
-            joint = joint_grades(
-                models.risk,
-                now,
-                ahead,
-                grade=read[:, NOW],
-                lowest=None if paces is None else lowest,
-                paces=paces,
-            )
+            told = None if name == "one film" else Past.of(models.risk, visits, shape=float(name.split()[1]))
+            joint = joint_grades(models.risk, now, read[:, NOW], ahead, past=told)
             found[f"{label}, {name}"] = _judged(setting, joint, {})
             if name == "one film" and label == "image only":
                 rates = own_rate(
@@ -306,8 +302,8 @@ def coverage(setting: Setting, *, seed: int = 0) -> list[dict[str, Any]]:
     rows = []
     w0 = setting.key[:, 0]
     before = models.grading(models.render(w0)).now @ grades
-    for label, read in (("image only", None), ("read grade", setting.grade[:, 0])):
-        joint = joint_grades(models.risk, setting.gradings[0], MONTHS[1:], grade=read)
+    for label, read in (("image only", setting.unread), ("read grade", setting.grade[:, 0])):
+        joint = joint_grades(models.risk, setting.gradings[0], read, MONTHS[1:])
         steps = steps_made(joint)
         below = steps.cumsum(dim=2)
         for kind, effects in models.steps.items():
@@ -343,7 +339,7 @@ def pictures(setting: Setting, rows: Sequence[int], *, months: float = 96.0) -> 
     """Film now, g(w_0), futures at the percentiles, film then: (len(rows), 6, R, R) in [-1, 1]."""
     h = MONTHS.index(months) - 1
     effects = setting.models.steps["imaged"]
-    joint = joint_grades(setting.models.risk, setting.gradings[0], MONTHS[1:])[list(rows)]
+    joint = joint_grades(setting.models.risk, setting.gradings[0], setting.unread, MONTHS[1:])[list(rows)]
     change = change_at(joint, PERCENTILES, variability=effects.variability)
     share = steps_at(joint, change, variability=effects.variability)[:, h]
     w0 = setting.key[list(rows), 0]

@@ -1,5 +1,6 @@
 """Many knees: a table in, a table out; a knee that fails does not stop the others."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from progression.errors import ImageError, ProgressionError, TableError, UsageEr
 from progression.files import atomic_write
 from progression.image import read_image, stated_side
 from progression.report.outputs import COLUMNS, row
-from progression.types import KL_GRADES, Prediction, Radiograph, Request, Side
+from progression.types import KL_GRADES, EarlierFilm, Prediction, Radiograph, Request, Side
 
 BATCH = 8
 """Knees a batch; the numbers do not depend on it."""
@@ -31,10 +32,12 @@ class BatchPredictor(Protocol):
         horizon_months: Sequence[int],
         grades: Sequence[int | None] | None = None,
         subjects: Sequence[str | None] | None = None,
+        histories: Sequence[Sequence[EarlierFilm]] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
         method: str = "joint",
         seed: int = 0,
+        spread: bool = False,
         render: bool = True,
     ) -> list[Prediction]:
         """Predict several knees at once, in their order."""
@@ -52,6 +55,7 @@ class Entry:
     side : text, parsed when the knee's turn comes
     grade : baseline KL grade as text, empty if no reader gave one
     subject : whose knee it is, where the bank may hold knees of the same people; those are passed over
+    previous : earlier films of the knee: path, months before, KL grade or None
     """
 
     name: str
@@ -59,6 +63,7 @@ class Entry:
     side: str
     grade: str = ""
     subject: str = ""
+    previous: tuple[tuple[str, float, int | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,7 @@ class _Loaded:
     radiograph: Radiograph
     grade: int | None
     subject: str | None
+    earlier: tuple[EarlierFilm, ...]
 
 
 def _read(entry: Entry) -> _Loaded | ProgressionError:
@@ -215,9 +221,33 @@ def _read(entry: Entry) -> _Loaded | ProgressionError:
         pixels = read_image(entry.image)
         side = check_side(entry.image, Side.parse(entry.side))
         grade = parse_grade(entry.grade)
-        return _Loaded(Radiograph(pixels, side, entry.name), grade, entry.subject or None)
+        earlier = tuple(_earlier(*film, side=side) for film in entry.previous)
+        return _Loaded(Radiograph(pixels, side, entry.name), grade, entry.subject or None, earlier)
     except ProgressionError as error:
         return error
+
+
+def _earlier(image: str, months_before: float, grade: int | None, *, side: Side) -> EarlierFilm:
+    pixels = read_image(image)
+    check_side(image, side)
+    return EarlierFilm(pixels, months_before, grade)
+
+
+def parse_previous(text: str) -> tuple[str, float, int | None]:
+    """An earlier film, "old.png:24" or with its KL grade "old.png:24:1": path, months before, grade.
+
+    Raises
+    ------
+    UsageError
+        For anything else.
+    """
+    found = re.fullmatch(r"(.+?):(\d+(?:\.\d+)?)(?::([0-4]))?", text)
+    if found is None or not float(found[2]) > 0:
+        raise UsageError(
+            f"earlier film {text!r}: expected PICTURE:MONTHS or PICTURE:MONTHS:GRADE, months before this one "
+            "(--previous old.png:24:1)"
+        )
+    return found[1], float(found[2]), None if found[3] is None else int(found[3])
 
 
 def check_side(image: str, side: Side) -> Side:
@@ -266,10 +296,12 @@ def _predict(
             horizon_months=request.horizon_months,
             grades=[knee.grade for knee in knees],
             subjects=[knee.subject for knee in knees],
+            histories=[knee.earlier for knee in knees],
             refine_steps=request.refine_steps,
             inversion=request.inversion,
             method=request.method,
             seed=request.seed,
+            spread=request.spread,
             render=render,
         )
     except ProgressionError as error:

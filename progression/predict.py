@@ -35,20 +35,24 @@ from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
 from progression.latent.directions import Directions
 from progression.latent.expected import StepEffects, step_chances
 from progression.latent.extrapolate import key_of, offset
+from progression.latent.history import Past, Visits, joint_grades, risk_of
 from progression.latent.invert import project, refine
 from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
 from progression.latent.perceptual import SeenDistance
+from progression.latent.spread import PERCENTILES, change_at, steps_at
 from progression.risk.grader import Grader, Grading
-from progression.risk.model import Risk, RiskModel
+from progression.risk.model import UNREAD, Risk, RiskModel
 from progression.risk.risk import excess, product_risk
 from progression.stylegan2 import Generator
 from progression.types import (
+    EarlierFilm,
     HorizonPrediction,
     Pixels,
     Prediction,
     Radiograph,
     Request,
     Side,
+    SpreadPicture,
     check_grade,
     check_horizons,
 )
@@ -71,6 +75,14 @@ class Code:
     reconstruction: Tensor
     typicality: Tensor
     mirrored_typicality: Tensor
+
+
+@dataclass(frozen=True)
+class Between:
+    """Futures of N knees at H horizons and P percentiles: change in grades (N, H, P), images (N, H, P, 1, R, R)."""
+
+    change: Tensor
+    images: Tensor
 
 
 def load_predictor(
@@ -147,12 +159,19 @@ class Predictor:
         horizon_months: Sequence[int] = (48,),
         grade: int | None = None,
         name: str | None = None,
+        history: Sequence[tuple[str | Path | npt.NDArray[np.generic], float, int | None]] = (),
         **options: Any,
     ) -> Prediction:
-        """Predict one knee from a file or an array; see `predict_batch` for the options."""
+        """Predict one knee from a file or an array; see `predict_batch` for the options.
+
+        `history` are earlier radiographs of this knee: (image, months before this one, KL grade or None).
+        """
         given = Path(str(image).rpartition("::")[2]).stem if isinstance(image, str | Path) else "knee"
         radiograph = Radiograph(read_image(image), Side.parse(side), name or given)
-        return self.predict_batch([radiograph], horizon_months=horizon_months, grades=[grade], **options)[0]
+        earlier = [EarlierFilm(read_image(film), months, read) for film, months, read in history]
+        return self.predict_batch(
+            [radiograph], horizon_months=horizon_months, grades=[grade], histories=[earlier], **options
+        )[0]
 
     @torch.no_grad()
     def predict_batch(
@@ -162,10 +181,12 @@ class Predictor:
         horizon_months: Sequence[int] = (48,),
         grades: Sequence[int | None] | None = None,
         subjects: Sequence[str | None] | None = None,
+        histories: Sequence[Sequence[EarlierFilm]] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
         method: str = "joint",
         seed: int = 0,
+        spread: bool = False,
         render: bool = True,
     ) -> list[Prediction]:
         """Predict several knees at once; a knee's numbers do not depend on the others.
@@ -176,10 +197,12 @@ class Predictor:
         horizon_months : whole months from 1 to 96.
         grades : baseline KL grades that a reader gave, None where there is none; used by `risk_*`.
         subjects : whose knees these are, where the bank may hold knees of the same people: those are passed over.
+        histories : earlier films of each knee, in any order, none where there are none (`progression.latent.history`).
         refine_steps : optimisation steps on the encoder's code; none by default.
         inversion : "encoder", or "projection" for the paper's 1,000 steps from the mean latent.
         method : "joint", which needs a risk part and a bank with grades, or "paper".
         seed : of the projection's noise; the default path draws nothing.
+        spread : whether each horizon carries futures at percentiles of the change (`progression.latent.spread`).
         render : whether the predictions carry follow-up pictures.
 
         Raises
@@ -193,6 +216,7 @@ class Predictor:
             inversion=inversion,
             method=method,
             seed=seed,
+            spread=spread,
         )
         self.check_method(method)
         months = request.horizon_months
@@ -202,13 +226,18 @@ class Predictor:
             raise UsageError(
                 f"{len(read)} grades for {len(radiographs)} knees: give one a knee, None if unread"
             )
+        if histories is not None and len(histories) != len(radiographs):
+            raise UsageError(
+                f"{len(histories)} histories for {len(radiographs)} knees: give one a knee, () if none"
+            )
         if not radiographs:
             return []
         x0 = self._pictures(radiographs, self.resolution)
         code = self._invert(x0, request)
         now = self.engine.grade(self._pictures(radiographs, self.grader.input_resolution))
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
-        forecast = self._forecast(now, months, read)
+        past = self._past(radiographs, now, read, histories)
+        forecast = self._forecast(now, months, read, past)
         if method == "joint":
             assert forecast is not None  # `check_method` saw to it
             change = self._expected_change(code.key, *forecast, subjects)
@@ -219,6 +248,7 @@ class Predictor:
         p_future = self.engine.grade(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
         product = torch.stack(product_risk(now.now, p_future), dim=-1)
         beyond = self._excess(self.engine.grade(code.reconstruction).now, p_future)
+        between = self._spread(code, now, months, read, past, subjects) if request.spread else None
         # without a risk part the product's running maximum over the horizons asked for
         risk = (
             torch.stack([forecast[1].fast, forecast[1].any], dim=-1)
@@ -240,6 +270,16 @@ class Predictor:
                     kl_future=tuple(p_future[i, h].tolist()),
                     risk_fast_excess=float(beyond[i, h, 0]),
                     risk_any_excess=float(beyond[i, h, 1]),
+                    spread=tuple(
+                        SpreadPicture(
+                            percentile, float(between.change[i, h, p]), shown(image) if render else None
+                        )
+                        for p, (percentile, image) in enumerate(
+                            zip(PERCENTILES, between.images[i, h], strict=True)
+                        )
+                    )
+                    if between
+                    else (),
                 )
                 for h, month in enumerate(months)
             )
@@ -256,10 +296,63 @@ class Predictor:
                     warnings=self._warnings(
                         float(code.typicality[i]), float(code.mirrored_typicality[i]), read[i]
                     ),
-                    provenance=provenance | {"grade_read": read[i]},
+                    provenance=provenance | {"grade_read": read[i]} | _told(histories, past, i),
                 )
             )
         return predictions
+
+    def _past(
+        self,
+        radiographs: Sequence[Radiograph],
+        now: Grading,
+        grades: Sequence[int | None],
+        histories: Sequence[Sequence[EarlierFilm]] | None,
+    ) -> Past | None:
+        """What earlier films say of each knee; None where no knee has any."""
+        if histories is None or not any(histories):
+            return None
+        if self.risk is None:
+            raise UsageError(
+                f"earlier films need to know what was to be expected, and model {self.files.name} has no risk part: "
+                "train one (progression train risk), or predict from one film"
+            )
+        visits = []
+        for i, (radiograph, films) in enumerate(zip(radiographs, histories, strict=True)):
+            past = sorted(films, key=lambda film: -film.months_before)
+            given = [Radiograph(film.pixels, radiograph.side, radiograph.name) for film in past]
+            own = (t[i : i + 1] for t in (now.now, now.future, now.rise))
+            if given:
+                seen = self.engine.grade(self._pictures(given, self.grader.input_resolution))
+                own = (torch.cat(both) for both in zip((seen.now, seen.future, seen.rise), own, strict=True))
+            visits.append(
+                Visits(
+                    grading=Grading(*(t.cpu() for t in own)),
+                    months=[-film.months_before for film in past] + [0.0],
+                    read=[UNREAD if g is None else g for g in (*(film.grade for film in past), grades[i])],
+                )
+            )
+        return Past.of(self.risk, visits)
+
+    def _spread(
+        self,
+        code: Code,
+        now: Grading,
+        months: Sequence[int],
+        grades: Sequence[int | None],
+        past: Past | None,
+        subjects: Sequence[str | None] | None,
+    ) -> Between:
+        """Futures at the percentiles of the change."""
+        assert self.risk is not None  # `check_method` saw to it
+        joint = joint_grades(self.risk, *_on_cpu(now, grades), months, past=past)
+        change = change_at(joint, PERCENTILES, variability=self.steps.variability)
+        made = steps_at(joint, change, variability=self.steps.variability).float()
+        looks = self.steps.steps(code.key.cpu(), subject=subjects)
+        # row by row: a product over the batch would round with its size
+        moves = torch.stack([share @ look for share, look in zip(made, looks, strict=True)]).to(self.device)
+        ws = code.ws[:, None, None] + moves[:, :, :, None, :]
+        images = self._render(ws.flatten(0, 2)).unflatten(0, ws.shape[:3])
+        return Between(change, images)
 
     def check_method(self, method: str) -> None:
         """Refuse a method that this model and bank cannot serve, before any knee is looked at.
@@ -371,13 +464,15 @@ class Predictor:
         return StepEffects.fit(self.bank)
 
     def _forecast(
-        self, now: Grading, months: Sequence[int], grades: Sequence[int | None]
+        self, now: Grading, months: Sequence[int], grades: Sequence[int | None], past: Past | None
     ) -> tuple[Tensor, Risk] | None:
         """P(k_0) (N, 5) and the multi-state model's risk at the horizons; None without a risk part."""
         if self.risk is None:
             return None
-        grading = Grading(*(t.cpu() for t in (now.now, now.future, now.rise)))
-        read = torch.tensor([-1 if g is None else g for g in grades])
+        grading, read = _on_cpu(now, grades)
+        if past is not None:
+            joint = joint_grades(self.risk, grading, read, months, past=past)
+            return joint[:, 0].sum(dim=2), risk_of(joint)
         return self.risk.grade_now(grading, read), self.risk.predict(grading, months, grade=read)
 
     def _render(self, ws: Tensor) -> Tensor:
@@ -415,3 +510,17 @@ class Predictor:
             "arguments": asdict(request)
             | {"refine_steps": request.steps, "neighbours": min(NEIGHBOURS, len(self.bank))},
         }
+
+
+def _on_cpu(grading: Grading, grades: Sequence[int | None]) -> tuple[Grading, Tensor]:
+    """For the risk model: gradings on the CPU, and read grades (N,), -1 where unread."""
+    given = torch.tensor([UNREAD if g is None else g for g in grades])
+    return Grading(*(t.cpu() for t in (grading.now, grading.future, grading.rise))), given
+
+
+def _told(histories: Sequence[Sequence[EarlierFilm]] | None, past: Past | None, i: int) -> dict[str, Any]:
+    """For the provenance: the earlier films of knee i, and the pace that they gave."""
+    if histories is None or past is None or not histories[i]:
+        return {}
+    films = [{"months_before": film.months_before, "grade_read": film.grade} for film in histories[i]]
+    return {"history": films, "pace": float(past.pace[i])}

@@ -94,27 +94,51 @@ def predict(
     subject: Annotated[
         str, typer.Option("--subject", help="Whose knee it is, as in --bank; their own rows are passed over.")
     ] = "",
+    previous: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--previous",
+            help="An earlier film of this knee, PICTURE:MONTHS-BEFORE or PICTURE:MONTHS-BEFORE:GRADE; repeatable.",
+        ),
+    ] = None,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="Also futures at the 5th, 50th and 95th percentile of change.")
+    ] = False,
     inversion: Inversion = "encoder",
     method: Method = "joint",
     bank: Bank = None,
 ) -> None:
     """Predict the future radiograph and the risk of one knee or several.
 
-    Writes OUT/STEM/ with future_048m.png, figure.png, future.gif and prediction.json. A picture that fails is
-    reported, the others are predicted, and the exit code is 1.
+    Writes OUT/STEM/ with future_048m.png, figure.png, future.gif and prediction.json; with --spread also
+    future_048m_p95.png, and spread.png. A picture that fails is reported, the others are predicted, and the exit
+    code is 1.
     """
-    from progression.cohort import Entry
+    from progression.cohort import Entry, parse_previous
+    from progression.errors import UsageError
     from progression.types import Request, Side, check_grade
 
     request = Request(
-        horizon_months=tuple(months), refine_steps=refine_steps, inversion=inversion, method=method, seed=seed
+        horizon_months=tuple(months),
+        refine_steps=refine_steps,
+        inversion=inversion,
+        method=method,
+        seed=seed,
+        spread=spread,
     )
     if grade is not None:
         check_grade(grade)
+    earlier = tuple(parse_previous(text) for text in previous or ())
+    if earlier and len(images) > 1:
+        raise UsageError(
+            f"--previous with {len(images)} pictures: earlier films are of one knee, give one picture"
+        )
     asked = Side.parse(side) if side is not None else None
     read = "" if grade is None else str(grade)
     entries = [
-        Entry(name=stem, image=image, side=_side_of(image, asked), grade=read, subject=subject)
+        Entry(
+            name=stem, image=image, side=_side_of(image, asked), grade=read, subject=subject, previous=earlier
+        )
         for stem, image in _stems(images).items()
     ]
     _predict(entries, out, request=request, model=model, device=device, engine=engine, bank=bank)

@@ -21,14 +21,15 @@ The codes' own rate is their slope on time, Σ (t - t̄)(w - w̄) / Σ (t - t̄)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from progression.latent.objective import OwnRate
 from progression.risk.grader import Grading
-from progression.risk.model import RiskModel, covariates, standardise
+from progression.risk.model import UNREAD, Risk, RiskModel, covariates, standardise
+from progression.types import KL_GRADES
 
 PACE_SHAPE = 1.0
 """α."""
@@ -60,38 +61,88 @@ def own_rate(codes: Sequence[Tensor], months: Sequence[Tensor], *, film_variance
     return OwnRate(torch.stack(rates), torch.tensor(variances))
 
 
+@dataclass(frozen=True)
+class Visits:
+    """All films of one knee, oldest first and the present one last.
+
+    Attributes
+    ----------
+    grading : of the V films
+    months : (V,) ascending
+    read : (V,) grades that a reader gave, -1 where unread
+    """
+
+    grading: Grading
+    months: Sequence[float]
+    read: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Past:
+    """What earlier films say of N knees.
+
+    Attributes
+    ----------
+    lowest : (N,) highest grade read before, -1 for none: P(k_0) is 0 below it
+    pace : (N,) float64 θ, 1 for the model's own pace
+    """
+
+    lowest: Tensor
+    pace: Tensor
+
+    @classmethod
+    def of(cls, risk: RiskModel, visits: Sequence[Visits], *, shape: float = PACE_SHAPE) -> Past:
+        """From the films of N knees; a knee with one film has pace 1."""
+        lowest = torch.tensor([max([UNREAD, *one.read[:-1]]) for one in visits])
+        found = torch.tensor([_pace_of(risk, one, shape) for one in visits], dtype=torch.float64)
+        return cls(lowest, found)
+
+
+def _pace_of(risk: RiskModel, visits: Visits, shape: float) -> float:
+    months = torch.tensor([float(m) for m in visits.months], dtype=torch.float64)
+    span = float(months[-1] - months[0])
+    if span <= 0:
+        return 1.0
+    given = torch.tensor(list(visits.read))
+    seen = risk.grade_now(visits.grading, given) @ torch.arange(KL_GRADES, dtype=torch.float64)
+    first = Grading(*(t[:1] for t in (visits.grading.now, visits.grading.future, visits.grading.rise)))
+    expected = expected_rise(joint_grades(risk, first, given[:1], [span]))
+    return pace(float(slope(seen, months)) * span, float(expected), shape=shape)
+
+
 def joint_grades(
     risk: RiskModel,
     grading: Grading,
+    grade: Tensor,
     horizon_months: Sequence[float],
     *,
-    grade: Tensor | None = None,
-    lowest: Tensor | None = None,
-    paces: Tensor | None = None,
+    past: Past | None = None,
 ) -> Tensor:
     """P(k_0 = i, k_T = j) of N knees, (N, H, 5, 5) float64, upper triangular, sums to 1.
-
-    Without `lowest` and `paces` its sums are the risks of `RiskModel.predict`.
 
     Parameters
     ----------
     grading : of the films now
     grade : (N,) read grades, -1 where unread
-    lowest : (N,) highest grade read before, -1 for none: P(k_0) is 0 below it
-    paces : (N,) θ, 1 for the model's own pace
+    past : of earlier films; without it the sums are the risks of `RiskModel.predict`
     """
     start = risk.grade_now(grading, grade)
-    if lowest is not None:
-        start = _not_below(start, lowest)
-    x = standardise(covariates(grading), risk.mean, risk.scale)
-    if paces is None:
-        return start[:, None, :, None] * risk.multistate.transitions(x, horizon_months)
+    x, chain = standardise(covariates(grading), risk.mean, risk.scale), risk.multistate
+    if past is None:
+        return start[:, None, :, None] * chain.transitions(x, horizon_months)
     rows = []
-    for one, factor in zip(x, paces.tolist(), strict=True):
-        model = risk.multistate
-        faster = replace(model, intercepts=model.intercepts + torch.tensor(factor).double().log())
+    for one, factor in zip(x, past.pace, strict=True):
+        faster = replace(chain, intercepts=chain.intercepts + factor.log())
         rows.append(faster.transitions(one[None], horizon_months)[0])
-    return start[:, None, :, None] * torch.stack(rows)
+    return _not_below(start, past.lowest)[:, None, :, None] * torch.stack(rows)
+
+
+def risk_of(joint: Tensor) -> Risk:
+    """The risks that joint grades (N, H, 5, 5) at ascending horizons hold."""
+    fast, rise = (
+        joint.triu(diagonal=steps).sum(dim=(2, 3)).clamp(0, 1).cummax(dim=1).values for steps in (2, 1)
+    )
+    return Risk(fast.minimum(rise), rise, joint.sum(dim=2))
 
 
 def _not_below(start: Tensor, lowest: Tensor) -> Tensor:
@@ -107,33 +158,3 @@ def expected_rise(joint: Tensor) -> Tensor:
     """Mean number of steps (N, H) of joint grades (N, H, 5, 5)."""
     grades = torch.arange(joint.shape[-1], dtype=joint.dtype)
     return (joint * (grades[None, :] - grades[:, None])).sum(dim=(2, 3))
-
-
-def paces_of(
-    risk: RiskModel,
-    visits: Sequence[tuple[Grading, Sequence[float], Sequence[int]]],
-    *,
-    shape: float = PACE_SHAPE,
-) -> Tensor:
-    """θ (N,) of N knees.
-
-    Parameters
-    ----------
-    visits
-        For each knee the gradings of its V films, oldest first and the present one last, their months (V,) ascending,
-        and their read grades (V,), -1 where unread. One visit gives 1.
-    """
-    found = []
-    for grading, months, read in visits:
-        span = months[-1] - months[0]
-        if span <= 0:
-            found.append(1.0)
-            continue
-        given = torch.tensor(list(read))
-        grades = torch.arange(5, dtype=torch.float64)
-        seen = risk.grade_now(grading, given) @ grades
-        rise = float(slope(seen, torch.tensor([float(m) for m in months]).double())) * span
-        first = Grading(*(t[:1] for t in (grading.now, grading.future, grading.rise)))
-        ahead = float(expected_rise(joint_grades(risk, first, [span], grade=given[:1]))[0, 0])
-        found.append(pace(rise, ahead, shape=shape))
-    return torch.tensor(found, dtype=torch.float64)

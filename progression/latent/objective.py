@@ -137,13 +137,14 @@ class Ground:
 
     @cached_property
     def inverse_covariance(self) -> Tensor:
-        """(D, D) of unfolded codes p."""
+        """(D, D) float64, of unfolded codes p."""
         assert self.whitening is not None
-        return (self.whitening.axes / self.whitening.deviation.square()) @ self.whitening.axes.T
+        axes, deviation = self.whitening.axes.double(), self.whitening.deviation.double()
+        return (axes / deviation.square()) @ axes.T
 
     def metric(self, w: Tensor) -> Tensor:
         """JᵀJ (D, D), with J the derivative of whitened coordinates by w at w (D,)."""
-        slope = torch.where(w < 0, 1 / LEAKY_SLOPE, 1.0) / LEAKY_GAIN
+        slope = torch.where(w.double() < 0, 1 / LEAKY_SLOPE, 1.0) / LEAKY_GAIN
         return slope[:, None] * self.inverse_covariance * slope
 
 
@@ -270,11 +271,11 @@ def _row(w0: Tensor, target: Tensor, precision: float, *, weights: Weights, grou
     if ground.whitening is not None and (weights.manifold or weights.kept):
         scale = precision * len(w0) / float(ground.whitening.w_std) ** 2  # κ/σ²
         metric = ground.metric(w0)
-        system = scale * torch.eye(len(w0)) + weights.manifold * metric
+        system = scale * torch.eye(len(w0), dtype=metric.dtype) + weights.manifold * metric
         if weights.kept and ground.effect is not None:
             reading = kept_reading(metric, ground.effect, ground.kept)
             system = system + weights.kept * reading.T @ reading
-        factor = torch.linalg.cholesky(system.double())
+        factor = torch.linalg.cholesky(system)
         change = torch.cholesky_solve((scale * target).double().T, factor).T.float()
         if ground.probe is not None:
             answer = torch.cholesky_solve(ground.probe[:, None].double(), factor)[:, 0].float()
@@ -293,8 +294,8 @@ def kept_reading(metric: Tensor, effect: Tensor, kept: Tensor | None = None) -> 
 
     Generalised least squares, (B M Bᵀ)⁻¹ B M: where grade and size go together in knees, grade alone is no size.
     """
-    weighed = effect @ metric
-    reading = torch.linalg.solve((weighed @ effect.T).double(), weighed.double()).float()
+    weighed = effect.to(metric) @ metric
+    reading = torch.linalg.solve(weighed @ effect.to(metric).T, weighed)
     return reading if kept is None else reading[kept]
 
 
