@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from linear_codes import LinearModels
 from phantom_films import Films
-from phantom_measures import Floats, Models, compare
+from phantom_measures import Floats, compare
 from torch import Tensor
 
 from progression.data.phantom import VISIT_MONTHS
@@ -79,7 +80,7 @@ class Setting:
     key : (N, 5, D) codes
     """
 
-    models: Models
+    models: LinearModels
     directions: Directions
     films: Films
     key: Tensor
@@ -91,8 +92,8 @@ class Setting:
 
     @cached_property
     def truth(self) -> list[Tensor]:
-        """Features of each film by the networks that the generator never met."""
-        return [self.models.unseen.features(from_bytes(self.films.images[:, i])) for i in range(len(MONTHS))]
+        """Features of each film by the grader's networks."""
+        return [self.models.features(from_bytes(self.films.images[:, i])) for i in range(len(MONTHS))]
 
     @property
     def grade(self) -> Tensor:
@@ -124,7 +125,7 @@ class Setting:
         return Observed(*bank.trajectories(found), found.distance, variance)
 
 
-def fit_directions(models: Models) -> Directions:
+def fit_directions(models: LinearModels) -> Directions:
     """Directions of what is seen in pictures rendered from the bank's codes."""
     w = models.banks["graded"].w
     gauge = Gauge(models.grader)
@@ -137,7 +138,7 @@ def distances(setting: Setting, change: Tensor, *, place: int) -> Floats:
     """(N, H) distance of g(w_0 + δ) to the films after `place`."""
     w0, rows = setting.key[:, place], []
     for h in range(change.shape[1]):
-        seen = setting.models.unseen.features(setting.models.render(w0 + change[:, h]))
+        seen = setting.models.features(setting.models.render(w0 + change[:, h]))
         rows.append((seen - setting.truth[place + 1 + h]).norm(dim=1))
     return torch.stack(rows, dim=1).double().numpy()
 
