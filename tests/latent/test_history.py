@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 import torch
 
@@ -90,7 +89,9 @@ def test_the_grade_is_never_below_one_that_was_read(risk: RiskModel) -> None:
     past = Past(torch.tensor([2, 2, 2, -1]), torch.ones(4).double())
     start = joint_grades(risk, grading(), torch.tensor([-1, 1, 3, -1]), MONTHS, past=past)[:, 0].sum(dim=2)
     plain = risk.grade_now(grading())
-    torch.testing.assert_close(start[0], torch.cat([torch.zeros(2).double(), plain[0, 2:] / plain[0, 2:].sum()]))
+    torch.testing.assert_close(
+        start[0], torch.cat([torch.zeros(2).double(), plain[0, 2:] / plain[0, 2:].sum()])
+    )
     # read lower now: readings fall, the disease does not
     torch.testing.assert_close(start[1], torch.tensor([0, 0, 1, 0, 0]).double())
     torch.testing.assert_close(start[2], torch.tensor([0, 0, 0, 1, 0]).double())

@@ -153,7 +153,11 @@ def test_kept_attributes_stay_and_the_manifold_shortens_the_way(given_data: dict
     reading = kept_reading(ground.metric(W0[0]), ground.effect, ground.kept)
     free = solve(W0, MONTHS, weights=Weights(), **given_data)  # type: ignore[arg-type]
     held = solve(W0, MONTHS, weights=Weights(kept=1e6), **given_data)  # type: ignore[arg-type]
-    assert float((held[0].double() @ reading.T).abs().max()) < 1e-3 < float((free[0].double() @ reading.T).abs().max())
+    assert (
+        float((held[0].double() @ reading.T).abs().max())
+        < 1e-3
+        < float((free[0].double() @ reading.T).abs().max())
+    )
     pulled = solve(W0, MONTHS, weights=Weights(manifold=10.0), **given_data)  # type: ignore[arg-type]
     metric = ground.metric(W0[0])
     for h in range(len(MONTHS)):
