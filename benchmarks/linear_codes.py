@@ -71,8 +71,9 @@ class LinearModels:
         return self.codes.render(w)
 
     def features(self, x: Tensor) -> Tensor:
-        """(N, F) by the grader's networks, batch by batch."""
-        return torch.cat([self.grader.features(part) for part in x.split(_BATCH)])
+        """(N, F) by the last of the grader's networks, batch by batch."""
+        eyes = Grader(self.grader.members[-1:], input_resolution=self.grader.input_resolution)
+        return torch.cat([eyes.features(part) for part in x.split(_BATCH)])
 
     def grading(self, x: Tensor) -> Grading:
         """The grader's answer, batch by batch."""

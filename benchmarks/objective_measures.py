@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from linear_codes import LinearModels
 from phantom_films import Films
 from phantom_measures import Floats, compare
+from spread_coverage import covered
 from torch import Tensor
 
 from progression.data.phantom import VISIT_MONTHS
@@ -275,30 +275,37 @@ def earlier_table(setting: Setting, found: Mapping[str, Any]) -> list[dict[str, 
     rows = []
     for name, values in found.items():
         one = found[f"{name.split(',')[0]}, one film"]
-        area, interval = auc_delong(rose, values["rise"])
         rows.append({
             "way": name,
             "distance": compare(values["distance"].mean(axis=1), one["distance"].mean(axis=1)),
             "surprise": float(values["surprise"].mean()),
             "surprise_less": compare(values["surprise"], one["surprise"]),
-            "auc_any": (area, *interval),
+            "auc_any": _auc(rose, values["rise"]),
             "events": int(rose.sum()),
         })  # fmt: skip
     return rows
 
 
+def _auc(rose: Floats, score: Floats) -> tuple[float, ...]:
+    """Area with its interval; nothing where nobody rose or all did."""
+    if not 0 < rose.sum() < len(rose):
+        return ()
+    area, interval = auc_delong(rose, score)
+    return area, *interval
+
+
 # ---- spreads -----------------------------------------------------------------------------------------------------
 
 
-def coverage(setting: Setting, *, seed: int = 0) -> list[dict[str, Any]]:
+def coverage(setting: Setting) -> list[dict[str, Any]]:
     """How often the 5th to 95th percentile holds what came, by bank, setting and horizon.
 
     `grade`: the change of the simulator's grade lies from the grade at the 5th to that at the 95th percentile of
     steps. `rank`: its randomised rank among the mixture's steps is within 5 to 95 %, which is 90 % for a calibrated
     model even though grades are few. `seen`: the change of the grade that the grader sees from g(w_0) to the later
-    film lies between those that it sees in the two rendered futures.
+    film lies between those that it sees in the two rendered futures (last horizon).
     """
-    models, draws = setting.models, np.random.default_rng(seed)
+    models = setting.models
     grades = torch.arange(5.0)
     rows = []
     w0 = setting.key[:, 0]
@@ -306,33 +313,28 @@ def coverage(setting: Setting, *, seed: int = 0) -> list[dict[str, Any]]:
     for label, read in (("image only", setting.unread), ("read grade", setting.grade[:, 0])):
         joint = joint_grades(models.risk, setting.gradings[0], read, MONTHS[1:])
         steps = steps_made(joint)
-        below = steps.cumsum(dim=2)
         for kind, effects in models.steps.items():
             tau = effects.variability
             change = change_at(joint, PERCENTILES, variability=tau)
             looks = effects.steps(w0)
             share = steps_at(joint, change, variability=tau)
             for h, months in enumerate(MONTHS[1:]):
-                n = (setting.grade[:, h + 1] - setting.grade[:, 0])[:, None]
-                high = below[:, h].gather(1, n)[:, 0]
-                low = high - steps[:, h].gather(1, n)[:, 0]
-                rank = low + torch.from_numpy(draws.uniform(size=len(low))) * (high - low)
-                # n lies from the 5th to the 95th percentile of the steps
-                held = (high >= 0.05) & (low < 0.95)
-                seen = []
-                for p in (0, len(PERCENTILES) - 1):
-                    move = torch.einsum("nj,njd->nd", share[:, h, p].float(), looks)
-                    seen.append(models.grading(models.render(w0 + move)).now @ grades - before)
-                low_end, high_end = seen[0].minimum(seen[1]), seen[0].maximum(seen[1])
-                came = setting.gradings[h + 1].now @ grades - before
+                made = setting.grade[:, h + 1] - setting.grade[:, 0]
+                held, rank = covered(steps[:, h], made, seed=h)
                 rows.append({
                     "bank": kind, "setting": label, "months": months, "variability": tau,
                     "grade": float(held.double().mean()),
-                    "grade_risers": float(held[n[:, 0] > 0].double().mean()),
-                    "rank": float(((rank >= 0.05) & (rank <= 0.95)).double().mean()),
-                    "seen": float(((came >= low_end) & (came <= high_end)).double().mean()),
+                    "grade_risers": float(held[made > 0].double().mean()),
+                    "rank": float(rank.double().mean()),
                     "median_change_95": float(change[:, h, -1].median()),
                 })  # fmt: skip
+            seen = []
+            for p in (0, len(PERCENTILES) - 1):
+                move = torch.einsum("nj,njd->nd", share[:, -1, p].float(), looks)
+                seen.append(models.grading(models.render(w0 + move)).now @ grades - before)
+            came = setting.gradings[-1].now @ grades - before
+            inside = (came >= seen[0].minimum(seen[1])) & (came <= seen[0].maximum(seen[1]))
+            rows[-1]["seen"] = float(inside.double().mean())
     return rows
 
 
