@@ -44,6 +44,8 @@ MONTHS = (0.0, 24.0, 48.0, 72.0, 96.0)
 SHOWN = tuple(VISIT_MONTHS.index(month) for month in MONTHS)
 NOW = 2
 """Place of the film, at 48 months, from which is predicted with earlier films."""
+ALL, HALF = (1, 2, 3, 4), (2, 4)
+"""Films to which the primary methods, and single terms, are compared."""
 KEPT = ("exposure", "contrast", "size")
 K = 5
 
@@ -134,12 +136,12 @@ def fit_directions(models: LinearModels) -> Directions:
     return Directions.fit(w, {name: values for name, values in seen.items() if float(values.std()) > 0})
 
 
-def distances(setting: Setting, change: Tensor, *, place: int) -> Floats:
-    """(N, H) distance of g(w_0 + δ) to the films after `place`."""
+def distances(setting: Setting, change: Tensor, films: Sequence[int], *, place: int) -> Floats:
+    """(N, F) distance of g(w_0 + δ) to some of the films after that at `place`; δ (N, H, D) to each film after it."""
     w0, rows = setting.key[:, place], []
-    for h in range(change.shape[1]):
-        seen = setting.models.features(setting.models.render(w0 + change[:, h]))
-        rows.append((seen - setting.truth[place + 1 + h]).norm(dim=1))
+    for film in films:
+        seen = setting.models.features(setting.models.render(w0 + change[:, film - place - 1]))
+        rows.append((seen - setting.truth[film]).norm(dim=1))
     return torch.stack(rows, dim=1).double().numpy()
 
 
@@ -149,7 +151,7 @@ def distances(setting: Setting, change: Tensor, *, place: int) -> Floats:
 def terms(
     setting: Setting, grids: Mapping[str, Mapping[str, Sequence[Weights]]]
 ) -> dict[tuple[str, str], list[tuple[Weights, Floats]]]:
-    """Distances (N, 4) by (bank, term) for each of its weights, and by (bank, "carried" | "paper" | "joint")."""
+    """Distances by (bank, term), (N, 2), for each of its weights, and by (bank, "carried" | "paper" | "joint"), (N, 4)."""
     risk, months = setting.models.risk, MONTHS[1:]
     joint = joint_grades(risk, setting.gradings[0], setting.unread, months)
     still = torch.zeros(len(setting.key), len(months), setting.key.shape[2])
@@ -166,13 +168,13 @@ def terms(
                 setting.key[:, 0], months, weights=weights, expected=e, neighbours=near, ground=ground
             )
 
-        found[kind, "carried"] = [(Weights(), distances(setting, still, place=0))]
+        found[kind, "carried"] = [(Weights(), distances(setting, still, ALL, place=0))]
         found[kind, "paper"] = [
-            (p := Weights(expected=0, neighbours=1), distances(setting, change(p), place=0))
+            (p := Weights(expected=0, neighbours=1), distances(setting, change(p), ALL, place=0))
         ]
-        found[kind, "joint"] = [(Weights(), distances(setting, change(Weights()), place=0))]
+        found[kind, "joint"] = [(Weights(), distances(setting, change(Weights()), ALL, place=0))]
         for name, tried in grids[kind].items():
-            found[kind, name] = [(w, distances(setting, change(w), place=0)) for w in tried]
+            found[kind, name] = [(w, distances(setting, change(w), HALF, place=0)) for w in tried]
     return found
 
 
@@ -202,7 +204,7 @@ def primary(found: Mapping[tuple[str, str], Sequence[tuple[Weights, Floats]]]) -
 
 
 def ablation(found: Mapping[tuple[str, str], Sequence[tuple[Weights, Floats]]]) -> list[dict[str, Any]]:
-    """Each term, by its mean distance over the four horizons, against what it was added to."""
+    """Each term, by its mean distance at 48 and 96 months, against what it was added to."""
     rows = []
     for (kind, name), tried in found.items():
         if name in ("carried", "paper", "joint"):
@@ -211,7 +213,7 @@ def ablation(found: Mapping[tuple[str, str], Sequence[tuple[Weights, Floats]]]) 
         (weights, values), base = tried[0], found[kind, start][0][1]
         rows.append(
             {"bank": kind, "term": name, "weights": vars(weights)}
-            | compare(values.mean(axis=1), base.mean(axis=1))
+            | compare(values.mean(axis=1), base[:, [film - 1 for film in HALF]].mean(axis=1))
         )
     return holm(rows)
 
@@ -263,7 +265,7 @@ def _judged(
     last = joint[:, -1].sum(dim=1)
     likelihood = last.gather(1, setting.grade[:, -1:]).clamp(min=1e-6).log()
     return {
-        "distance": distances(setting, change, place=NOW),
+        "distance": distances(setting, change, range(NOW + 1, len(MONTHS)), place=NOW),
         "rise": joint[:, -1].triu(diagonal=1).sum(dim=(1, 2)).numpy(),
         "surprise": -likelihood[:, 0].numpy(),
     }

@@ -77,28 +77,32 @@ def _cell(right: Tensor, subject: NDArray[np.str_]) -> str:
     return f"{share.value:.1%} ({share.low:.1%}, {share.high:.1%})"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--table", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--model", default="default")
-    parser.add_argument("--split", default="val")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def graded(options: argparse.Namespace) -> tuple[RiskModel, Grading, Knees]:
+    """The model's risk part, the split's knees, and their gradings: out of fold for the split "train"."""
     files = load_model(options.model)
     grader = Grader.from_tensors(files.tensors("grader"), files.config("grader"))
-    risk = RiskModel.from_tensors(files.tensors("risk"), files.config("risk"))
-    side = grader.input_resolution
-    knees = load_baselines(
-        read_visits(options.table), resolution=side, root=options.images, split=options.split
-    )
+    side, visits = grader.input_resolution, read_visits(options.table)
+    knees = load_baselines(visits, resolution=side, root=options.images, split=options.split)
     if options.split == "train":
         grading = grade_out_of_fold(grader, knees, files.config("grader")["cross_fitting"])
     else:
         grading = grade_images(grader, knees.images, input_resolution=side)
-    print(table(risk, grading, knees))
+    return RiskModel.from_tensors(files.tensors("risk"), files.config("risk")), grading, knees
+
+
+def arguments(doc: str | None, *, split: str) -> argparse.Namespace:
+    """Table, images, model, split."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--split", default=split)
+    return parser.parse_args()
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    print(table(*graded(arguments(__doc__, split="val"))))
 
 
 if __name__ == "__main__":

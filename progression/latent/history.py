@@ -31,8 +31,8 @@ from progression.risk.grader import Grading
 from progression.risk.model import UNREAD, Risk, RiskModel, covariates, standardise
 from progression.types import KL_GRADES
 
-PACE_SHAPE = 1.0
-"""α."""
+PACE_SHAPE = 4.0
+"""α: what fits best to the later readings of real knees (`benchmarks/pace_shape.py`)."""
 
 
 def pace(seen: float, expected: float, *, shape: float = PACE_SHAPE) -> float:
