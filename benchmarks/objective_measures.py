@@ -151,7 +151,7 @@ def distances(setting: Setting, change: Tensor, films: Sequence[int], *, place: 
 def terms(
     setting: Setting, grids: Mapping[str, Mapping[str, Sequence[Weights]]]
 ) -> dict[tuple[str, str], list[tuple[Weights, Floats]]]:
-    """Distances by (bank, term), (N, 2), for each of its weights, and by (bank, "carried" | "paper" | "joint"), (N, 4)."""
+    """Distances by (bank, term), (N, 2), for each weight, and by (bank, "carried" | "paper" | "joint"), (N, 4)."""
     risk, months = setting.models.risk, MONTHS[1:]
     joint = joint_grades(risk, setting.gradings[0], setting.unread, months)
     still = torch.zeros(len(setting.key), len(months), setting.key.shape[2])

@@ -11,7 +11,8 @@
 | x̂_T | rendered follow-ups | (N, H, 1, R, R) |
 
 Source: Han et al. 2022 (arXiv 2111.11439), steps 4 to 7; `docs/architecture.md` says what is done otherwise.
-Method "joint" is ours, in its first version (`progression.latent.expected`).
+Both methods are weights of one objective (`progression.latent.objective`); "joint" is ours (`latent.expected`).
+Earlier films of the knee set its pace (`latent.history`), and futures may be spread (`latent.spread`).
 """
 
 from __future__ import annotations
@@ -32,14 +33,17 @@ from progression.engine import Engine, choose, load_engine
 from progression.errors import UsageError
 from progression.image import exposure, from_model, read_image, to_model
 from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
+from progression.latent.directions import PART as DIRECTIONS
 from progression.latent.directions import Directions
 from progression.latent.expected import StepEffects, step_chances
-from progression.latent.extrapolate import key_of, offset
+from progression.latent.extrapolate import key_of
 from progression.latent.history import Past, Visits, joint_grades, risk_of
 from progression.latent.invert import project, refine
+from progression.latent.objective import PAPER, Ground, Observed, Weights, grade_probe, solve, spread_of_rates
 from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
 from progression.latent.perceptual import SeenDistance
 from progression.latent.spread import PERCENTILES, change_at, steps_at
+from progression.latent.whiten import Whitening
 from progression.risk.grader import Grader, Grading
 from progression.risk.model import UNREAD, Risk, RiskModel
 from progression.risk.risk import excess, product_risk
@@ -187,6 +191,7 @@ class Predictor:
         method: str = "joint",
         seed: int = 0,
         spread: bool = False,
+        weights: Weights | None = None,
         render: bool = True,
     ) -> list[Prediction]:
         """Predict several knees at once; a knee's numbers do not depend on the others.
@@ -203,6 +208,8 @@ class Predictor:
         method : "joint", which needs a risk part and a bank with grades, or "paper".
         seed : of the projection's noise; the default path draws nothing.
         spread : whether each horizon carries futures at percentiles of the change (`progression.latent.spread`).
+        weights : of the objective's terms (`progression.latent.objective`) in place of the method's: "joint" is the
+            expected change alone, "paper" the neighbours alone. The term `own` is not served here.
         render : whether the predictions carry follow-up pictures.
 
         Raises
@@ -238,11 +245,8 @@ class Predictor:
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
         past = self._past(radiographs, now, read, histories)
         forecast = self._forecast(now, months, read, past)
-        if method == "joint":
-            assert forecast is not None  # `check_method` saw to it
-            change = self._expected_change(code.key, *forecast, subjects)
-        else:
-            change = self._borrowed_change(neighbours, months)
+        terms = weights or (Weights() if method == "joint" else PAPER)
+        change = self._change(code.key, months, terms, forecast, neighbours, subjects)
         futures_ws = code.ws[:, None] + change[:, :, None, :]
         futures = self._render(futures_ws.flatten(0, 1)).unflatten(0, futures_ws.shape[:2])
         p_future = self.engine.grade(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
@@ -255,7 +259,7 @@ class Predictor:
             if forecast
             else torch.cummax(product, dim=1).values
         )
-        provenance = self._provenance(request)
+        provenance = self._provenance(request) | {"objective": asdict(terms)}
         predictions = []
         for i, radiograph in enumerate(radiographs):
             shown = partial(from_model, side=radiograph.side, exposure=exposure(radiograph.pixels))
@@ -400,17 +404,41 @@ class Predictor:
             reconstruction = self._render(ws)
         return Code(key, ws, reconstruction, found, mirrored)
 
-    def _borrowed_change(self, neighbours: Neighbours, months: Sequence[int]) -> Tensor:
-        """(N, H, D): the neighbours' displacements, scaled to the horizons."""
-        displacement, interval_months = (t.to(self.device) for t in self.bank.trajectories(neighbours))
-        return offset(displacement, interval_months, months)
-
-    def _expected_change(
-        self, key: Tensor, p_now: Tensor, risk: Risk, subjects: Sequence[str | None] | None
+    def _change(
+        self,
+        key: Tensor,
+        months: Sequence[int],
+        weights: Weights,
+        forecast: tuple[Tensor, Risk] | None,
+        neighbours: Neighbours,
+        subjects: Sequence[str | None] | None,
     ) -> Tensor:
-        """(N, H, D): what the grade's steps look like to the whole bank, each by this knee's chance of it."""
-        chances = step_chances(p_now, risk.future)
-        return self.steps.displacement_at(key.cpu(), chances, subject=subjects).to(self.device)
+        """(N, H, D): the change that makes the objective least."""
+        w0, expected, observed = key.cpu(), None, None
+        if weights.expected and forecast is not None:
+            chances = step_chances(forecast[0], forecast[1].future)
+            expected = self.steps.displacement_at(w0, chances, subject=subjects)
+        if weights.neighbours:
+            bank = self.bank
+            variance = spread_of_rates(bank.displacement, bank.interval_months)
+            observed = Observed(*bank.trajectories(neighbours), neighbours.distance, variance)
+        ground = self.ground if weights.manifold or weights.kept or weights.grade else None
+        change = solve(w0, months, weights=weights, expected=expected, neighbours=observed, ground=ground)
+        return change.to(self.device)
+
+    @cached_property
+    def ground(self) -> Ground:
+        """What the objective's terms beside the data stand on, learnt from the bank when first asked for.
+
+        The directions are the model's own; without such a part the term `kept` has nothing to stand on.
+        """
+        probe = grade_probe(self.bank.w, self.bank.grade_series[:, 0].long())
+        whitening = Whitening.fit(self.bank.w)
+        if DIRECTIONS not in self.files.parts:
+            return Ground(whitening, probe=probe)
+        found = Directions.load(self.files)
+        kept = torch.tensor([name != "grade" for name in found.names])
+        return Ground(whitening, found.effect, kept, probe)
 
     @cached_property
     def directions(self) -> Directions:

@@ -13,6 +13,7 @@ from progression.cli import run
 from progression.cohort import Entry, parse_previous, predict_entries
 from progression.errors import UsageError
 from progression.latent.expected import StepEffects
+from progression.latent.objective import PAPER, Weights
 from progression.predict import Predictor, load_predictor
 from progression.types import EarlierFilm, Radiograph, Request, Side
 from tests.fakes import FakePredictor, knee, save_knee
@@ -119,6 +120,29 @@ def test_entries_bring_their_films(tmp_path: Path) -> None:
     lost = [Entry("c", now, "right", previous=((str(tmp_path / "lost.png"), 24.0, None),))]
     (outcome,) = predict_entries(fake, lost, request=Request(), render=False)
     assert "lost.png" in str(outcome.result)
+
+
+# -- the objective's weights ---------------------------------------------------------------------------
+
+
+def test_methods_are_weights_of_one_objective(predictor: Predictor) -> None:
+    given = {"side": "right", "horizon_months": [24, 96], "grade": 1}
+    for method, weights in (("joint", Weights()), ("paper", PAPER)):
+        plain = predictor.predict(knee(), method=method, **given)
+        same = predictor.predict(knee(), method=method, weights=weights, **given)
+        assert np.array_equal(plain.horizons[1].image, same.horizons[1].image)
+
+
+def test_other_terms_move_the_picture(predictor: Predictor) -> None:
+    given = {"side": "right", "horizon_months": [24, 96], "grade": 1}
+    plain = predictor.predict(knee(), **given)
+    for weights in (Weights(neighbours=0.5), Weights(manifold=1.0)):
+        other = predictor.predict(knee(), weights=weights, **given)
+        assert not np.array_equal(plain.horizons[1].image, other.horizons[1].image)
+    with pytest.raises(UsageError, match="term kept has a weight"):
+        predictor.predict(knee(), weights=Weights(kept=1.0), **given)  # this model has no directions
+    with pytest.raises(UsageError, match="term own has a weight"):
+        predictor.predict(knee(), weights=Weights(own=1.0), **given)
 
 
 # -- the spread ----------------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ class Weights:
 
 
 PAPER = Weights(expected=0, neighbours=1)
+"""The closed form of Han et al. 2022."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,7 @@ def solve(
         for name, weight, there in (
             ("expected", weights.expected, expected is not None),
             ("neighbours", weights.neighbours, neighbours is not None),
+            ("own", weights.own, own is not None),
             ("manifold", weights.manifold, ground.whitening is not None),
             ("kept", weights.kept, ground.whitening is not None and ground.effect is not None),
             ("grade", weights.grade, ground.probe is not None),
