@@ -257,7 +257,9 @@ def measure(work: Path) -> dict[str, Any]:
     }
     found = measures.terms(setting, grids)
     earlier = measures.earlier(setting, shapes=[chosen["shape"]], own=[chosen["own"]])
-    save_checkpoint(work / "pictures.pt", {"pictures": measures.pictures(setting, range(8))})
+    save_checkpoint(
+        work / "pictures.pt", {"pictures": measures.pictures(setting, range(len(setting.key))[:8])}
+    )
     return {
         "chosen": chosen,
         "variability": {kind: steps.variability for kind, steps in setting.models.steps.items()},
