@@ -47,8 +47,8 @@ def primary_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "|---" * 7 + "|",
     ]
     lines += [
-        f"| {row['method']} | {row['form']} | {_change(row)} | {_p(row['p_mean'])} | {_p(row['p_holm'])} "
-        f"| {_p(row['p'])} | {row['nearer']:.0%} |"
+        f"| {row['method']} | {row['form']} | {change(row)} | {p_value(row['p_mean'])} | {p_value(row['p_holm'])} "
+        f"| {p_value(row['p'])} | {row['nearer']:.0%} |"
         for row in rows
     ]
     return "\n".join(lines)
@@ -65,7 +65,7 @@ def distance_table(result: Mapping[str, Any], *, months: float, group: str) -> s
     ]
     cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for r in rows:
-        text = f"{_change(r)} p {_p(r['p_mean'])}"
+        text = f"{change(r)} p {p_value(r['p_mean'])}"
         cells.setdefault((r["truth"], r["method"]), {})[r["metric"], r["form"]] = text
     lines += [
         f"| {' | '.join(head)} | {' | '.join(cell[column] for column in columns)} |"
@@ -98,7 +98,7 @@ def risk_table(found: Mapping[str, Any]) -> str:
     ]
     cells: dict[tuple[str, str], dict[tuple[str, float], str]] = {}
     for r in found["auc"]:
-        p = f" p {_p(r['p'])}" if "p" in r and r["p"] < 1 else ""
+        p = f" p {p_value(r['p'])}" if "p" in r and r["p"] < 1 else ""
         text = f"{r['auc']:.2f} ({r['low']:.2f}, {r['high']:.2f}){p}" if "auc" in r else "-"
         cells.setdefault((r["setting"], r["score"]), {})[r["event"], r["months"]] = text
     for (setting, score), row in cells.items():
@@ -108,9 +108,11 @@ def risk_table(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _change(row: Mapping[str, Any]) -> str:
+def change(row: Mapping[str, Any]) -> str:
+    """Relative change of a comparison, with its interval."""
     return f"{row['relative']:+.1%} ({row['low']:+.1%}, {row['high']:+.1%})"
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """Three digits."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,5 +1,6 @@
 """Many knees: a table in, a table out; a knee that fails does not stop the others."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from progression.errors import ImageError, ProgressionError, TableError, UsageEr
 from progression.files import atomic_write
 from progression.image import read_image, stated_side
 from progression.report.outputs import COLUMNS, row
-from progression.types import KL_GRADES, Pixels, Prediction, Radiograph, Request, Side
+from progression.types import KL_GRADES, EarlierFilm, Pixels, Prediction, Radiograph, Request, Side
 
 BATCH = 8
 """Knees a batch; the numbers do not depend on it."""
@@ -34,10 +35,12 @@ class BatchPredictor(Protocol):
         others: Sequence[Radiograph | None] | None = None,
         other_grades: Sequence[int | None] | None = None,
         subjects: Sequence[str | None] | None = None,
+        histories: Sequence[Sequence[EarlierFilm]] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
         method: str = "joint",
         seed: int = 0,
+        spread: bool = False,
         render: bool = True,
     ) -> list[Prediction]:
         """Predict several knees at once, in their order."""
@@ -57,6 +60,7 @@ class Entry:
     subject : whose knee it is, where the bank may hold knees of the same people; those are passed over
     other : picture of the person's other knee, as `image`, empty if there is none
     other_grade : its baseline KL grade, as `grade`
+    previous : earlier films of the knee: path, months before, KL grade or None
     """
 
     name: str
@@ -66,6 +70,7 @@ class Entry:
     subject: str = ""
     other: str = ""
     other_grade: str = ""
+    previous: tuple[tuple[str, float, int | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -239,6 +244,7 @@ class _Loaded:
     subject: str | None
     other: Radiograph | None
     other_grade: int | None
+    earlier: tuple[EarlierFilm, ...]
 
 
 def _read(entry: Entry, pictures: dict[str, Pixels]) -> _Loaded | ProgressionError:
@@ -254,6 +260,7 @@ def _read(entry: Entry, pictures: dict[str, Pixels]) -> _Loaded | ProgressionErr
             raise ImageError("no image: the cell is empty; give the path of a radiograph")
         radiograph = view(entry.image, entry.side)
         grade = parse_grade(entry.grade)
+        earlier = tuple(_earlier(*film, side=radiograph.side) for film in entry.previous)
     except ProgressionError as error:
         return error
     other = other_grade = None
@@ -261,7 +268,30 @@ def _read(entry: Entry, pictures: dict[str, Pixels]) -> _Loaded | ProgressionErr
         with suppress(ProgressionError):  # what is wrong with it, its own row tells
             other_grade = parse_grade(entry.other_grade)
             other = view(entry.other, radiograph.side.other)
-    return _Loaded(radiograph, grade, entry.subject or None, other, other_grade)
+    return _Loaded(radiograph, grade, entry.subject or None, other, other_grade, earlier)
+
+
+def _earlier(image: str, months_before: float, grade: int | None, *, side: Side) -> EarlierFilm:
+    pixels = read_image(image)
+    check_side(image, side)
+    return EarlierFilm(pixels, months_before, grade)
+
+
+def parse_previous(text: str) -> tuple[str, float, int | None]:
+    """An earlier film, "old.png:24" or with its KL grade "old.png:24:1": path, months before, grade.
+
+    Raises
+    ------
+    UsageError
+        For anything else.
+    """
+    found = re.fullmatch(r"(.+?):(\d+(?:\.\d+)?)(?::([0-4]))?", text)
+    if found is None or not float(found[2]) > 0:
+        raise UsageError(
+            f"earlier film {text!r}: expected PICTURE:MONTHS or PICTURE:MONTHS:GRADE, months before this one "
+            "(--previous old.png:24:1)"
+        )
+    return found[1], float(found[2]), None if found[3] is None else int(found[3])
 
 
 def check_side(image: str, side: Side) -> Side:
@@ -312,10 +342,12 @@ def _predict(
             others=[knee.other for knee in knees],
             other_grades=[knee.other_grade if knee.other else None for knee in knees],
             subjects=[knee.subject for knee in knees],
+            histories=[knee.earlier for knee in knees],
             refine_steps=request.refine_steps,
             inversion=request.inversion,
             method=request.method,
             seed=request.seed,
+            spread=request.spread,
             render=render,
         )
     except ProgressionError as error:

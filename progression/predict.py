@@ -11,7 +11,8 @@
 | x̂_T | rendered follow-ups | (N, H, 1, R, R) |
 
 Source: Han et al. 2022 (arXiv 2111.11439), steps 4 to 7; `docs/architecture.md` says what is done otherwise.
-Method "joint" is ours, in its first version (`progression.latent.expected`).
+Both methods are weights of one objective (`progression.latent.objective`); "joint" is ours (`latent.expected`).
+Earlier films of the knee set its pace (`latent.history`), and futures may be spread (`latent.spread`).
 """
 
 from __future__ import annotations
@@ -32,24 +33,31 @@ from progression.engine import Engine, choose, load_engine
 from progression.errors import UsageError
 from progression.image import exposure, from_model, read_image, to_model
 from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
+from progression.latent.directions import PART as DIRECTIONS
 from progression.latent.directions import Directions
 from progression.latent.expected import StepEffects, step_chances
-from progression.latent.extrapolate import key_of, offset
+from progression.latent.extrapolate import key_of
+from progression.latent.history import Past, Visits, joint_of, with_past
 from progression.latent.invert import project, refine
+from progression.latent.objective import PAPER, Ground, Observed, Weights, grade_probe, solve, spread_of_rates
 from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
 from progression.latent.perceptual import SeenDistance
+from progression.latent.spread import PERCENTILES, change_at, steps_at
+from progression.latent.whiten import Whitening
 from progression.risk.forecast import Forecast, RiskModels, Seen
-from progression.risk.grader import Grader
+from progression.risk.grader import Grader, concatenate
 from progression.risk.model import Risk
 from progression.risk.risk import excess, product_risk
 from progression.stylegan2 import Generator
 from progression.types import (
+    EarlierFilm,
     HorizonPrediction,
     Pixels,
     Prediction,
     Radiograph,
     Request,
     Side,
+    SpreadPicture,
     check_grade,
     check_horizons,
 )
@@ -73,6 +81,14 @@ class Code:
     reconstruction: Tensor
     typicality: Tensor
     mirrored_typicality: Tensor
+
+
+@dataclass(frozen=True)
+class Between:
+    """Futures of N knees at H horizons and P percentiles: change in grades (N, H, P), images (N, H, P, 1, R, R)."""
+
+    change: Tensor
+    images: Tensor
 
 
 def load_predictor(
@@ -149,11 +165,13 @@ class Predictor:
         other: str | Path | npt.NDArray[np.generic] | None = None,
         other_grade: int | None = None,
         name: str | None = None,
+        history: Sequence[tuple[str | Path | npt.NDArray[np.generic], float, int | None]] = (),
         **options: Any,
     ) -> Prediction:
         """Predict one knee from a file or an array; see `predict_batch` for the options.
 
-        `other` is the person's other knee of the same day, and `other_grade` what a reader called that one.
+        `other` is the person's other knee of the same day, and `other_grade` what a reader called that one; `history`
+        are earlier radiographs of this knee: (image, months before this one, KL grade or None).
         """
         given = Path(str(image).rpartition("::")[2]).stem if isinstance(image, str | Path) else "knee"
         radiograph = Radiograph(read_image(image), Side.parse(side), name or given)
@@ -166,6 +184,7 @@ class Predictor:
             grades=[grade],
             others=[beside],
             other_grades=[other_grade],
+            histories=[[EarlierFilm(read_image(film), months, read) for film, months, read in history]],
             **options,
         )[0]
 
@@ -179,10 +198,13 @@ class Predictor:
         others: Sequence[Radiograph | None] | None = None,
         other_grades: Sequence[int | None] | None = None,
         subjects: Sequence[str | None] | None = None,
+        histories: Sequence[Sequence[EarlierFilm]] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
         method: str = "joint",
         seed: int = 0,
+        spread: bool = False,
+        weights: Weights | None = None,
         render: bool = True,
     ) -> list[Prediction]:
         """Predict several knees at once; a knee's numbers do not depend on the others.
@@ -196,10 +218,14 @@ class Predictor:
             model has a part `risk_pair`. A knee that is asked about and also another's other is graded once.
         other_grades : what a reader called those.
         subjects : whose knees these are, where the bank may hold knees of the same people: those are passed over.
+        histories : earlier films of each knee, in any order, none where there are none (`progression.latent.history`).
         refine_steps : optimisation steps on the encoder's code; none by default.
         inversion : "encoder", or "projection" for the paper's 1,000 steps from the mean latent.
         method : "joint", which needs a risk part and a bank with grades, or "paper".
         seed : of the projection's noise; the default path draws nothing.
+        spread : whether each horizon carries futures at percentiles of the change (`progression.latent.spread`).
+        weights : of the objective's terms (`progression.latent.objective`) in place of the method's: "joint" is the
+            expected change alone, "paper" the neighbours alone. The term `own` is not served here.
         render : whether the predictions carry follow-up pictures.
 
         Raises
@@ -213,12 +239,14 @@ class Predictor:
             inversion=inversion,
             method=method,
             seed=seed,
+            spread=spread,
         )
         self.check_method(method)
         months = request.horizon_months
         read = _one_each(grades, radiographs, "grades")
         beside = _one_each(others, radiographs, "other knees")
         beside_read = _one_each(other_grades, radiographs, "grades of the other knee")
+        earlier = [films or () for films in _one_each(histories, radiographs, "histories")]
         if not radiographs:
             return []
         x0 = self._pictures(radiographs, self.resolution)
@@ -226,24 +254,25 @@ class Predictor:
         seen = self._see(radiographs, read, beside, beside_read)
         now = seen.grading
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
+        past = self._past(radiographs, seen, earlier)
         forecast = self.risk.forecast(seen, months) if self.risk else None
-        if method == "joint":
-            assert forecast is not None  # `check_method` saw to it
-            change = self._expected_change(code.key, forecast, subjects)
-        else:
-            change = self._borrowed_change(neighbours, months)
+        if forecast and self.risk and past is not None:
+            forecast = with_past(self.risk, seen, months, past)
+        terms = weights or (Weights() if method == "joint" else PAPER)
+        change = self._change(code.key, months, terms, forecast, neighbours, subjects)
         futures_ws = code.ws[:, None] + change[:, :, None, :]
         futures = self._render(futures_ws.flatten(0, 1)).unflatten(0, futures_ws.shape[:2])
         p_future = self.engine.grade(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
         product = torch.stack(product_risk(now.now, p_future), dim=-1)
         beyond = self._excess(self.engine.grade(code.reconstruction).now, p_future)
+        between = self._spread(code, seen, months, past, subjects) if request.spread else None
         # without a risk part the product's running maximum over the horizons asked for
         risk = (
             torch.stack([forecast.risk.fast, forecast.risk.any], dim=-1)
             if forecast
             else torch.cummax(product, dim=1).values
         )
-        provenance = self._provenance(request)
+        provenance = self._provenance(request) | {"objective": asdict(terms)}
         predictions = []
         for i, radiograph in enumerate(radiographs):
             shown = partial(from_model, side=radiograph.side, exposure=exposure(radiograph.pixels))
@@ -259,6 +288,16 @@ class Predictor:
                     risk_fast_excess=float(beyond[i, h, 0]),
                     risk_any_excess=float(beyond[i, h, 1]),
                     **(_sureness(forecast.risk, i, h) if forecast else {}),
+                    spread=tuple(
+                        SpreadPicture(
+                            percentile, float(between.change[i, h, p]), shown(image) if render else None
+                        )
+                        for p, (percentile, image) in enumerate(
+                            zip(PERCENTILES, between.images[i, h], strict=True)
+                        )
+                    )
+                    if between
+                    else (),
                 )
                 for h, month in enumerate(months)
             )
@@ -276,10 +315,60 @@ class Predictor:
                     warnings=self._warnings(
                         float(code.typicality[i]), float(code.mirrored_typicality[i]), read[i]
                     ),
-                    provenance=provenance | {"grade_read": read[i], "other_grade_read": beside_read[i]},
+                    provenance=provenance
+                    | {"grade_read": read[i], "other_grade_read": beside_read[i]}
+                    | _told(earlier[i], past, i),
                 )
             )
         return predictions
+
+    def _past(
+        self, radiographs: Sequence[Radiograph], seen: Seen, earlier: Sequence[Sequence[EarlierFilm]]
+    ) -> Past | None:
+        """What earlier films say of each knee; None where no knee has any."""
+        if not any(earlier):
+            return None
+        if self.risk is None:
+            raise UsageError(
+                f"earlier films need to know what was to be expected, and model {self.files.name} has no risk part: "
+                "train one (progression train risk), or predict from one film"
+            )
+        now, visits = seen.grading, []
+        for i, (radiograph, films) in enumerate(zip(radiographs, earlier, strict=True)):
+            past = sorted(films, key=lambda film: -film.months_before)
+            gradings = [now.rows(torch.tensor([i]))]
+            if past:
+                given = [Radiograph(film.pixels, radiograph.side, radiograph.name) for film in past]
+                graded = self.engine.grade(self._pictures(given, self.grader.input_resolution))
+                gradings.insert(0, graded.cpu())
+            visits.append(
+                Visits(
+                    grading=concatenate(gradings),
+                    months=[-film.months_before for film in past] + [0.0],
+                    read=[*_grades([film.grade for film in past]).tolist(), int(seen.grade[i])],
+                )
+            )
+        return Past.of(self.risk.alone, visits)
+
+    def _spread(
+        self,
+        code: Code,
+        seen: Seen,
+        months: Sequence[int],
+        past: Past | None,
+        subjects: Sequence[str | None] | None,
+    ) -> Between:
+        """Futures at the percentiles of the change."""
+        assert self.risk is not None  # `check_method` saw to it
+        joint = joint_of(self.risk, seen, months, past=past)
+        change = change_at(joint, PERCENTILES, variability=self.steps.variability)
+        made = steps_at(joint, change, variability=self.steps.variability).float()
+        looks = self.steps.steps(code.key.cpu(), subject=subjects)
+        # row by row: a product over the batch would round with its size
+        moves = torch.stack([share @ look for share, look in zip(made, looks, strict=True)]).to(self.device)
+        ws = code.ws[:, None, None] + moves[:, :, :, None, :]
+        images = self._render(ws.flatten(0, 2)).unflatten(0, ws.shape[:3])
+        return Between(change, images)
 
     def check_method(self, method: str) -> None:
         """Refuse a method that this model and bank cannot serve, before any knee is looked at.
@@ -327,17 +416,41 @@ class Predictor:
             reconstruction = self._render(ws)
         return Code(key, ws, reconstruction, found, mirrored)
 
-    def _borrowed_change(self, neighbours: Neighbours, months: Sequence[int]) -> Tensor:
-        """(N, H, D): the neighbours' displacements, scaled to the horizons."""
-        displacement, interval_months = (t.to(self.device) for t in self.bank.trajectories(neighbours))
-        return offset(displacement, interval_months, months)
-
-    def _expected_change(
-        self, key: Tensor, forecast: Forecast, subjects: Sequence[str | None] | None
+    def _change(
+        self,
+        key: Tensor,
+        months: Sequence[int],
+        weights: Weights,
+        forecast: Forecast | None,
+        neighbours: Neighbours,
+        subjects: Sequence[str | None] | None,
     ) -> Tensor:
-        """(N, H, D): what the grade's steps look like to the whole bank, each by this knee's chance of it."""
-        chances = step_chances(forecast.now, forecast.risk.future)
-        return self.steps.displacement_at(key.cpu(), chances, subject=subjects).to(self.device)
+        """(N, H, D): the change that makes the objective least."""
+        w0, expected, observed = key.cpu(), None, None
+        if weights.expected and forecast is not None:
+            chances = step_chances(forecast.now, forecast.risk.future)
+            expected = self.steps.displacement_at(w0, chances, subject=subjects)
+        if weights.neighbours:
+            bank = self.bank
+            variance = spread_of_rates(bank.displacement, bank.interval_months)
+            observed = Observed(*bank.trajectories(neighbours), neighbours.distance, variance)
+        ground = self.ground if weights.manifold or weights.kept or weights.grade else None
+        change = solve(w0, months, weights=weights, expected=expected, neighbours=observed, ground=ground)
+        return change.to(self.device)
+
+    @cached_property
+    def ground(self) -> Ground:
+        """What the objective's terms beside the data stand on, learnt from the bank when first asked for.
+
+        The directions are the model's own; without such a part the term `kept` has nothing to stand on.
+        """
+        probe = grade_probe(self.bank.w, self.bank.grade_series[:, 0].long())
+        whitening = Whitening.fit(self.bank.w)
+        if DIRECTIONS not in self.files.parts:
+            return Ground(whitening, probe=probe)
+        found = Directions.load(self.files)
+        kept = torch.tensor([name != "grade" for name in found.names])
+        return Ground(whitening, found.effect, kept, probe)
 
     @cached_property
     def directions(self) -> Directions:
@@ -477,3 +590,11 @@ def _sureness(risk: Risk, knee: int, horizon: int) -> dict[str, Any]:
     if risk.grade_set is not None:
         found["kl_set"] = tuple(risk.grade_set[knee, horizon].nonzero()[:, 0].tolist())
     return found
+
+
+def _told(films: Sequence[EarlierFilm], past: Past | None, i: int) -> dict[str, Any]:
+    """For the provenance: the earlier films of knee i, and the pace that they gave."""
+    if past is None or not films:
+        return {}
+    told = [{"months_before": film.months_before, "grade_read": film.grade} for film in films]
+    return {"history": told, "pace": float(past.pace[i])}

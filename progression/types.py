@@ -1,5 +1,6 @@
 """What goes in and what comes out: frozen dataclasses with units in their names."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -90,6 +91,7 @@ class Request:
     method : "paper", the closed form of Han et al. 2022; or "joint", the change that the whole bank's knees lead to
         expect, by this knee's chances of rising
     seed : of every random draw
+    spread : whether pictures at percentiles of the change are wanted too; with method "joint" only
 
     Raises
     ------
@@ -102,6 +104,7 @@ class Request:
     inversion: str = "encoder"
     method: str = "joint"
     seed: int = 0
+    spread: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "horizon_months", check_horizons(self.horizon_months))
@@ -120,6 +123,11 @@ class Request:
                 )
         if self.method not in METHODS:
             raise UsageError(f"method {self.method!r}: expected {' or '.join(METHODS)}")
+        if self.spread and self.method != "joint":
+            raise UsageError(
+                f"spread with method {self.method}: expected joint, which knows the chances of each future "
+                "(--method joint)"
+            )
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}: expected 0 to 2^63 - 1")
 
@@ -156,6 +164,51 @@ class Radiograph:
 
 
 @dataclass(frozen=True)
+class EarlierFilm:
+    """An earlier radiograph of the same knee.
+
+    Attributes
+    ----------
+    pixels : as of a `Radiograph`, the same side
+    months_before : > 0, before the radiograph that is predicted from
+    grade : KL grade that a reader gave, None if unread
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range.
+    """
+
+    pixels: Pixels
+    months_before: float
+    grade: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.months_before < math.inf:
+            raise UsageError(
+                f"earlier film {self.months_before} months before: expected a number above 0 (--previous OLD.png:24)"
+            )
+        if self.grade is not None:
+            check_grade(self.grade)
+
+
+@dataclass(frozen=True)
+class SpreadPicture:
+    """One of the futures between which a knee's is expected.
+
+    Attributes
+    ----------
+    percentile : of the change of the grade
+    change_grades : that change, >= 0, in grades
+    image : (R, R) float32 in [0, 1]; None if not rendered
+    """
+
+    percentile: int
+    change_grades: float
+    image: Pixels | None
+
+
+@dataclass(frozen=True)
 class HorizonPrediction:
     """A knee's predicted state at one horizon.
 
@@ -172,6 +225,7 @@ class HorizonPrediction:
     kl_read : probability of each grade to be the highest read by the horizon; the risks are of this distribution. None
         without a risk model
     kl_set : the grades that hold that one nine times in ten (`progression.risk.conformal`); None where unknown
+    spread : futures at ascending percentiles of the change, if asked for
     """
 
     horizon_months: int
@@ -187,6 +241,7 @@ class HorizonPrediction:
     risk_any_interval: tuple[float, float] | None = None
     kl_read: tuple[float, ...] | None = None
     kl_set: tuple[int, ...] | None = None
+    spread: tuple[SpreadPicture, ...] = ()
 
 
 @dataclass(frozen=True)

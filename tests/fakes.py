@@ -10,7 +10,7 @@ from PIL import Image
 from progression.errors import ProgressionError, UsageError
 from progression.image import exposure, from_model, to_model
 from progression.report.mark import to_grey8
-from progression.types import METHODS, HorizonPrediction, Pixels, Prediction, Radiograph, Side
+from progression.types import METHODS, EarlierFilm, HorizonPrediction, Pixels, Prediction, Radiograph, Side
 
 RESOLUTION = 64
 
@@ -95,10 +95,12 @@ class FakePredictor:
         others: Sequence[Radiograph | None] | None = None,
         other_grades: Sequence[int | None] | None = None,
         subjects: Sequence[str | None] | None = None,
+        histories: Sequence[Sequence[EarlierFilm]] | None = None,
         refine_steps: int | None = None,
         inversion: str = "encoder",
         method: str = "joint",
         seed: int = 0,
+        spread: bool = False,
         render: bool = True,
     ) -> list[Prediction]:
         self.calls.append(
@@ -111,10 +113,12 @@ class FakePredictor:
                 "other_sides": [None if other is None else other.side for other in others or []],
                 "other_grades": list(other_grades or []),
                 "subjects": list(subjects or []),
+                "histories": [list(one) for one in histories or []],
                 "refine_steps": refine_steps,
                 "inversion": inversion,
                 "method": method,
                 "seed": seed,
+                "spread": spread,
                 "render": render,
             }
         )

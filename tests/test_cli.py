@@ -46,8 +46,8 @@ def test_defaults(predictor: FakePredictor) -> None:
     assert predictor.calls == [
         {
             "names": ["one"], "sides": [Side.RIGHT], "horizon_months": (48,), "grades": [None], "others": [None],
-            "other_sides": [None], "other_grades": [None], "subjects": [None],
-            "refine_steps": None, "inversion": "encoder", "method": "joint", "seed": 0, "render": True,
+            "other_sides": [None], "other_grades": [None], "subjects": [None], "histories": [[]],
+            "refine_steps": None, "inversion": "encoder", "method": "joint", "seed": 0, "spread": False, "render": True,
         }
     ]  # fmt: skip
 

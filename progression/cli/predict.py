@@ -101,22 +101,38 @@ def predict(
     subject: Annotated[
         str, typer.Option("--subject", help="Whose knee it is, as in --bank; their own rows are passed over.")
     ] = "",
+    previous: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--previous",
+            help="An earlier film of this knee, PICTURE:MONTHS-BEFORE or PICTURE:MONTHS-BEFORE:GRADE; repeatable.",
+        ),
+    ] = None,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="Also futures at the 5th, 50th and 95th percentile of change.")
+    ] = False,
     inversion: Inversion = "encoder",
     method: Method = "joint",
     bank: Bank = None,
 ) -> None:
     """Predict the future radiograph and the risk of one knee or several.
 
-    Writes OUT/STEM/ with future_048m.png, figure.png, future.gif and prediction.json. A picture that fails is
-    reported, the others are predicted, and the exit code is 1.
+    Writes OUT/STEM/ with future_048m.png, figure.png, future.gif and prediction.json; with --spread also
+    future_048m_p95.png, and spread.png. A picture that fails is reported, the others are predicted, and the exit
+    code is 1.
     """
-    from progression.cohort import Entry
+    from progression.cohort import Entry, parse_previous
     from progression.errors import UsageError
     from progression.image import read_image
     from progression.types import Request, Side, check_grade
 
     request = Request(
-        horizon_months=tuple(months), refine_steps=refine_steps, inversion=inversion, method=method, seed=seed
+        horizon_months=tuple(months),
+        refine_steps=refine_steps,
+        inversion=inversion,
+        method=method,
+        seed=seed,
+        spread=spread,
     )
     for given in (grade, other_grade):
         if given is not None:
@@ -127,10 +143,15 @@ def predict(
         raise UsageError(f"--other with {len(images)} knees: give one knee, or a table (progression cohort)")
     if other is not None:
         read_image(other)  # a cohort goes on without an other knee that cannot be read; here it was asked for
+    earlier = tuple(parse_previous(text) for text in previous or ())
+    if earlier and len(images) > 1:
+        raise UsageError(
+            f"--previous with {len(images)} pictures: earlier films are of one knee, give one picture"
+        )
     asked = Side.parse(side) if side is not None else None
     read, other_read = ("" if one is None else str(one) for one in (grade, other_grade))
     entries = [
-        Entry(stem, image, _side_of(image, asked), read, subject, other or "", other_read)
+        Entry(stem, image, _side_of(image, asked), read, subject, other or "", other_read, earlier)
         for stem, image in _stems(images).items()
     ]
     _predict(entries, out, request=request, model=model, device=device, engine=engine, bank=bank)

@@ -160,6 +160,45 @@ class StepEffects:
         found = self._effects(w, subject)[:, STEPS:]
         return found.sum(dim=1)
 
+    @cached_property
+    def film_variance(self) -> float | None:
+        """Mean squared length by which the code of one film is off, (W²); None where no knee was filmed twice and
+        stayed.
+
+        Half of what is left of the displacements of knees that made no step, which have two films' worth of it.
+        """
+        stay = ~self._made.any(dim=1)
+        return float(self._residual[stay].square().sum(dim=1).mean() / 2) if bool(stay.any()) else None
+
+    @cached_property
+    def variability(self) -> float:
+        """τ: how much of the look of one step knees that made it show, as a standard deviation in steps.
+
+        From what is left of their displacements along the step's own look, less what is left along it of knees that
+        made none (pose, scanner). 0 where nothing is. Of `graded` and `synthetic` rows it is that of the model they
+        come from.
+        """
+        made = self._made
+        n = made[:, :: self.axes.shape[1] + 1].sum(dim=1)  # the column of ones of each step
+        rise = n > 0
+        look = (self.design[:, : made.shape[1]] @ self._shared.flatten(0, 1)[: made.shape[1]].double())[rise]
+        length = look.square().sum(dim=1).clamp(min=1e-30)
+        along = (self._residual[rise] * look).sum(dim=1) / length
+        other = self._residual[~rise]
+        noise = (look @ other.T).square().mean(dim=1) / length.square() if len(other) else 0 * length
+        n = n[rise].double()
+        return float((n.square() * (along.square() - noise)).sum().clamp(min=0) / n.sum()) ** 0.5
+
+    @cached_property
+    def _made(self) -> Tensor:
+        """The columns (N, 4 (r + 1)) of the steps."""
+        return self.design[:, : STEPS * (self.axes.shape[1] + 1)]
+
+    @cached_property
+    def _residual(self) -> Tensor:
+        """(N, D) float64."""
+        return self.displacement - self.design @ self._shared.flatten(0, 1).double()
+
     def displacement_at(
         self, w: Tensor, chances: Tensor, *, subject: Sequence[str | None] | None = None
     ) -> Tensor:

@@ -86,6 +86,45 @@ def save_prediction_figure(path: str | Path, prediction: Prediction) -> None:
     prediction_figure(prediction).savefig(path, format="png", metadata=synthetic_metadata(prediction.side))
 
 
+def spread_figure(prediction: Prediction) -> Figure:
+    """One column a horizon: futures at the percentiles of change, from little to much, each with its change of grade.
+
+    Returns
+    -------
+    Figure
+        With an Agg canvas; no window, no global state.
+    """
+    shown = [h for h in prediction.horizons if h.spread]
+    rows = max(len(h.spread) for h in shown)
+    figure = Figure(figsize=(2.9 * (len(shown) + 1) + 0.4, 3.1 * rows + 0.7), dpi=100)
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(
+        rows,
+        len(shown) + 1,
+        left=0.02,
+        right=0.98,
+        bottom=0.07,
+        top=1 - 0.6 / (3.1 * rows + 0.7),
+        wspace=0.06,
+    )
+    window = (float(np.min(prediction.baseline)), float(np.max(prediction.baseline)))
+    _picture(figure.add_subplot(grid[0, 0]), prediction.baseline, "radiograph", window, synthetic=False)
+    for column, horizon in enumerate(shown, start=1):
+        for row, future in enumerate(horizon.spread):
+            if future.image is not None:
+                title = f"+{horizon.horizon_months} months, {future.percentile}th: +{future.change_grades:.1f} grades"
+                _picture(figure.add_subplot(grid[row, column]), future.image, title, window, synthetic=True)
+    top = f"{prediction.name}, {prediction.side.value} knee: futures at percentiles of the change of grade"
+    figure.text(0.02, 0.99, top, fontsize=11, va="top")
+    figure.text(0.02, 0.015, f"{WORD} pictures are predictions. {NOTICE}", fontsize=9)
+    return figure
+
+
+def save_spread_figure(path: str | Path, prediction: Prediction) -> None:
+    """Draw and write spread.png."""
+    spread_figure(prediction).savefig(path, format="png", metadata=synthetic_metadata(prediction.side))
+
+
 def _picture(axes: Axes, pixels: Pixels, title: str, window: tuple[float, float], *, synthetic: bool) -> None:
     axes.imshow(pixels, cmap="gray", vmin=window[0], vmax=window[1])
     _bare(axes, title)

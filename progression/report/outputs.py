@@ -8,12 +8,12 @@ from typing import Any
 
 from progression.errors import OutputError
 from progression.files import atomic_folder
-from progression.report.figures import save_prediction_figure
+from progression.report.figures import save_prediction_figure, save_spread_figure
 from progression.report.gif import save_gif
 from progression.report.mark import save_synthetic_png
 from progression.types import KL_GRADES, HorizonPrediction, Prediction
 
-_OWN_FILE = re.compile(r"future_\d{3}m\.png|figure\.png|future\.gif|prediction\.json")
+_OWN_FILE = re.compile(r"future_\d{3}m(_p\d\d)?\.png|figure\.png|spread\.png|future\.gif|prediction\.json")
 
 COLUMNS: tuple[str, ...] = (
     "name",
@@ -67,7 +67,8 @@ def row(prediction: Prediction, horizon: HorizonPrediction) -> dict[str, Any]:
 def as_json(prediction: Prediction) -> dict[str, Any]:
     """The content of prediction.json: the knee, one entry a horizon, and the provenance.
 
-    Every entry of `horizons` has all the keys of a row of results.csv, and the excess of the product.
+    Every entry of `horizons` has all the keys of a row of results.csv, and the excess of the product; with a spread
+    also `change_grades`, the change of the grade at each percentile.
     """
     return {
         "name": prediction.name,
@@ -83,14 +84,22 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
                 "risk_fast_excess": float(horizon.risk_fast_excess),
                 "risk_any_excess": float(horizon.risk_any_excess),
             }
+            | _spread(horizon)
             for horizon in prediction.horizons
         ],
         **_without_paths(prediction.provenance),
     }
 
 
+def _spread(horizon: HorizonPrediction) -> dict[str, Any]:
+    change = {f"p{picture.percentile:02d}": float(picture.change_grades) for picture in horizon.spread}
+    return {"change_grades": change} if change else {}
+
+
 def write_prediction(folder: str | Path, prediction: Prediction) -> Path:
     """Write future_048m.png (one a horizon), figure.png, future.gif and prediction.json.
+
+    With a spread also future_048m_p05.png (one a horizon and percentile) and spread.png.
 
     Parameters
     ----------
@@ -115,6 +124,12 @@ def write_prediction(folder: str | Path, prediction: Prediction) -> Path:
             if horizon.image is not None:
                 target = temporary / f"future_{horizon.horizon_months:03d}m.png"
                 save_synthetic_png(target, horizon.image, side=prediction.side)
+            for picture in horizon.spread:
+                if picture.image is not None:
+                    target = temporary / f"future_{horizon.horizon_months:03d}m_p{picture.percentile:02d}.png"
+                    save_synthetic_png(target, picture.image, side=prediction.side)
+        if any(horizon.spread for horizon in prediction.horizons):
+            save_spread_figure(temporary / "spread.png", prediction)
         save_prediction_figure(temporary / "figure.png", prediction)
         save_gif(temporary / "future.gif", prediction)
         text = json.dumps(as_json(prediction), indent=2, allow_nan=False) + "\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +56,18 @@ class Forecast:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Knees of which as much was seen, and the model for that: what its `predict` takes, and which `rows` they are."""
+
+    rows: Tensor
+    model: RiskModel
+    grading: Grading
+    networks: Sequence[Grading]
+    grade: Tensor
+    other: OtherKnee | None
+
+
+@dataclass(frozen=True)
 class RiskModels:
     """The risk model of a knee alone, and the one of both knees where the folder has it (parts `risk`, `risk_pair`)."""
 
@@ -71,23 +83,37 @@ class RiskModels:
         )
         return None if alone is None else cls(alone, pair)
 
-    def forecast(self, seen: Seen, horizon_months: Sequence[float]) -> Forecast:
-        """Each knee by the model that uses most of what was seen."""
-        mean = mean_grading(seen.networks)
-        with_other = (seen.other >= 0) & (self.pair is not None)
-        now, risks = [], []
-        for both in (False, True):
-            rows = (with_other == both).nonzero()[:, 0]
-            model = self.pair if both else self.alone
-            if not len(rows) or model is None:
+    def sees_both(self, seen: Seen) -> Tensor:
+        """(N,) bool, whether the other knee has a part in the forecast."""
+        return (seen.other >= 0) & (self.pair is not None)
+
+    def parts(self, seen: Seen) -> Iterator[Part]:
+        """The knees by the model that uses most of what was seen of them."""
+        mean, both = mean_grading(seen.networks), self.sees_both(seen)
+        for model, rows in ((self.alone, ~both), (self.pair, both)):
+            index = rows.nonzero()[:, 0]
+            if model is None or not len(index):
                 continue
-            own, grade = seen.knee[rows], seen.grade[rows]
-            other = OtherKnee(mean.rows(seen.other[rows]), seen.other_grade[rows]) if both else None
+            other = None
+            if model is self.pair:
+                other = OtherKnee(mean.rows(seen.other[index]), seen.other_grade[index])
+            own = seen.knee[index]
             networks = [network.rows(own) for network in seen.networks]
-            grading = mean.rows(own)
-            now.append((rows, model.grade_now(grading, grade)))
-            risks.append(
-                (rows, model.predict(grading, horizon_months, grade=grade, other=other, networks=networks))
+            yield Part(index, model, mean.rows(own), networks, seen.grade[index], other)
+
+    def forecast(self, seen: Seen, horizon_months: Sequence[float]) -> Forecast:
+        """Of all knees."""
+        now, risks = [], []
+        for part in self.parts(seen):
+            now.append((part.rows, part.model.grade_now(part.grading, part.grade)))
+            risk = part.model.predict(
+                part.grading, horizon_months, grade=part.grade, other=part.other, networks=part.networks
             )
-        order = torch.cat([rows for rows, _ in now]).argsort()
-        return Forecast(torch.cat([p for _, p in now])[order], Risk.joined(risks), with_other)
+            risks.append((part.rows, risk))
+        return Forecast(joined(now), Risk.joined(risks), self.sees_both(seen))
+
+
+def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Of all knees, from the rows of each part and what was found of them."""
+    order = torch.cat([rows for rows, _ in parts]).argsort()
+    return torch.cat([found for _, found in parts])[order]

@@ -210,3 +210,30 @@ def test_imaged_rows_are_paired_with_the_reading_of_their_own_last_film() -> Non
     series[half, 1], series[half, 2] = series[half, 0], -1
     part = StepEffects.fit(replace(bank, grade_series=series), shrinkages=NO_LOCAL)
     torch.testing.assert_close(part.steps(w[:1]), full.steps(w[:1]), atol=0.15, rtol=0)
+
+
+# -- what is left of displacements -----------------------------------------------------------------------
+
+
+def filmed(n: int = 3000, *, tau: float, film: float, seed: int = 3) -> TrajectoryBank:
+    """Knees filmed twice that show a step by 1 ± tau / √steps of its look, each film off by `film` a coordinate."""
+    w, first, last, steps = made_up(n, seed=seed)
+    draws = torch.Generator().manual_seed(seed + 1)
+    made = (last - first).float()
+    amount = 1 + tau * torch.randn(n, generator=draws) / made.clamp(min=1).sqrt()
+    off = film * 2**0.5 * torch.randn(n, D, generator=draws)
+    return bank_of(w, first, last, amount[:, None] * sum_of_steps(first, last, steps) + off, kind="imaged")
+
+
+@pytest.mark.parametrize(("tau", "film"), [(0.0, 0.5), (0.4, 0.05), (0.4, 0.5)])
+def test_variability_is_what_films_do_not_explain(tau: float, film: float) -> None:
+    found = StepEffects.fit(filmed(tau=tau, film=film), shrinkages=NO_LOCAL)
+    assert found.variability == pytest.approx(tau, abs=0.12)
+    assert found.film_variance == pytest.approx(film**2 * D, rel=0.1)
+
+
+def test_knees_never_filmed_twice_say_nothing_of_films() -> None:
+    w, first, last, steps = made_up()
+    found = StepEffects.fit(bank_of(w, first, last, sum_of_steps(first, last, steps)), shrinkages=NO_LOCAL)
+    assert found.film_variance is None
+    assert found.variability < 0.1
