@@ -24,7 +24,7 @@ from progression.risk.grader import Grader, Grading
 from progression.risk.model import RiskModel
 from progression.risk.multistate import Penalty
 from progression.train.grader import cross_fitting
-from progression.train.risk import RiskConfig, train_risk
+from progression.train.risk import RiskConfig
 from progression.weights import load_model, save_part
 from tests.models import write_model
 
@@ -193,8 +193,7 @@ def test_whole_benchmark(
     save_part(folder, "grader", grader.state_dict(), files.config("grader") | fitting, dtype="float32")
     sources = scripts.risk_sources
     monkeypatch.setattr(sources, "FOLDS", 2)
-    config = RiskConfig(penalties=(Penalty(30.0, 90.0),))
-    monkeypatch.setattr(sources, "train_risk", partial(train_risk, config=config))
+    monkeypatch.setattr(sources, "RiskConfig", partial(RiskConfig, penalties=(Penalty(30.0, 90.0),)))
     pooled = SimpleNamespace(features=lambda x: torch.nn.functional.adaptive_avg_pool2d(x, 3).flatten(1))
     monkeypatch.setattr(sources, "imagenet_features", lambda: pooled)
     work, out = tmp_path / "work", tmp_path / "out"
