@@ -36,6 +36,7 @@ class BatchPredictor(Protocol):
         method: str = "joint",
         seed: int = 0,
         render: bool = True,
+        accept_atypical: bool = False,
     ) -> list[Prediction]:
         """Predict several knees at once, in their order."""
         ...
@@ -271,6 +272,7 @@ def _predict(
             method=request.method,
             seed=request.seed,
             render=render,
+            accept_atypical=request.accept_atypical,
         )
     except ProgressionError as error:
         if len(knees) == 1:

@@ -29,8 +29,10 @@ from torch import Tensor
 
 from progression import __version__
 from progression.engine import Engine, choose, load_engine
-from progression.errors import UsageError
+from progression.errors import NotAKneeError, UsageError
 from progression.image import exposure, from_model, read_image, to_model
+from progression.latent import appearance
+from progression.latent.appearance import Appearance
 from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
 from progression.latent.directions import Directions
 from progression.latent.expected import StepEffects, step_chances
@@ -56,7 +58,9 @@ from progression.weights import ModelFiles, load_model
 
 NEIGHBOURS = 5
 ATYPICAL = 0.01
-"""Typicality under which a picture is called unlike the training radiographs."""
+"""Typicality under which a picture is called unlike the training radiographs, and refused for how it is laid out."""
+OFF_MANIFOLD = 0.001
+"""Typicality under which a picture is refused for what the model makes of it."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ def load_predictor(
         if "risk" in files.parts
         else None,
         bank_hash=bank_files.hashes()["bank"],
+        appearance=Appearance.load(files) if appearance.PART in files.parts else None,
     )
 
 
@@ -133,6 +138,7 @@ class Predictor:
     bank: TrajectoryBank
     risk: RiskModel | None
     bank_hash: str
+    appearance: Appearance | None = None
 
     @property
     def resolution(self) -> int:
@@ -167,6 +173,7 @@ class Predictor:
         method: str = "joint",
         seed: int = 0,
         render: bool = True,
+        accept_atypical: bool = False,
     ) -> list[Prediction]:
         """Predict several knees at once; a knee's numbers do not depend on the others.
 
@@ -181,9 +188,12 @@ class Predictor:
         method : "joint", which needs a risk part and a bank with grades, or "paper".
         seed : of the projection's noise; the default path draws nothing.
         render : whether the predictions carry follow-up pictures.
+        accept_atypical : predict pictures that are unlike the training radiographs as well, with a warning.
 
         Raises
         ------
+        NotAKneeError
+            For the first picture that is unlike them, unless `accept_atypical`.
         UsageError
             For an argument out of range.
         """
@@ -193,6 +203,7 @@ class Predictor:
             inversion=inversion,
             method=method,
             seed=seed,
+            accept_atypical=accept_atypical,
         )
         self.check_method(method)
         months = request.horizon_months
@@ -206,6 +217,14 @@ class Predictor:
             return []
         x0 = self._pictures(radiographs, self.resolution)
         code = self._invert(x0, request)
+        reasons = self._reasons_to_refuse(radiographs, code)
+        for radiograph, reason in zip(radiographs, reasons, strict=True):
+            if reason and not accept_atypical:
+                which = f"{radiograph.name}: " if len(radiographs) > 1 else ""
+                raise NotAKneeError(
+                    f"{which}refused, {reason}; expected one knee from the front, upright, the joint in the middle "
+                    "(--accept-atypical predicts it all the same)"
+                )
         now = self.engine.grade(self._pictures(radiographs, self.grader.input_resolution))
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
         forecast = self._forecast(now, months, read)
@@ -254,7 +273,7 @@ class Predictor:
                     typicality=float(code.typicality[i]),
                     neighbour_distances=tuple(neighbours.distance[i].tolist()),
                     warnings=self._warnings(
-                        float(code.typicality[i]), float(code.mirrored_typicality[i]), read[i]
+                        float(code.typicality[i]), float(code.mirrored_typicality[i]), read[i], reasons[i]
                     ),
                     provenance=provenance | {"grade_read": read[i]},
                 )
@@ -306,6 +325,21 @@ class Predictor:
             )
             reconstruction = self._render(ws)
         return Code(key, ws, reconstruction, found, mirrored)
+
+    def _reasons_to_refuse(self, radiographs: Sequence[Radiograph], code: Code) -> list[str]:
+        """Why each picture is no knee that the model knows; empty where it is one."""
+        found = [
+            f"the model cannot draw it (typicality {value:.4f})" if value < OFF_MANIFOLD else ""
+            for value in code.typicality.tolist()
+        ]
+        if self.appearance is None:
+            return found
+        x = self._pictures(radiographs, appearance.RESOLUTION)
+        unlike = "it is not laid out like the training radiographs (share of knees as odd: {:.4f})"
+        for i, typicality in enumerate(self.appearance(x).tolist()):
+            if typicality < ATYPICAL or found[i]:
+                found[i] = self.appearance.turned(x[i : i + 1]) or found[i] or unlike.format(typicality)
+        return found
 
     def _borrowed_change(self, neighbours: Neighbours, months: Sequence[int]) -> Tensor:
         """(N, H, D): the neighbours' displacements, scaled to the horizons."""
@@ -390,8 +424,10 @@ class Predictor:
         unchanged = product_risk(p_rebuilt, p_rebuilt[:, None])
         return torch.stack([excess(r, r0) for r, r0 in zip(changed, unchanged, strict=True)], dim=-1)
 
-    def _warnings(self, typicality: float, mirrored: float, grade: int | None) -> tuple[str, ...]:
-        found = []
+    def _warnings(
+        self, typicality: float, mirrored: float, grade: int | None, reason: str
+    ) -> tuple[str, ...]:
+        found = [f"accepted although {reason}"] if reason else []
         if typicality < ATYPICAL:
             found.append(
                 f"unlike the training radiographs (typicality {typicality:.3f}): do not rely on this"

@@ -85,6 +85,7 @@ class Request:
     method : "paper", the closed form of Han et al. 2022; or "joint", the change that the whole bank's knees lead to
         expect, by this knee's chances of rising
     seed : of every random draw
+    accept_atypical : predict also pictures that are unlike the training radiographs, with a warning
 
     Raises
     ------
@@ -97,6 +98,7 @@ class Request:
     inversion: str = "encoder"
     method: str = "joint"
     seed: int = 0
+    accept_atypical: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "horizon_months", check_horizons(self.horizon_months))

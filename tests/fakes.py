@@ -94,6 +94,7 @@ class FakePredictor:
         method: str = "joint",
         seed: int = 0,
         render: bool = True,
+        accept_atypical: bool = False,
     ) -> list[Prediction]:
         self.calls.append(
             {
@@ -107,6 +108,7 @@ class FakePredictor:
                 "method": method,
                 "seed": seed,
                 "render": render,
+                "accept_atypical": accept_atypical,
             }
         )
         if any(radiograph.name == self.fail_on for radiograph in radiographs):

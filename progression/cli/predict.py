@@ -44,6 +44,13 @@ Bank = Annotated[
     typer.Option("--bank", help="Bank of your own cohort (progression bank build) [the model's own]."),
 ]
 
+Atypical = Annotated[
+    bool,
+    typer.Option(
+        "--accept-atypical", help="Predict also what is refused as unlike any knee the model knows, with a warning."
+    ),
+]
+
 EXAMPLE = "example.png"
 """A synthetic radiograph in the model's folder, for the demo."""
 
@@ -97,6 +104,7 @@ def predict(
     inversion: Inversion = "encoder",
     method: Method = "joint",
     bank: Bank = None,
+    accept_atypical: Atypical = False,
 ) -> None:
     """Predict the future radiograph and the risk of one knee or several.
 
@@ -107,14 +115,19 @@ def predict(
     from progression.types import Request, Side, check_grade
 
     request = Request(
-        horizon_months=tuple(months), refine_steps=refine_steps, inversion=inversion, method=method, seed=seed
+        horizon_months=tuple(months),
+        refine_steps=refine_steps,
+        inversion=inversion,
+        method=method,
+        seed=seed,
+        accept_atypical=accept_atypical,
     )
     if grade is not None:
         check_grade(grade)
     asked = Side.parse(side) if side is not None else None
     read = "" if grade is None else str(grade)
     entries = [
-        Entry(name=stem, image=image, side=_side_of(image, asked), grade=read, subject=subject)
+        Entry(name=stem, image=image, side=side_of(image, asked), grade=read, subject=subject)
         for stem, image in _stems(images).items()
     ]
     _predict(entries, out, request=request, model=model, device=device, engine=engine, bank=bank)
@@ -137,6 +150,7 @@ def cohort(
     inversion: Inversion = "encoder",
     method: Method = "joint",
     bank: Bank = None,
+    accept_atypical: Atypical = False,
 ) -> None:
     """Predict every knee of a table and write one row a knee and horizon.
 
@@ -150,7 +164,12 @@ def cohort(
     from progression.types import Request
 
     request = Request(
-        horizon_months=tuple(months), refine_steps=refine_steps, inversion=inversion, method=method, seed=seed
+        horizon_months=tuple(months),
+        refine_steps=refine_steps,
+        inversion=inversion,
+        method=method,
+        seed=seed,
+        accept_atypical=accept_atypical,
     )
     entries = read_table(table, images=images)
     if out.is_dir():
@@ -235,7 +254,7 @@ def _stems(images: "Sequence[str]") -> dict[str, str]:
     return stems
 
 
-def _side_of(image: str, asked: "Side | None") -> str:
+def side_of(image: str, asked: "Side | None") -> str:
     """The side asked for, or the one that the picture's metadata states; they may not contradict."""
     from progression.cohort import check_side
     from progression.errors import UsageError

@@ -57,8 +57,8 @@ def prediction_figure(prediction: Prediction) -> Figure:
     )
     window = (float(np.min(prediction.baseline)), float(np.max(prediction.baseline)))
 
-    _picture(figure.add_subplot(grid[0, 0]), prediction.baseline, "radiograph", window, synthetic=False)
-    _picture(
+    picture(figure.add_subplot(grid[0, 0]), prediction.baseline, "radiograph", window, synthetic=False)
+    picture(
         figure.add_subplot(grid[0, 1]), prediction.reconstruction, "reconstruction", window, synthetic=True
     )
     _grades(figure.add_subplot(grid[1, 0]), prediction)
@@ -68,10 +68,10 @@ def prediction_figure(prediction: Prediction) -> Figure:
     limit = max([_LEAST_DIFFERENCE, *(float(np.percentile(np.abs(change), 99.5)) for change in changes)])
     for number, ((months, image), change) in enumerate(zip(shown, changes, strict=True)):
         row, column = 2 * (number // COLUMNS), 2 + number % COLUMNS
-        _picture(figure.add_subplot(grid[row, column]), image, f"+{months} months", window, synthetic=True)
+        picture(figure.add_subplot(grid[row, column]), image, f"+{months} months", window, synthetic=True)
         axes = figure.add_subplot(grid[row + 1, column])
         drawn = axes.imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        _bare(axes, f"change to +{months} months")
+        bare(axes, f"change to +{months} months")
     if shown:
         place = figure.add_axes((1 - 1.1 / width, bottom, 0.13 / width, (top - bottom) / (2 * blocks) * 0.9))
         bar = figure.colorbar(drawn, cax=place, extend="both", ticks=MaxNLocator(5))
@@ -86,9 +86,10 @@ def save_prediction_figure(path: str | Path, prediction: Prediction) -> None:
     prediction_figure(prediction).savefig(path, format="png", metadata=synthetic_metadata(prediction.side))
 
 
-def _picture(axes: Axes, pixels: Pixels, title: str, window: tuple[float, float], *, synthetic: bool) -> None:
+def picture(axes: Axes, pixels: Pixels, title: str, window: tuple[float, float], *, synthetic: bool) -> None:
+    """Draw (H, W) within a window of grey values; a synthetic one is marked."""
     axes.imshow(pixels, cmap="gray", vmin=window[0], vmax=window[1])
-    _bare(axes, title)
+    bare(axes, title)
     if synthetic:
         axes.text(
             0.02, 0.02, WORD, transform=axes.transAxes, color="white", fontsize=9, weight="bold",
@@ -96,7 +97,8 @@ def _picture(axes: Axes, pixels: Pixels, title: str, window: tuple[float, float]
         )  # fmt: skip
 
 
-def _bare(axes: Axes, title: str) -> None:
+def bare(axes: Axes, title: str) -> None:
+    """A title and no ticks."""
     axes.set_title(title, fontsize=10)
     axes.set_xticks([])
     axes.set_yticks([])
