@@ -95,7 +95,9 @@ def _film(rng: np.random.Generator, tissue: Plane, bone: Plane) -> Pixels:
     """Soft tissue and bone (H, W) in [0, 1] as a film: blurred a little, grain, trabecular texture in bone."""
     bone = gaussian_filter(bone, 1.5)
     spongy = 0.05 * bone * _fractal(rng, 0.7) / 3
-    return _unit(0.35 * gaussian_filter(tissue, 4) + 0.55 * bone + spongy + 0.01 * rng.standard_normal(bone.shape))
+    return _unit(
+        0.35 * gaussian_filter(tissue, 4) + 0.55 * bone + spongy + 0.01 * rng.standard_normal(bone.shape)
+    )
 
 
 def _shaft(x: Plane, y: Plane, centre: float, half_width: float) -> Plane:
@@ -106,7 +108,9 @@ def _shaft(x: Plane, y: Plane, centre: float, half_width: float) -> Plane:
 
 def forearm(rng: np.random.Generator, knee: Pixels) -> Pixels:
     (x, y), apart = _plane(), rng.uniform(0.2, 0.35)
-    bones = np.maximum(_shaft(x, y, -apart, rng.uniform(0.1, 0.15)), _shaft(x, y, apart, rng.uniform(0.1, 0.15)))
+    bones = np.maximum(
+        _shaft(x, y, -apart, rng.uniform(0.1, 0.15)), _shaft(x, y, apart, rng.uniform(0.1, 0.15))
+    )
     return _film(rng, (np.abs(x) < rng.uniform(0.6, 0.8)).astype(float), bones)
 
 
@@ -131,7 +135,10 @@ def hand(rng: np.random.Generator, knee: Pixels) -> Pixels:
     bone, tissue = np.zeros_like(x), np.zeros_like(x)
     for finger in range(5):
         angle = (finger - 2) * rng.uniform(0.18, 0.25)
-        along, across = np.cos(angle) * (y - 1) + np.sin(angle) * x, np.cos(angle) * x - np.sin(angle) * (y - 1)
+        along, across = (
+            np.cos(angle) * (y - 1) + np.sin(angle) * x,
+            np.cos(angle) * x - np.sin(angle) * (y - 1),
+        )
         reach = -1.7 + 0.15 * abs(finger - 2)
         joint = np.abs(((along + 2) % 0.45) - 0.22) < 0.19
         bone = np.maximum(bone, 0.9 * ((np.abs(across) < 0.06) & joint & (along > reach)))

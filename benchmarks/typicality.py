@@ -1,12 +1,12 @@
-"""Is what is no knee refused, and are knees not? By kind of picture, with intervals, on knees that nothing was fitted on.
+"""Is what is no knee refused, and are knees not? By kind, with intervals, on knees not fitted on.
 
     python benchmarks/typicality.py VISITS.csv --images FOLDER [--model default] [--split val] [--knees 100]
         [--figure docs/refusal.png]
 
 Every kind of `not_knees.py` is made `--knees` times from as many knees of the split (no two of one person); `knees` are
-all knees of the split as they are, and their interval is over people. `layout` is the share that part "typicality"
-finds odder than one knee in a hundred, `drawing` the share that the generator cannot draw (typicality under 0.001; before,
-0.01 gave a warning only), `refused` either, as `predict` does. `told` is the share whose refusal names what to undo.
+all knees of the split as they are. Intervals are Wilson's, over people. `layout` is the share that part "typicality"
+finds odder than one knee in a hundred, `drawing` the share that the generator cannot draw (typicality under 0.001;
+`warned`: under 0.01), `refused` either, as `predict` does. `told` is the share whose refusal names what to undo.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from not_knees import NOT_KNEES, SPOILT, STILL_KNEES, Make, unchanged
 from progression.data.visits import read_visits
 from progression.image import read_image
 from progression.memory import keep_freed_memory
-from progression.metrics.proportions import wilson
+from progression.metrics.proportions import proportion
 from progression.predict import ATYPICAL, OFF_MANIFOLD, Predictor, load_predictor
 from progression.types import Radiograph, Side
 
 
-def seen(predictor: Predictor, knees: list[tuple[str, str]], make: Make) -> Iterator[tuple[float, float, bool]]:
+def seen(
+    predictor: Predictor, knees: list[tuple[str, str]], make: Make
+) -> Iterator[tuple[float, float, bool]]:
     """Typicality of layout and of drawing, and whether the remedy is told, of each knee (path, side)."""
     assert predictor.appearance is not None
     rng = np.random.default_rng(0)
@@ -91,23 +93,17 @@ def main() -> None:
     rows = []
     print("group         kind             n    layout drawing (warned) refused  [95 %]         told")
     for group, kind, make, knees in asked:
-        layout, drawing, told = (np.array(column) for column in zip(*seen(predictor, knees, make), strict=True))
+        layout, drawing, told = (
+            np.array(column) for column in zip(*seen(predictor, knees, make), strict=True)
+        )
         refused = (layout < ATYPICAL) | (drawing < OFF_MANIFOLD)
-        if group == "knees":
-            rng, people = np.random.default_rng(0), films["subject"].to_numpy()
-            of = [refused[people == person] for person in np.unique(people)]
-            draws = [
-                np.concatenate([of[i] for i in rng.integers(0, len(of), len(of))]).mean() for _ in range(1000)
-            ]
-            interval = tuple(float(q) for q in np.quantile(draws, (0.025, 0.975)))
-        else:
-            interval = wilson(int(refused.sum()), len(refused))
-        rows.append((group, kind, float(refused.mean()), (interval[0], interval[1])))
+        found = proportion(refused, subject=films["subject"] if group == "knees" else None)
+        rows.append((group, kind, found.value, (found.low, found.high)))
         share = (told & refused).sum() / max(refused.sum(), 1)
         print(
             f"{group:13s} {kind:15s} {len(refused):4d}   {(layout < ATYPICAL).mean():6.3f}  "
-            f"{(drawing < OFF_MANIFOLD).mean():6.3f}  ({(drawing < ATYPICAL).mean():.3f})  {refused.mean():6.3f}  "
-            f"[{interval[0]:.3f}, {interval[1]:.3f}]   {share:.2f}",
+            f"{(drawing < OFF_MANIFOLD).mean():6.3f}  ({(drawing < ATYPICAL).mean():.3f})  {found.value:6.3f}  "
+            f"[{found.low:.3f}, {found.high:.3f}]   {share:.2f}",
             flush=True,
         )
     if options.figure:

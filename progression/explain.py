@@ -40,12 +40,20 @@ from progression.types import KL_GRADES, Pixels, Prediction, Radiograph, Side
 BAND = (0.4, 0.6)
 """Rows around the joint, as shares of the height: pictures are cut with the joint in the middle."""
 
-_WORDS: dict[str, str] = {
-    **{f"log_p_grade{grade}": f"how much it looks like grade {grade}" for grade in range(KL_GRADES)},
-    "grade_spread": "how unsure its grade is",
-    **{f"expected_rise_{month}m": f"rise foreseen by {month} months" for month in FUTURE_MONTHS},
-    **{f"logit_rise{step}_{month}m": f"odds of a rise by {step} in {month} months" for step, month in RISE_TARGETS},
-    "looks_worse_by": "how much worse it looks than its grade",
+_NOW, _FORESEEN, _WORSE = (
+    "what it looks like now",
+    "the rise that the networks foresee",
+    "looks worse than its grade",
+)
+_WORDS: dict[str, tuple[str, str]] = {
+    **{f"log_p_grade{grade}": (f"how much it looks like grade {grade}", _NOW) for grade in range(KL_GRADES)},
+    "grade_spread": ("how unsure its grade is", _NOW),
+    **{f"expected_rise_{month}m": (f"rise foreseen by {month} months", _FORESEEN) for month in FUTURE_MONTHS},
+    **{
+        f"logit_rise{step}_{month}m": (f"odds of a rise by {step} in {month} months", _FORESEEN)
+        for step, month in RISE_TARGETS
+    },
+    "looks_worse_by": ("how much worse it looks than its grade", _WORSE),
 }
 
 
@@ -127,12 +135,17 @@ def transition_terms(
             if i != start:
                 continue
             drivers = tuple(
-                Driver(name, _WORDS[name], float(value), float(term))
+                Driver(name, *_words(name), float(value), float(term))
                 for name, value, term in zip(COVARIATES, x, terms[:, column], strict=True)
             )
             intercept = float(model.intercepts[era, column])
             found.append(TransitionTerms(i, j, float(since), float(until), intercept, drivers))
     return tuple(found)
+
+
+def _words(covariate: str) -> tuple[str, str]:
+    """A covariate in plain words, and its group; one that is new to this page is called by its name."""
+    return _WORDS.get(covariate, (covariate.replace("_", " "), "other things seen"))
 
 
 def what_if(risk: RiskModel, grading: Grading, months: Sequence[int]) -> tuple[WhatIf, ...]:

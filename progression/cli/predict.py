@@ -47,7 +47,8 @@ Bank = Annotated[
 Atypical = Annotated[
     bool,
     typer.Option(
-        "--accept-atypical", help="Predict also what is refused as unlike any knee the model knows, with a warning."
+        "--accept-atypical",
+        help="Predict also what is refused as unlike any knee the model knows, with a warning.",
     ),
 ]
 

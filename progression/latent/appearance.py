@@ -1,14 +1,14 @@
 """Whether a picture is laid out as knees are, whatever a network makes of it.
 
-Statistics of the picture alone, v: mean grey on a coarse grid, and the log of the mean absolute detail of each octave on
-a finer one. How they go together in knees is a Gaussian along r principal axes and round beyond them
+Statistics of the picture alone, v: mean grey in cells of a grid, and the log of the mean absolute detail of each octave
+in them. How they go together in knees is a Gaussian along r principal axes and round beyond them
 (probabilistic PCA, Tipping & Bishop 1999), with v standardised:
 
     d² = Σ_i c_i² / λ_i + (‖v‖² - ‖c‖²) / λ_rest,    c = axes · v
 
 and a picture's typicality is the share of knees, each left out of its own fit with all knees of its fold of people,
-that are at least as far. No network takes part, so it stays true when encoder or grader are trained anew, and it sees what
-they were taught to ignore: a blurred knee is reconstructed well, as is one of the other side.
+that are at least as far. No network takes part, so it stays true when encoder or grader are trained anew, and it sees
+what they were taught to ignore: a blurred knee is reconstructed well, as is one of the other side.
 
 | symbol | meaning | shape |
 |---|---|---|
@@ -107,9 +107,7 @@ class Appearance:
     distance: Tensor
 
     @classmethod
-    def fit(
-        cls, v: Tensor, subject: npt.NDArray[np.str_], *, axes: int = AXES, seed: int = 0
-    ) -> Appearance:
+    def fit(cls, v: Tensor, subject: npt.NDArray[np.str_], *, axes: int = AXES, seed: int = 0) -> Appearance:
         """From the `statistics` (N, F) of knees and whose they are (N,).
 
         Raises
@@ -118,7 +116,9 @@ class Appearance:
             Fewer than 100 knees, or all of so few people that a fold has none to be fitted on.
         """
         if len(v) < FEWEST or len(v) != len(subject):
-            raise UsageError(f"expected {FEWEST} knees or more and whose each is, got {len(v)} and {len(subject)}")
+            raise UsageError(
+                f"expected {FEWEST} knees or more and whose each is, got {len(v)} and {len(subject)}"
+            )
         fold = torch.from_numpy(subject_folds(subject.tolist(), folds=FOLDS, seed=seed))
         distance = torch.zeros(len(v))
         for k in range(FOLDS):
@@ -156,7 +156,7 @@ class Appearance:
         return survival(self.squared_distance(statistics(x.cpu())), self.distance)
 
     def turned(self, x: Tensor) -> str:
-        """What was done to a picture (1, 1, 128, 128) that would be a usual knee turned back; empty if nothing helps."""
+        """What was done to a picture (1, 1, 128, 128) that is a usual knee once it is undone; else empty."""
         found = {name: float(self(one)[0]) for name, one in reoriented(x).items()}
         best = max(found, key=found.__getitem__)
         return ORIENTATIONS[best] if found[best] > USUAL else ""
@@ -181,5 +181,7 @@ class Appearance:
         except KeyError as error:
             raise WeightsError(f"part {PART} lacks the tensor {error}: restore the model folder") from error
         if found.mean.shape != ((OCTAVES + 1) * GRID**2,):
-            raise WeightsError(f"part {PART} is of another version: progression train typicality fits it anew")
+            raise WeightsError(
+                f"part {PART} is of another version: progression train typicality fits it anew"
+            )
         return found

@@ -73,12 +73,14 @@ class Driver:
     Attributes
     ----------
     name, words : the covariate, in the model's and in plain words
+    group : what kind of thing is seen; covariates of one group go together, so their sum says more than they do
     value : standard deviations from the mean training knee, within ±4
     log_rate : its term, value times weight; exp of it is the factor on the rate
     """
 
     name: str
     words: str
+    group: str
     value: float
     log_rate: float
 
@@ -106,6 +108,14 @@ class TransitionTerms:
     def log_rate(self) -> float:
         """Log of the rate, per year of the model's clock."""
         return self.intercept + sum(driver.log_rate for driver in self.drivers)
+
+    @property
+    def groups(self) -> dict[str, float]:
+        """Sum of the terms of each group, in the order in which they first come."""
+        found: dict[str, float] = {}
+        for driver in self.drivers:
+            found[driver.group] = found.get(driver.group, 0.0) + driver.log_rate
+        return found
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,9 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         "start_grade": explanation.start_grade,
         "saliency": [_without(one, "values") for one in explanation.saliency],
         "neighbours": [_without(one, "rendering") for one in explanation.neighbours],
-        "transitions": [asdict(one) | {"log_rate": one.log_rate} for one in explanation.transitions],
+        "transitions": [
+            asdict(one) | {"log_rate": one.log_rate, "groups": one.groups} for one in explanation.transitions
+        ],
         "step_terms": [asdict(one) for one in explanation.step_terms],
         "what_if": [asdict(one) for one in explanation.what_if],
     }
@@ -194,8 +206,8 @@ def explanation_text(explanation: Explanation) -> str:
         "",
         f"Research use, not a medical device. All pictures but the radiograph are {WORD.lower()}.",
         "",
-        f"By {months} months the model gives a chance of {horizon.risk_any:.0%} that the Kellgren-Lawrence grade rises, "
-        f"and of {horizon.risk_fast:.0%} that it rises by two or more. The picture looks most like grade {likeliest} "
+        f"By {months} months the model gives a chance of {horizon.risk_any:.0%} that the Kellgren-Lawrence grade "
+        f"rises, and of {horizon.risk_fast:.0%} that it rises by two or more. The picture looks most like grade {likeliest} "
         f"({prediction.kl_now[likeliest]:.0%}); {_reading(explanation)}. Typicality {prediction.typicality:.2f} "
         "(share of ordinary knees as unlike the model's idea of a knee, or more so).",
         "",
@@ -212,7 +224,7 @@ def explanation_text(explanation: Explanation) -> str:
             for one in explanation.what_if
         ),
         "",
-        "The picture is the same in every row: a picture that looks worse than its grade is expected to be read higher.",
+        "The picture is the same in every row: one that looks worse than its grade is expected to be read higher.",
         "",
         "## What the predicted change is made of",
         "",
@@ -255,7 +267,9 @@ def explanation_figure(explanation: Explanation) -> Figure:
     columns = max(len(explanation.saliency) + 1, len(explanation.neighbours), 4)
     figure = Figure(figsize=(2.6 * columns, 9.6), dpi=100)
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(3, 2 * columns, left=0.03, right=0.98, bottom=0.1, top=0.9, hspace=0.3, wspace=0.25)
+    grid = figure.add_gridspec(
+        3, 2 * columns, left=0.03, right=0.98, bottom=0.1, top=0.9, hspace=0.3, wspace=0.25
+    )
     window = (float(prediction.baseline.min()), float(prediction.baseline.max()))
 
     def cell(row: int, column: int) -> Axes:
@@ -272,10 +286,10 @@ def explanation_figure(explanation: Explanation) -> Figure:
     for column, near in enumerate(explanation.neighbours):
         title = f"{near.kind} neighbour, {near.distance:.2f}\n{_series(near)}"
         picture(cell(1, column), near.rendering, title, window, synthetic=True)
-    _draw_drivers(figure.add_subplot(grid[2, 2:columns]), explanation.main_transition)
+    _draw_drivers(figure.add_subplot(grid[2, 3:columns]), explanation.main_transition)
     rest = columns // 2
-    _draw_what_if(figure.add_subplot(grid[2, columns + 1 : columns + rest]), explanation)
-    _draw_steps(figure.add_subplot(grid[2, columns + rest + 1 :]), explanation)
+    _draw_what_if(figure.add_subplot(grid[2, columns + 1 : columns + rest + 1]), explanation)
+    _draw_steps(figure.add_subplot(grid[2, columns + rest + 2 :]), explanation)
     figure.text(
         0.03, 0.97,
         f"{prediction.name}, {prediction.side.value} knee: chance of a rise within {horizon.horizon_months} months "
@@ -298,7 +312,9 @@ def write_explanation(folder: str | Path, explanation: Explanation) -> Path:
     check_explanation_replaceable(folder)
     with atomic_folder(folder) as temporary:
         metadata = synthetic_metadata(explanation.prediction.side)
-        explanation_figure(explanation).savefig(temporary / "explanation.png", format="png", metadata=metadata)
+        explanation_figure(explanation).savefig(
+            temporary / "explanation.png", format="png", metadata=metadata
+        )
         text = json.dumps(explanation_json(explanation), indent=2, allow_nan=False) + "\n"
         (temporary / "explanation.json").write_text(text, encoding="utf-8")
         (temporary / "explanation.md").write_text(explanation_text(explanation), encoding="utf-8")
@@ -323,15 +339,19 @@ def _driver_lines(explanation: Explanation) -> list[str]:
     terms = explanation.main_transition
     if terms is None:
         return ["Grade 4 is the highest: nothing can rise.", ""]
-    most = sorted(terms.drivers, key=lambda one: -abs(one.log_rate))[:5]
+    most = sorted(terms.drivers, key=lambda one: -abs(one.log_rate))[:3]
     return [
         f"How fast a knee of grade {terms.start} goes to {terms.end} ({terms.from_months:g} to {terms.to_months:g} "
         f"months) is a product: the mean training knee's rate, times one factor for each thing seen, in all "
-        f"{np.exp(terms.log_rate - terms.intercept):.2f} times that rate. The largest:",
+        f"{np.exp(terms.log_rate - terms.intercept):.2f} times that rate:",
         "",
-        *(f"- {one.words}: × {np.exp(one.log_rate):.2f} ({one.value:+.1f} standard deviations)" for one in most),
+        *(f"- {group}: × {np.exp(value):.2f}" for group, value in terms.groups.items()),
         "",
-        "The things seen go together, so a single factor is no effect of its own; their product is what counts.",
+        "The largest single factors: "
+        + "; ".join(
+            f"{one.words} × {np.exp(one.log_rate):.2f} ({one.value:+.1f} standard deviations)" for one in most
+        )
+        + ". Things seen go together, so no factor is an effect of its own; their product is what counts.",
         "",
     ]
 
@@ -366,9 +386,12 @@ def _draw_drivers(axes: Axes, terms: TransitionTerms | None) -> None:
     if terms is None:
         bare(axes, "grade 4 cannot rise")
         return
-    most = sorted(terms.drivers, key=lambda one: abs(one.log_rate))[-8:]
-    colours = ["#b2182b" if one.log_rate > 0 else "#2166ac" for one in most]
-    axes.barh([one.words for one in most], [one.log_rate for one in most], color=colours)
+    single = sorted(terms.drivers, key=lambda one: abs(one.log_rate))[-5:]
+    bars = [(one.words, one.log_rate, 0.45) for one in single]
+    bars += [(f"ALL: {group}", value, 1.0) for group, value in terms.groups.items()]
+    for place, (_, value, opacity) in enumerate(bars):
+        axes.barh(place, value, color="#b2182b" if value > 0 else "#2166ac", alpha=opacity)
+    axes.set_yticks(range(len(bars)), [words for words, *_ in bars])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.tick_params(labelsize=7)
     axes.set_title(f"log rate {terms.start} → {terms.end}: terms beyond the mean knee", fontsize=9)
@@ -377,8 +400,12 @@ def _draw_drivers(axes: Axes, terms: TransitionTerms | None) -> None:
 def _draw_what_if(axes: Axes, explanation: Explanation) -> None:
     names = ["none" if one.grade is None else str(one.grade) for one in explanation.what_if]
     places = np.arange(len(names))
-    axes.bar(places - 0.2, [one.risk_any[-1] for one in explanation.what_if], 0.4, color="#e08214", label="by ≥ 1")
-    axes.bar(places + 0.2, [one.risk_fast[-1] for one in explanation.what_if], 0.4, color="#b2182b", label="by ≥ 2")
+    axes.bar(
+        places - 0.2, [one.risk_any[-1] for one in explanation.what_if], 0.4, color="#e08214", label="by ≥ 1"
+    )
+    axes.bar(
+        places + 0.2, [one.risk_fast[-1] for one in explanation.what_if], 0.4, color="#b2182b", label="by ≥ 2"
+    )
     axes.set_xticks(places, names, fontsize=8)
     axes.set(xlabel="grade read", ylim=(0, 1))
     axes.legend(fontsize=7, frameon=False)
@@ -388,7 +415,9 @@ def _draw_what_if(axes: Axes, explanation: Explanation) -> None:
 def _draw_steps(axes: Axes, explanation: Explanation) -> None:
     names = [f"{term.start}→{term.start + 1}" for term in explanation.step_terms]
     places = np.arange(len(names))
-    axes.bar(places - 0.2, [term.chance for term in explanation.step_terms], 0.4, color="#4d4d4d", label="chance")
+    axes.bar(
+        places - 0.2, [term.chance for term in explanation.step_terms], 0.4, color="#4d4d4d", label="chance"
+    )
     seen = [term.seen_grade for term in explanation.step_terms]
     axes.bar(places + 0.2, seen, 0.4, color="#2166ac", label="grades seen")
     axes.axhline(0, color="black", linewidth=0.8)

@@ -122,7 +122,9 @@ def grad_cam(grader: Grader, x: Tensor, score: Score) -> Tensor:
         maps = [network.maps(seen) for network in grader.members]
     with torch.enable_grad():
         maps = [one.requires_grad_(True) for one in maps]
-        outputs = [network.out(one.mean(dim=(2, 3))) for network, one in zip(grader.members, maps, strict=True)]
+        outputs = [
+            network.out(one.mean(dim=(2, 3))) for network, one in zip(grader.members, maps, strict=True)
+        ]
         slopes = torch.autograd.grad(score(mean_grading([as_grading(one) for one in outputs])).sum(), maps)
     terms = [
         (slope.mean(dim=(2, 3), keepdim=True) * one.detach()).sum(dim=1, keepdim=True)

@@ -146,7 +146,9 @@ def test_a_model_refuses_unless_told_otherwise(found: Appearance, tmp_path: Path
     pixels = knee(160, 5)
     good, wrong = Radiograph(pixels, Side.RIGHT, "good"), Radiograph(pixels, Side.LEFT, "wrong")
     assert predictor.predict_batch([good])[0].warnings == ()
-    with pytest.raises(NotAKneeError, match=r"wrong: refused, it looks like a knee of the other side \(check --side\)"):
+    with pytest.raises(
+        NotAKneeError, match=r"wrong: refused, it looks like a knee of the other side \(check --side\)"
+    ):
         predictor.predict_batch([good, wrong])
     alone, forced = predictor.predict_batch([good, wrong], accept_atypical=True)
     assert alone.horizons[0].risk_any == predictor.predict_batch([good])[0].horizons[0].risk_any
