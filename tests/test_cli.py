@@ -47,6 +47,7 @@ def test_defaults(predictor: FakePredictor) -> None:
         {
             "names": ["one"], "sides": [Side.RIGHT], "horizon_months": (48,), "grades": [None], "subjects": [None],
             "refine_steps": None, "inversion": "encoder", "method": "joint", "seed": 0, "render": True,
+            "accept_atypical": False,
         }
     ]  # fmt: skip
 
