@@ -209,7 +209,7 @@ def explanation_text(explanation: Explanation) -> str:
         f"By {months} months the model gives a chance of {horizon.risk_any:.0%} that the Kellgren-Lawrence grade "
         f"rises, and of {horizon.risk_fast:.0%} that it rises by two or more. The picture looks most like "
         f"grade {likeliest} ({prediction.kl_now[likeliest]:.0%}); {_reading(explanation)}. "
-        f"Typicality {prediction.typicality:.2f} (share of ordinary knees as unlike the model's idea of a knee, or more so).",
+        f"Typicality {prediction.typicality:.2f} (share of ordinary knees that the model finds as odd).",
         "",
         *(f"Warning: {text}.\n" for text in prediction.warnings),
         "## What drives the risk",
