@@ -54,9 +54,9 @@ def synthetic_knees(predictor: Predictor, count: int) -> list[Radiograph]:
 def stages_of(predictor: Predictor, knees: list[Radiograph], *, whole: bool) -> Stages:
     """The parts of a prediction; only the whole of it if `whole`."""
     found: Stages = {
-        ALONE: (lambda: predictor.predict_batch(knees[:1], horizon_months=HORIZONS), 1),
+        ALONE: (lambda: predictor.predict_batch(knees[:1], horizon_months=HORIZONS, accept_atypical=True), 1),
         f"predict, batch of {len(knees)}": (
-            lambda: predictor.predict_batch(knees, horizon_months=HORIZONS),
+            lambda: predictor.predict_batch(knees, horizon_months=HORIZONS, accept_atypical=True),
             len(knees),
         ),
     }
@@ -109,7 +109,7 @@ def differences(predictors: dict[str, Predictor], knees: list[Radiograph]) -> di
     """How far each engine's predictions are from the first one's."""
 
     def answers(predictor: Predictor) -> list[np.ndarray]:
-        found = predictor.predict_batch(knees, horizon_months=HORIZONS)
+        found = predictor.predict_batch(knees, horizon_months=HORIZONS, accept_atypical=True)
         horizons = [h for p in found for h in p.horizons]
         grades = [p.kl_now for p in found] + [h.kl_future for h in horizons]
         risks = [(h.risk_fast, h.risk_any) for h in horizons]

@@ -42,6 +42,7 @@ class BatchPredictor(Protocol):
         seed: int = 0,
         spread: bool = False,
         render: bool = True,
+        accept_atypical: bool = False,
     ) -> list[Prediction]:
         """Predict several knees at once, in their order."""
         ...
@@ -349,6 +350,7 @@ def _predict(
             seed=request.seed,
             spread=request.spread,
             render=render,
+            accept_atypical=request.accept_atypical,
         )
     except ProgressionError as error:
         if len(knees) == 1:

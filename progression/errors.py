@@ -26,6 +26,10 @@ class ImageError(ProgressionError):
     """A picture cannot be read, or cannot be a knee radiograph."""
 
 
+class NotAKneeError(ImageError):
+    """A picture was read, but lies too far from the training radiographs to be predicted."""
+
+
 class TableError(ProgressionError):
     """A table cannot be read, or a row or column in it is wrong."""
 

@@ -30,8 +30,10 @@ from torch import Tensor
 
 from progression import __version__
 from progression.engine import Engine, choose, load_engine
-from progression.errors import UsageError
+from progression.errors import NotAKneeError, UsageError
 from progression.image import exposure, from_model, read_image, to_model
+from progression.latent import appearance
+from progression.latent.appearance import Appearance
 from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
 from progression.latent.directions import PART as DIRECTIONS
 from progression.latent.directions import Directions
@@ -66,7 +68,11 @@ from progression.weights import ModelFiles, load_model
 T = TypeVar("T")
 NEIGHBOURS = 5
 ATYPICAL = 0.01
-"""Typicality under which a picture is called unlike the training radiographs."""
+"""Typicality under which a picture is called unlike the training radiographs, with a warning."""
+MISLAID = 0.005
+"""Typicality of its layout under which a picture is refused: one knee in four hundred, nearly all that are none."""
+OFF_MANIFOLD = 0.001
+"""Typicality under which a picture is refused for what the model makes of it."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,7 @@ def load_predictor(
         bank=TrajectoryBank.load(bank_files),
         risk=RiskModels.load(files),
         bank_hash=bank_files.hashes()["bank"],
+        appearance=Appearance.load(files) if appearance.PART in files.parts else None,
     )
 
 
@@ -149,6 +156,7 @@ class Predictor:
     bank: TrajectoryBank
     risk: RiskModels | None
     bank_hash: str
+    appearance: Appearance | None = None
 
     @property
     def resolution(self) -> int:
@@ -206,6 +214,7 @@ class Predictor:
         spread: bool = False,
         weights: Weights | None = None,
         render: bool = True,
+        accept_atypical: bool = False,
     ) -> list[Prediction]:
         """Predict several knees at once; a knee's numbers do not depend on the others.
 
@@ -227,9 +236,12 @@ class Predictor:
         weights : of the objective's terms (`progression.latent.objective`) in place of the method's: "joint" is the
             expected change alone, "paper" the neighbours alone. The term `own` is not served here.
         render : whether the predictions carry follow-up pictures.
+        accept_atypical : predict pictures that are unlike the training radiographs as well, with a warning.
 
         Raises
         ------
+        NotAKneeError
+            For the first picture that is unlike them, unless `accept_atypical`.
         UsageError
             For an argument out of range.
         """
@@ -240,6 +252,7 @@ class Predictor:
             method=method,
             seed=seed,
             spread=spread,
+            accept_atypical=accept_atypical,
         )
         self.check_method(method)
         months = request.horizon_months
@@ -251,6 +264,15 @@ class Predictor:
             return []
         x0 = self._pictures(radiographs, self.resolution)
         code = self._invert(x0, request)
+        laid_out = self._laid_out(radiographs)
+        reasons = self._reasons_to_refuse(radiographs, code.typicality.tolist(), laid_out)
+        for radiograph, reason in zip(radiographs, reasons, strict=True):
+            if reason and not accept_atypical:
+                which = f"{radiograph.name}: " if len(radiographs) > 1 else ""
+                raise NotAKneeError(
+                    f"{which}refused, {reason}; expected one knee from the front, upright, the joint in the middle "
+                    "(--accept-atypical predicts it all the same)"
+                )
         seen = self._see(radiographs, read, beside, beside_read)
         now = seen.grading
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
@@ -313,7 +335,10 @@ class Predictor:
                     neighbour_distances=tuple(neighbours.distance[i].tolist()),
                     other_knee=forecast is not None and bool(forecast.with_other[i]),
                     warnings=self._warnings(
-                        float(code.typicality[i]), float(code.mirrored_typicality[i]), read[i]
+                        min(float(code.typicality[i]), laid_out[i]),
+                        float(code.mirrored_typicality[i]),
+                        read[i],
+                        reasons[i],
                     ),
                     provenance=provenance
                     | {"grade_read": read[i], "other_grade_read": beside_read[i]}
@@ -415,6 +440,30 @@ class Predictor:
             )
             reconstruction = self._render(ws)
         return Code(key, ws, reconstruction, found, mirrored)
+
+    def _laid_out(self, radiographs: Sequence[Radiograph]) -> list[float]:
+        """Share of knees that are laid out as oddly as each picture; 1 for a model that cannot tell."""
+        if self.appearance is None:
+            return [1.0] * len(radiographs)
+        return [float(one) for one in self.appearance(self._pictures(radiographs, appearance.RESOLUTION))]
+
+    def _reasons_to_refuse(
+        self, radiographs: Sequence[Radiograph], drawn: Sequence[float], laid_out: Sequence[float]
+    ) -> list[str]:
+        """Why each picture is no knee that the model knows; empty where it is one."""
+        found = []
+        for radiograph, drawing, layout in zip(radiographs, drawn, laid_out, strict=True):
+            reason = ""
+            if layout < MISLAID:
+                reason = (
+                    f"it is not laid out like the training radiographs (share of knees as odd: {layout:.4f})"
+                )
+            if drawing < OFF_MANIFOLD:
+                reason = f"the model cannot draw it (typicality {drawing:.4f})"
+            if reason and self.appearance is not None:
+                reason = self.appearance.turned(self._pictures([radiograph], appearance.RESOLUTION)) or reason
+            found.append(reason)
+        return found
 
     def _change(
         self,
@@ -532,8 +581,10 @@ class Predictor:
         unchanged = product_risk(p_rebuilt, p_rebuilt[:, None])
         return torch.stack([excess(r, r0) for r, r0 in zip(changed, unchanged, strict=True)], dim=-1)
 
-    def _warnings(self, typicality: float, mirrored: float, grade: int | None) -> tuple[str, ...]:
-        found = []
+    def _warnings(
+        self, typicality: float, mirrored: float, grade: int | None, reason: str
+    ) -> tuple[str, ...]:
+        found = [f"accepted although {reason}"] if reason else []
         if typicality < ATYPICAL:
             found.append(
                 f"unlike the training radiographs (typicality {typicality:.3f}): do not rely on this"

@@ -92,6 +92,7 @@ class Request:
         expect, by this knee's chances of rising
     seed : of every random draw
     spread : whether pictures at percentiles of the change are wanted too; with method "joint" only
+    accept_atypical : predict also pictures that are unlike the training radiographs, with a warning
 
     Raises
     ------
@@ -105,6 +106,7 @@ class Request:
     method: str = "joint"
     seed: int = 0
     spread: bool = False
+    accept_atypical: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "horizon_months", check_horizons(self.horizon_months))

@@ -12,6 +12,7 @@ bytes that are used are the bytes whose SHA-256 was checked, so a file that chan
 | risk, risk_pair | whether the grade will rise: from one knee; from both of a person, optional |
 | bank | latents and displacements to extrapolate from |
 | directions | where latents go with more of one attribute; optional |
+| typicality | what knees look like, to refuse what does not; optional |
 """
 
 import hashlib

@@ -102,6 +102,7 @@ class FakePredictor:
         seed: int = 0,
         spread: bool = False,
         render: bool = True,
+        accept_atypical: bool = False,
     ) -> list[Prediction]:
         self.calls.append(
             {
@@ -120,6 +121,7 @@ class FakePredictor:
                 "seed": seed,
                 "spread": spread,
                 "render": render,
+                "accept_atypical": accept_atypical,
             }
         )
         if any(radiograph.name == self.fail_on for radiograph in radiographs):

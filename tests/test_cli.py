@@ -48,6 +48,7 @@ def test_defaults(predictor: FakePredictor) -> None:
             "names": ["one"], "sides": [Side.RIGHT], "horizon_months": (48,), "grades": [None], "others": [None],
             "other_sides": [None], "other_grades": [None], "subjects": [None], "histories": [[]],
             "refine_steps": None, "inversion": "encoder", "method": "joint", "seed": 0, "spread": False, "render": True,
+            "accept_atypical": False,
         }
     ]  # fmt: skip
 

@@ -44,6 +44,14 @@ Bank = Annotated[
     typer.Option("--bank", help="Bank of your own cohort (progression bank build) [the model's own]."),
 ]
 
+Atypical = Annotated[
+    bool,
+    typer.Option(
+        "--accept-atypical",
+        help="Predict also what is refused as unlike any knee the model knows, with a warning.",
+    ),
+]
+
 EXAMPLE = "example.png"
 """A synthetic radiograph in the model's folder, for the demo."""
 
@@ -65,7 +73,8 @@ def demo(
     if side is None:
         raise WeightsError(f"{image} is missing or does not state its side; install the package again")
     entry = Entry(name=image.stem, image=str(image), side=side)
-    request = Request(horizon_months=(24, 48, 72, 96))
+    # no radiograph has SYNTHETIC burned in, so by its layout the example is unlike them
+    request = Request(horizon_months=(24, 48, 72, 96), accept_atypical=True)
     _predict([entry], out, request=request, model="default", device=device, engine=engine)
 
 
@@ -114,6 +123,7 @@ def predict(
     inversion: Inversion = "encoder",
     method: Method = "joint",
     bank: Bank = None,
+    accept_atypical: Atypical = False,
 ) -> None:
     """Predict the future radiograph and the risk of one knee or several.
 
@@ -133,6 +143,7 @@ def predict(
         method=method,
         seed=seed,
         spread=spread,
+        accept_atypical=accept_atypical,
     )
     for given in (grade, other_grade):
         if given is not None:
@@ -151,7 +162,7 @@ def predict(
     asked = Side.parse(side) if side is not None else None
     read, other_read = ("" if one is None else str(one) for one in (grade, other_grade))
     entries = [
-        Entry(stem, image, _side_of(image, asked), read, subject, other or "", other_read, earlier)
+        Entry(stem, image, side_of(image, asked), read, subject, other or "", other_read, earlier)
         for stem, image in _stems(images).items()
     ]
     _predict(entries, out, request=request, model=model, device=device, engine=engine, bank=bank)
@@ -178,6 +189,7 @@ def cohort(
     inversion: Inversion = "encoder",
     method: Method = "joint",
     bank: Bank = None,
+    accept_atypical: Atypical = False,
 ) -> None:
     """Predict every knee of a table and write one row a knee and horizon.
 
@@ -192,7 +204,12 @@ def cohort(
     from progression.types import Request
 
     request = Request(
-        horizon_months=tuple(months), refine_steps=refine_steps, inversion=inversion, method=method, seed=seed
+        horizon_months=tuple(months),
+        refine_steps=refine_steps,
+        inversion=inversion,
+        method=method,
+        seed=seed,
+        accept_atypical=accept_atypical,
     )
     entries = read_table(table, images=images)
     if out.is_dir():
@@ -283,7 +300,7 @@ def _stems(images: "Sequence[str]") -> dict[str, str]:
     return stems
 
 
-def _side_of(image: str, asked: "Side | None") -> str:
+def side_of(image: str, asked: "Side | None") -> str:
     """The side asked for, or the one that the picture's metadata states; they may not contradict."""
     from progression.cohort import check_side
     from progression.errors import UsageError

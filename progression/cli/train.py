@@ -1,4 +1,4 @@
-"""`progression train gan|joint|encoder|grader|risk|directions`: what takes long resumes where it was stopped."""
+"""`progression train gan|joint|encoder|grader|risk|directions|typicality`: what takes long resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -343,6 +343,23 @@ def directions(
     )
     path = found.directions.save(save, made_for=files, training={"knees": len(knees), "seed": seed})
     typer.echo(f"directions for {', '.join(found.directions.names)}: {path}")
+
+
+@app.command()
+def typicality(
+    table: Table, save: Save, images: Images = None, split: Split = "train", seed: Seed = 0
+) -> None:
+    """Learn what knees look like, to refuse what does not; stays true when other parts are trained anew (minutes)."""
+    import torch
+
+    from progression.latent.appearance import RESOLUTION, Appearance, statistics
+    from progression.latent.part import from_bytes
+
+    knees = _knees(table, resolution=RESOLUTION, images=images, split=split)
+    v = torch.cat([statistics(from_bytes(part)) for part in knees.images.split(256)])
+    typer.echo(
+        f"typicality from {len(knees)} knees: {Appearance.fit(v, knees.subject, seed=seed).save(save)}"
+    )
 
 
 def _extractors(device: torch.device) -> dict[str, Extractor]:

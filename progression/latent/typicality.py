@@ -48,7 +48,7 @@ class Typicality:
 
     def __call__(self, error: Tensor, radius: Tensor) -> Tensor:
         """Typicality (N,) in [0, 1] of pictures with these figures (N,)."""
-        p = torch.minimum(_survival(error, self.error), _survival(radius, self.radius))
+        p = torch.minimum(survival(error, self.error), survival(radius, self.radius))
         return 1 - (1 - p).square()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -61,8 +61,11 @@ class Typicality:
         return cls(tensors["error"].sort().values, tensors["radius"].sort().values)
 
 
-def _survival(value: Tensor, quantiles: Tensor) -> Tensor:
-    """Share of the reference with at least `value`, with an exponential tail beyond it; falling from 1 to 0."""
+def survival(value: Tensor, quantiles: Tensor) -> Tensor:
+    """Share of a reference with at least `value` (N,), with an exponential tail beyond it; falling from 1 to 0.
+
+    The reference is given by its ascending quantiles (Q,) at equally spaced levels.
+    """
     quantiles = quantiles.to(value.device)
     steps = len(quantiles) - 1
     place = torch.searchsorted(quantiles, value.contiguous(), right=True)

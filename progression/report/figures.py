@@ -57,8 +57,8 @@ def prediction_figure(prediction: Prediction) -> Figure:
     )
     window = (float(np.min(prediction.baseline)), float(np.max(prediction.baseline)))
 
-    _picture(figure.add_subplot(grid[0, 0]), prediction.baseline, "radiograph", window, synthetic=False)
-    _picture(
+    picture(figure.add_subplot(grid[0, 0]), prediction.baseline, "radiograph", window, synthetic=False)
+    picture(
         figure.add_subplot(grid[0, 1]), prediction.reconstruction, "reconstruction", window, synthetic=True
     )
     _grades(figure.add_subplot(grid[1, 0]), prediction)
@@ -68,10 +68,10 @@ def prediction_figure(prediction: Prediction) -> Figure:
     limit = max([_LEAST_DIFFERENCE, *(float(np.percentile(np.abs(change), 99.5)) for change in changes)])
     for number, ((months, image), change) in enumerate(zip(shown, changes, strict=True)):
         row, column = 2 * (number // COLUMNS), 2 + number % COLUMNS
-        _picture(figure.add_subplot(grid[row, column]), image, f"+{months} months", window, synthetic=True)
+        picture(figure.add_subplot(grid[row, column]), image, f"+{months} months", window, synthetic=True)
         axes = figure.add_subplot(grid[row + 1, column])
         drawn = axes.imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        _bare(axes, f"change to +{months} months")
+        bare(axes, f"change to +{months} months")
     if shown:
         place = figure.add_axes((1 - 1.1 / width, bottom, 0.13 / width, (top - bottom) / (2 * blocks) * 0.9))
         bar = figure.colorbar(drawn, cax=place, extend="both", ticks=MaxNLocator(5))
@@ -108,12 +108,12 @@ def spread_figure(prediction: Prediction) -> Figure:
         wspace=0.06,
     )
     window = (float(np.min(prediction.baseline)), float(np.max(prediction.baseline)))
-    _picture(figure.add_subplot(grid[0, 0]), prediction.baseline, "radiograph", window, synthetic=False)
+    picture(figure.add_subplot(grid[0, 0]), prediction.baseline, "radiograph", window, synthetic=False)
     for column, horizon in enumerate(shown, start=1):
         for row, future in enumerate(horizon.spread):
             if future.image is not None:
                 title = f"+{horizon.horizon_months} months, {future.percentile}th: +{future.change_grades:.1f} grades"
-                _picture(figure.add_subplot(grid[row, column]), future.image, title, window, synthetic=True)
+                picture(figure.add_subplot(grid[row, column]), future.image, title, window, synthetic=True)
     top = f"{prediction.name}, {prediction.side.value} knee: futures at percentiles of the change of grade"
     figure.text(0.02, 0.99, top, fontsize=11, va="top")
     figure.text(0.02, 0.015, f"{WORD} pictures are predictions. {NOTICE}", fontsize=9)
@@ -125,9 +125,10 @@ def save_spread_figure(path: str | Path, prediction: Prediction) -> None:
     spread_figure(prediction).savefig(path, format="png", metadata=synthetic_metadata(prediction.side))
 
 
-def _picture(axes: Axes, pixels: Pixels, title: str, window: tuple[float, float], *, synthetic: bool) -> None:
+def picture(axes: Axes, pixels: Pixels, title: str, window: tuple[float, float], *, synthetic: bool) -> None:
+    """Draw (H, W) within a window of grey values; a synthetic one is marked."""
     axes.imshow(pixels, cmap="gray", vmin=window[0], vmax=window[1])
-    _bare(axes, title)
+    bare(axes, title)
     if synthetic:
         axes.text(
             0.02, 0.02, WORD, transform=axes.transAxes, color="white", fontsize=9, weight="bold",
@@ -135,7 +136,8 @@ def _picture(axes: Axes, pixels: Pixels, title: str, window: tuple[float, float]
         )  # fmt: skip
 
 
-def _bare(axes: Axes, title: str) -> None:
+def bare(axes: Axes, title: str) -> None:
+    """A title and no ticks."""
     axes.set_title(title, fontsize=10)
     axes.set_xticks([])
     axes.set_yticks([])

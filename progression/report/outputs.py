@@ -137,15 +137,15 @@ def write_prediction(folder: str | Path, prediction: Prediction) -> Path:
     return folder
 
 
-def check_replaceable(folder: str | Path) -> None:
-    """OutputError unless `folder` is missing or holds nothing but an older prediction."""
+def check_replaceable(folder: str | Path, *, own: re.Pattern[str] = _OWN_FILE) -> None:
+    """OutputError unless `folder` is missing or holds nothing but files called like `own`: an older prediction's."""
     folder = Path(folder)
     if not folder.exists():
         return
     if not folder.is_dir():
         raise OutputError(f"cannot write folder {folder}: a file of that name exists; choose another --out")
     for entry in folder.iterdir():
-        if not _OWN_FILE.fullmatch(entry.name):
+        if not own.fullmatch(entry.name):
             raise OutputError(f"{folder} holds other files ({entry.name}); choose another --out or remove it")
 
 

@@ -1,0 +1,62 @@
+"""`progression explain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months, side_of
+
+
+def explain(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or .npy of one knee.")],
+    side: Annotated[
+        str | None, typer.Option("--side", help="left or right; needed unless the picture says it.")
+    ] = None,
+    months: Months = [48],  # noqa: B006  typer copies it
+    out: Annotated[Path, typer.Option("--out", help="Folder; the knee gets OUT/STEM/.")] = Path(
+        "progression-explained"
+    ),
+    model: Model = "default",
+    device: Device = "auto",
+    engine: Engine = "auto",
+    grade: Annotated[
+        int | None, typer.Option("--grade", help="Baseline KL grade, 0 to 4, if a reader gave one.")
+    ] = None,
+    subject: Annotated[
+        str, typer.Option("--subject", help="Whose knee it is, as in --bank; their own rows are passed over.")
+    ] = "",
+    bank: Bank = None,
+    accept_atypical: Atypical = False,
+) -> None:
+    """Explain one knee's prediction at the last of its horizons.
+
+    Writes OUT/STEM/ with explanation.png, explanation.json and explanation.md: where the networks look, the most
+    similar knees, what drives the risk and what the predicted change is made of.
+    """
+    from progression.explain import explain as explain_knee
+    from progression.files import check_writable
+    from progression.image import read_image
+    from progression.predict import load_predictor
+    from progression.report.explanation import check_explanation_replaceable, write_explanation
+    from progression.types import Radiograph, Side, check_grade, check_horizons
+
+    horizons = check_horizons(months)
+    if grade is not None:
+        check_grade(grade)
+    knee = Side.parse(side_of(image, None if side is None else Side.parse(side)))
+    name = Path(image.rpartition("::")[2]).stem
+    check_writable(out)
+    check_explanation_replaceable(out / name)
+    radiograph = Radiograph(read_image(image), knee, name)
+    explanation = explain_knee(
+        load_predictor(model, device=device, engine=engine, bank=bank),
+        radiograph,
+        horizon_months=horizons,
+        grade=grade,
+        subject=subject or None,
+        accept_atypical=accept_atypical,
+    )
+    typer.echo(f"{name}: wrote {write_explanation(out / name, explanation)}")
+    for text in explanation.prediction.warnings:
+        typer.echo(f"  warning: {text}")
