@@ -55,7 +55,8 @@ def _grading(predictor: Predictor) -> Grading:
 
 
 def test_log_rates_add_up_to_the_models(predictor: Predictor) -> None:
-    risk, grading = predictor.risk, _grading(predictor)
+    assert predictor.risk is not None
+    risk, grading = predictor.risk.alone, _grading(predictor)
     assert risk is not None
     x = standardise(covariates(grading), risk.mean, risk.scale)
     for start in range(5):
@@ -69,7 +70,8 @@ def test_log_rates_add_up_to_the_models(predictor: Predictor) -> None:
 
 
 def test_only_eras_that_have_begun_are_told(predictor: Predictor) -> None:
-    risk = predictor.risk
+    assert predictor.risk is not None
+    risk = predictor.risk.alone
     assert risk is not None
     assert transition_terms(risk, _grading(predictor), start=1, until_months=0) == ()
     assert len(transition_terms(risk, _grading(predictor), start=1, until_months=1)) == 2
@@ -82,7 +84,8 @@ def test_what_if_is_the_risk_of_that_reading(predictor: Predictor, explained: Ex
         np.testing.assert_allclose(one.risk_any, [h.risk_any for h in again.horizons], atol=1e-9)
         np.testing.assert_allclose(one.risk_fast, [h.risk_fast for h in again.horizons], atol=1e-9)
     assert explained.what_if[-1].risk_any == (0.0, 0.0)
-    assert what_if(predictor.risk, _grading(predictor), MONTHS) == explained.what_if  # type: ignore[arg-type]
+    assert predictor.risk is not None
+    assert what_if(predictor.risk.alone, _grading(predictor), MONTHS) == explained.what_if
 
 
 def test_steps_are_those_of_the_prediction(predictor: Predictor, explained: Explanation) -> None:
