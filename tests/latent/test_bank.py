@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from progression.errors import UsageError, WeightsError
-from progression.latent.bank import TrajectoryBank, build_graded, build_imaged, check_built_with
+from progression.latent.bank import TrajectoryBank, check_built_with
+from progression.latent.build import build_graded, build_imaged
 from progression.weights import load_model, save_part
 
 

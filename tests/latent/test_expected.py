@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from progression.errors import UsageError
-from progression.latent.bank import TrajectoryBank, build_graded
+from progression.latent.bank import TrajectoryBank
+from progression.latent.build import build_graded
 from progression.latent.expected import (
     HOLD,
     StepEffects,
