@@ -6,8 +6,8 @@
 `search` compares the bank's search with a full scan in NumPy (product with all normalised keys in float32, partition,
 piece by piece where keys are on disk) in the same run, for one query and for batches. Keys are drawn from the Gaussian
 of the model's own bank, or with `--keys mapping` made by its generator's mapping network; queries are other draws. A
-million rows or more are written to `--work` in half precision and mapped, as a large bank is. Recall is the share of the
-five nearest rows that the index finds. `cohort` runs `progression.cohort.run_cohort`, which writes the table, over
+million rows or more are written to `--work` in half precision and mapped, as a large bank is. Recall is the share of
+the five nearest rows that the index finds. `cohort` runs `progression.cohort.run_cohort`, which writes the table, over
 synthetic knees that the model's generator makes and that are read from PNG files like any others, and scales the time
 to 10,000. Times are processor times of one thread: the wall times of a core to oneself. Memory is what the process
 holds, mapped pages that the system may drop at any time among it.
@@ -33,9 +33,9 @@ from latency import HORIZONS, synthetic_knees
 from progression.cohort import Entry, run_cohort
 from progression.latent.bank import Neighbours, TrajectoryBank
 from progression.latent.build import EXACT_ROWS, RECALL_NEIGHBOURS, choose_probes
+from progression.latent.expected import principal_axes
 from progression.latent.part import load_generator
 from progression.latent.search import Index, pieces, sample_size
-from progression.latent.synthetic import sample_keys
 from progression.predict import load_predictor
 from progression.report.mark import save_synthetic_png
 from progression.types import Request
@@ -50,8 +50,12 @@ def draw_keys(model: str, keys: str) -> Callable[[int, int], torch.Tensor]:
     """A source of keys (count, D) by count and seed."""
     files = load_model(model)
     if keys == "bank":
-        shipped = TrajectoryBank.load(files).w
-        return lambda count, seed: sample_keys(shipped, count, seed=seed)
+        mean, axes = principal_axes(TrajectoryBank.load(files).w)
+
+        def gaussian(count: int, seed: int) -> torch.Tensor:
+            return mean + torch.randn(count, len(axes), generator=torch.Generator().manual_seed(seed)) @ axes
+
+        return gaussian
     generator = load_generator(files)
 
     @torch.no_grad()
@@ -148,7 +152,8 @@ def line(
     rest: tuple[str, ...],
 ) -> None:
     """Time a search in batches and print it."""
-    look(queries[:1])  # warms up
+    if repetitions > 1:
+        look(queries[:1])  # warms up
     times = [milliseconds(partial(look, queries[:size]), repetitions=repetitions) / size for size in BATCHES]
     cells = (str(len(bank)), name, *(f"{ms:.2f}" for ms in times), *rest)
     print("| " + " | ".join(cells) + " |", flush=True)
@@ -225,11 +230,16 @@ def cohort(options: argparse.Namespace) -> None:
             seconds = (time.process_time() - start) / len(entries)
             if failed:
                 raise SystemExit(f"{len(failed)} knees failed: {failed[0].result}")
-            hours = seconds * SCALED_TO / 3600
-            print(
-                f"| {engine}, {predictor.engine.precision} | {len(entries)} | {seconds:.3f} | {hours:.2f} | {loading:.1f} | {before:.2f} | {memory_gib():.2f} |",
-                flush=True,
+            cells = (
+                f"{engine}, {predictor.engine.precision}",
+                str(len(entries)),
+                f"{seconds:.3f}",
+                f"{seconds * SCALED_TO / 3600:.2f}",
+                f"{loading:.1f}",
+                f"{before:.2f}",
+                f"{memory_gib():.2f}",
             )
+            print("| " + " | ".join(cells) + " |", flush=True)
     print(f"four horizons, no pictures kept, one thread; model {files.name}")
 
 
