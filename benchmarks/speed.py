@@ -8,9 +8,9 @@ piece by piece where keys are on disk) in the same run, for one query and for ba
 of the model's own bank, or with `--keys mapping` made by its generator's mapping network; queries are other draws. A
 million rows or more are written to `--work` in half precision and mapped, as a large bank is. Recall is the share of
 the five nearest rows that the index finds. `cohort` runs `progression.cohort.run_cohort`, which writes the table, over
-synthetic knees that the model's generator makes and that are read from PNG files like any others, and scales the time
-to 10,000. Times are processor times of one thread: the wall times of a core to oneself. Memory is what the process
-holds, mapped pages that the system may drop at any time among it.
+synthetic knees that the model's generator makes (enlarged twice) and that are read from PNG files like any others, and
+scales the time to 10,000. Times are processor times of one thread: the wall times of a core to oneself. Memory is what
+the process holds, mapped pages that the system may drop at any time among it.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def cohort(options: argparse.Namespace) -> None:
                         synthetic_knees(predictor, piece.stop)[piece], start=piece.start
                     ):
                         path = Path(folder) / f"{number}.png"
-                        save_synthetic_png(path, knee.pixels, side=knee.side)
+                        save_synthetic_png(path, np.kron(knee.pixels, np.ones((2, 2))), side=knee.side)
                         entries.append(Entry(f"k{number}", str(path), knee.side.value))
             request = Request(horizon_months=HORIZONS)
             run_cohort(predictor, entries[:8], Path(folder) / "first.csv", request=request)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from progression.errors import UsageError
+from progression.latent import expected as module
 from progression.latent.bank import TrajectoryBank
 from progression.latent.build import build_graded
 from progression.latent.expected import (
@@ -211,3 +212,14 @@ def test_imaged_rows_are_paired_with_the_reading_of_their_own_last_film() -> Non
     series[half, 1], series[half, 2] = series[half, 0], -1
     part = StepEffects.fit(replace(bank, grade_series=series), shrinkages=NO_LOCAL)
     torch.testing.assert_close(part.steps(w[:1]), full.steps(w[:1]), atol=0.15, rtol=0)
+
+
+def test_a_large_bank_is_learnt_from_by_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    w, first, last, steps = made_up()
+    bank = bank_of(w, first, last, sum_of_steps(first, last, steps))
+    monkeypatch.setattr(module, "FIT_ROWS", 400)
+    effects = StepEffects.fit(bank)
+    part = bank.take(np.random.default_rng(0).choice(len(bank), 400, replace=False))
+    torch.testing.assert_close(effects.steps(w), StepEffects.fit(part).steps(w))
+    assert len(effects.subject) < 400
+    torch.testing.assert_close(effects.steps(w[:1])[0], steps, atol=0.2, rtol=0)
