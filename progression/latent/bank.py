@@ -263,7 +263,7 @@ class TrajectoryBank:
                 return bank  # of an older bank
             arrays = {name: tensor.numpy() for name, tensor in index.items()}
             return replace(bank, index=Index.from_tensors(arrays, probes=int(stated["probes"])))
-        except (KeyError, IndexError, UnicodeDecodeError, RuntimeError, UsageError) as error:
+        except (KeyError, IndexError, ValueError, RuntimeError, UsageError) as error:
             raise WeightsError(f"the model's bank is damaged ({error}); build it anew") from error
 
     def chunks(self) -> Chunks:
