@@ -32,10 +32,10 @@ from latency import HORIZONS, synthetic_knees
 
 from progression.cohort import Entry, run_cohort
 from progression.latent.bank import Neighbours, TrajectoryBank
-from progression.latent.build import EXACT_ROWS, RECALL_NEIGHBOURS, choose_probes
 from progression.latent.expected import principal_axes
 from progression.latent.part import load_generator
 from progression.latent.search import Index, pieces, sample_size
+from progression.latent.stream import EXACT_ROWS, RECALL_NEIGHBOURS, choose_probes
 from progression.predict import load_predictor
 from progression.report.mark import save_synthetic_png
 from progression.types import Request

@@ -47,6 +47,7 @@ def build(
     from progression.data.visits import images_root, read_visits
     from progression.errors import UsageError
     from progression.latent import build as building
+    from progression.latent import stream
     from progression.latent.part import EncoderPart
     from progression.weights import load_model
 
@@ -81,7 +82,7 @@ def build(
     hashes = _hashes(files.hashes())
     with (
         Bar("pictures", len(pictures)) as bar,
-        building.encoded_visits(
+        stream.encoded_visits(
             out,
             encoder,
             images=pictures["image"].tolist(),
@@ -96,7 +97,7 @@ def build(
         else:
             transport = building.fit_transport(keys, grade=series.baseline, subject=series.subject.tolist())
             latents = outline.latents(keys, transport)
-        building.write_bank(
+        stream.write_bank(
             out,
             outline,
             latents,
@@ -105,7 +106,7 @@ def build(
             resolution=files.resolution,
         )
     typer.echo(f"{len(outline)} trajectories ({kind.value}) of {len(set(outline.subject))} subjects: {out}")
-    if len(outline) > building.EXACT_ROWS:
+    if len(outline) > stream.EXACT_ROWS:
         index(out)
 
 
@@ -115,7 +116,7 @@ def index(bank: Annotated[Path, typer.Argument(help="Folder of a bank.")]) -> No
 
     `bank build` does this by itself above a million rows. Only method paper and the distances in a report depend on it.
     """
-    from progression.latent.build import RECALL_NEIGHBOURS, add_index
+    from progression.latent.stream import RECALL_NEIGHBOURS, add_index
     from progression.weights import load_model
 
     probes, share = add_index(bank, load_model(bank))

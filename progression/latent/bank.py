@@ -2,7 +2,7 @@
 
 A row is one knee between two of its visits: where it was in W, how far it moved, and how long that took.
 Distance is the paper's (arXiv 2111.11439): ‖w/‖w‖ - w_n/‖w_n‖‖. The search is exact, except in a bank with an index
-(`latent/build.py` makes one above a million rows), and of rows that lie equally far the first ones count. Rows of the
+(`latent/stream.py` makes one above a million rows), and of rows that lie equally far the first ones count. Rows of the
 query's own subject, the other knee and other visits among them, are never returned, and never take another's place.
 A bank whose file is large stays on disk: half precision, memory-mapped.
 """

@@ -15,18 +15,16 @@ from PIL import Image
 
 from progression.encoder import Encoder, EncoderConfig
 from progression.errors import ImageError, OutputError, UsageError
-from progression.latent import build as module
+from progression.latent import build, stream
 from progression.latent.bank import TrajectoryBank
 from progression.latent.build import (
-    add_index,
     build_graded,
     build_imaged,
-    encoded_visits,
     fit_transport,
     outline_graded,
     outline_imaged,
-    write_bank,
 )
+from progression.latent.stream import add_index, encoded_visits, write_bank
 from progression.weights import load_model
 from tests.latent.test_bank import make_bank
 
@@ -131,7 +129,7 @@ def test_imaged_rows_are_those_found_one_by_one(table: list[tuple[Any, ...]], co
 
 
 def test_a_streamed_bank_is_the_one_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK", 2)
+    monkeypatch.setattr(build, "_CHUNK", 2)
     outline = outline_imaged(consecutive=True, **VISITS)  # type: ignore[arg-type]
     assert outline.pictured.tolist() == [0, 1, 2]
     latents = outline.latents(KEYS[outline.pictured], outline.pictured)
@@ -158,7 +156,7 @@ def test_transport_learns_from_a_part_of_many_knees(monkeypatch: pytest.MonkeyPa
     w = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
     grade, subject = np.arange(60) % 4, [str(i) for i in range(60)]
     assert len(fit_transport(w, grade=grade, subject=subject).w) == 60
-    monkeypatch.setattr(module, "TRANSPORT_KNEES", 40)
+    monkeypatch.setattr(build, "TRANSPORT_KNEES", 40)
     part = fit_transport(w, grade=grade, subject=subject)
     assert len(part.w) == 40
     assert all(
@@ -179,7 +177,7 @@ def pictures(folder: Path, count: int) -> dict[str, list[str]]:
 
 
 def test_encoding_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PICTURES", 4)
+    monkeypatch.setattr(stream, "_PICTURES", 4)
     encoder = Encoder(EncoderConfig(16, 6, 8, 1, 8, 16, hidden=16)).eval()
     torch.nn.init.normal_(encoder.base.weight, std=0.1)
     given: dict[str, Any] = pictures(tmp_path, 10) | {"root": tmp_path, "built_with": {"encoder": "x"}}
