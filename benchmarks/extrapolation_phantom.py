@@ -58,7 +58,8 @@ from torch import Tensor
 
 from progression.data.phantom import VISIT_MONTHS, sample_knee
 from progression.files import atomic_write
-from progression.latent.bank import TrajectoryBank, build_graded, build_imaged
+from progression.latent.bank import TrajectoryBank
+from progression.latent.build import build_graded, build_imaged
 from progression.latent.part import EncoderPart, encode_keys, from_bytes, load_generator
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader, Grading

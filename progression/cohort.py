@@ -1,25 +1,30 @@
-"""Many knees: a table in, a table out; a knee that fails does not stop the others."""
+"""Many knees: a table in, a table out; a knee that fails does not stop the others, nor a kill the whole run."""
 
+import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pandas as pd
 
 from progression.errors import ImageError, ProgressionError, TableError, UsageError
-from progression.files import atomic_write
+from progression.files import GrowingFile, digest, growing_file, part_path
 from progression.image import read_image, stated_side
+from progression.processes import map_in_processes
 from progression.report.outputs import COLUMNS, row
 from progression.types import KL_GRADES, EarlierFilm, Pixels, Prediction, Radiograph, Request, Side
 
+T = TypeVar("T")
 BATCH = 8
 """Knees a batch; the numbers do not depend on it."""
 _BAD_CSV = (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError)
+_FAILED = "failed: "
 _NEEDED = ("name", "image", "side")
 
 
@@ -48,7 +53,7 @@ class BatchPredictor(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One knee to be predicted: as asked for, not yet read.
 
@@ -80,6 +85,14 @@ class Outcome:
 
     entry: Entry
     result: Prediction | ProgressionError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Predictors in processes of their own: `load`, which must be picklable, makes one in each of `count`."""
+
+    load: Callable[[], BatchPredictor]
+    count: int
 
 
 def predict_entries(
@@ -193,49 +206,108 @@ def _opposite(side: str, other: str) -> bool:
 
 
 def run_cohort(
-    predictor: BatchPredictor,
+    predictor: BatchPredictor | Processes,
     entries: Sequence[Entry],
     out: str | Path,
     *,
     request: Request,
     batch: int = BATCH,
-    progress: Callable[[Outcome], None] = lambda outcome: None,
+    identity: Mapping[str, object] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> list[Outcome]:
     """Predict a cohort and write results.csv.
 
     Parameters
     ----------
+    predictor
+        One predictor, or processes that each have their own; the rows and their order are the same.
     out
         The table: one row a knee and horizon with the columns of `report.outputs.COLUMNS`, in the order of
         `entries`, horizons ascending. A failed knee has its rows, with numbers empty and the reason in
-        `warnings`. Written whole at the end, or not at all.
+        `warnings`. It bears its name only when it is whole. A run that was stopped goes on where it was, batch by
+        batch, if entries, request and identity are the same.
+    identity
+        What else the numbers depend on: hashes of the weights, the engine.
     progress
-        Called after every knee.
+        Called with the number of knees done, of this run and the one that it goes on from.
 
     Returns
     -------
     list of Outcome
-        The failed ones.
+        The failed ones, those of the run that it goes on from among them.
 
     Raises
     ------
     OutputError
-        If `out` cannot be written.
+        If `out` cannot be written, or an unfinished run of another kind is there.
+    ProgressionError
+        If one of several processes is stopped from outside, or cannot make its predictor.
     """
-    rows: list[dict[str, object]] = []
-    failed: list[Outcome] = []
-    for outcome in predict_entries(predictor, entries, request=request, render=False, batch=batch):
-        result = outcome.result
-        if isinstance(result, ProgressionError):
-            failed.append(outcome)
-            reason = {"name": outcome.entry.name, "warnings": f"failed: {result}"}
-            rows += [{**reason, "horizon_months": months} for months in request.horizon_months]
-        else:
-            rows += [row(result, horizon) for horizon in result.horizons]
-        progress(outcome)
-    with atomic_write(out) as temporary:
-        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(temporary, index=False)
+    of_this = (
+        json.dumps([asdict(request), dict(identity or {}), list(COLUMNS)], sort_keys=True, default=str),
+    )
+    texts = (str(field) for entry in entries for field in astuple(entry))
+    with growing_file(out, run=digest((*of_this, *texts))) as results:
+        failed = _failed_before(results, entries, len(request.horizon_months))
+        progress(results.items)
+        rest = entries[results.items :]
+        for group in _grouped(_outcomes(predictor, rest, request, batch), batch):
+            rows: list[dict[str, object]] = []
+            for outcome in group:
+                result = outcome.result
+                if isinstance(result, ProgressionError):
+                    failed.append(outcome)
+                    reason = {"name": outcome.entry.name, "warnings": f"{_FAILED}{result}"}
+                    rows += [{**reason, "horizon_months": months} for months in request.horizon_months]
+                else:
+                    rows += [row(result, horizon) for horizon in result.horizons]
+            table = pd.DataFrame(rows, columns=list(COLUMNS))
+            text = table.to_csv(index=False, header=results.items == 0, lineterminator="\n")
+            results.append(text.encode(), items=len(group))
+            progress(results.items)
+        results.finish()
     return failed
+
+
+def _outcomes(
+    predictor: BatchPredictor | Processes, entries: Sequence[Entry], request: Request, batch: int
+) -> Iterator[Outcome]:
+    """Outcomes without pictures, in order."""
+    if not isinstance(predictor, Processes):
+        yield from predict_entries(predictor, entries, request=request, render=False, batch=batch)
+        return
+    work = partial(_outcomes_of_group, request=request)
+    for outcomes in map_in_processes(
+        work, _grouped(entries, batch), load=predictor.load, count=predictor.count
+    ):
+        yield from outcomes
+
+
+def _outcomes_of_group(
+    predictor: BatchPredictor, group: Sequence[Entry], request: Request
+) -> Sequence[Outcome]:
+    return list(predict_entries(predictor, group, request=request, render=False, batch=len(group)))
+
+
+def _failed_before(results: GrowingFile, entries: Sequence[Entry], horizons: int) -> list[Outcome]:
+    """The knees that failed in the part of the table that is there, with their reasons."""
+    found: list[Outcome] = []
+    if not results.items:
+        return found
+    columns = {"name": str, "warnings": str}
+    done = iter(entries[: results.items])
+    for part in pd.read_csv(
+        part_path(results.path),
+        usecols=list(columns),
+        dtype=columns,
+        keep_default_na=False,
+        chunksize=8192 * horizons,
+    ):
+        for text in part["warnings"].iloc[::horizons]:
+            entry = next(done)
+            if text.startswith(_FAILED):
+                found.append(Outcome(entry, ProgressionError(text.removeprefix(_FAILED))))
+    return found
 
 
 @dataclass(frozen=True)
@@ -359,8 +431,8 @@ def _predict(
     return list(predicted)
 
 
-def _grouped(entries: Iterable[Entry], size: int) -> Iterator[Sequence[Entry]]:
-    """Entries in groups of `size`, the last one shorter."""
-    rest = iter(entries)
+def _grouped(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:
+    """In groups of `size`, the last one shorter."""
+    rest = iter(items)
     while group := list(islice(rest, size)):
         yield group

@@ -1,12 +1,15 @@
 """Files that are either written whole or not at all."""
 
 import hashlib
+import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from progression.errors import OutputError, ProgressionError
 
@@ -91,6 +94,136 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         _remove_empty(made)
 
 
+class GrowingFile:
+    """A file that is written piece by piece, and bears its name only when it is whole.
+
+    Pieces go to `.NAME.part`; after each, once it is safely on the disk, `.NAME.progress` says how far that is and
+    of which run.  A run that was killed goes on there: what it had not finished is cut off.  :func:`growing_file`
+    opens one.
+
+    Attributes
+    ----------
+    path : where the file shall be
+    items : how many have been written, by this run and the ones that it goes on from
+    """
+
+    def __init__(self, path: Path, stream: BinaryIO, run: str) -> None:
+        self.path, self.items = path, 0
+        self._stream, self._run = stream, run
+
+    def append(self, content: bytes, *, items: int) -> None:
+        """Write one piece, which holds so many items.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        try:
+            self._stream.write(content)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            bytes_written = self._stream.tell()
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        self.items += items
+        with atomic_write(progress_path(self.path)) as temporary:
+            state = {"run": self._run, "items": self.items, "bytes": bytes_written}
+            temporary.write_text(json.dumps(state), encoding="utf-8")
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        try:
+            _give_usual_mode(part_path(self.path), 0o666)
+            os.replace(part_path(self.path), self.path)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        self.remove()
+
+    def remove(self) -> None:
+        """Drop what is there of an unfinished file."""
+        for path in (progress_path(self.path), part_path(self.path)):
+            path.unlink(missing_ok=True)
+
+    def _go_on(self) -> None:
+        """Cut off what was not finished, and what is of no known run."""
+        with suppress(FileNotFoundError):
+            try:
+                state = json.loads(progress_path(self.path).read_bytes())
+                run, items, kept = str(state["run"]), int(state["items"]), int(state["bytes"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise self._refusal("is damaged") from error
+            if run != self._run:
+                raise self._refusal("is of a run with other inputs or options")
+            if os.fstat(self._stream.fileno()).st_size >= kept:
+                self.items = items
+                self._stream.truncate(kept)
+                self._stream.seek(kept)
+                return
+        self._stream.truncate(0)
+
+    def _refusal(self, fault: str) -> OutputError:
+        return OutputError(
+            f"{progress_path(self.path)} {fault}: expected to go on with the same command; repeat that, "
+            f"or remove it to begin anew"
+        )
+
+
+@contextmanager
+def growing_file(path: str | Path, *, run: str) -> Iterator[GrowingFile]:
+    """Open a file that grows, where the last run with this `run` left it; `finish` makes it whole.
+
+    Parameters
+    ----------
+    path
+        Where the file shall be; missing parent folders are made.
+    run
+        What the content depends on (:func:`digest`): another run's pieces are not taken for this one's.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, another process is writing it, or an unfinished one of another run is there.
+    """
+    path, made = Path(path), []
+    try:
+        try:
+            made = _make_folders(path.parent)
+            stream = open(part_path(path), "r+b" if part_path(path).exists() else "w+b")  # noqa: SIM115
+        except OSError as error:
+            raise output_error(path, error) from error
+        with stream:
+            _lock(stream, path)
+            file = GrowingFile(path, stream, run)
+            file._go_on()
+            try:
+                yield file
+            finally:
+                if not file.items:
+                    file.remove()
+    finally:
+        _remove_empty(made)
+
+
+def part_path(path: Path) -> Path:
+    """Where a growing file's pieces are."""
+    return path.with_name(f".{path.name}.part")
+
+
+def progress_path(path: Path) -> Path:
+    """Where it is noted how far a growing file is."""
+    return path.with_name(f".{path.name}.progress")
+
+
+def digest(texts: Iterable[str]) -> str:
+    """SHA-256 of a list of texts, as 64 hexadecimal digits; how they are divided counts."""
+    found = hashlib.sha256()
+    for text in texts:
+        content = text.encode()
+        found.update(len(content).to_bytes(8, "little") + content)
+    return found.hexdigest()
+
+
 def check_writable(folder: str | Path) -> None:
     """Try to write in a folder, or make it, so that a long run does not fail at its end; nothing is left.
 
@@ -127,6 +260,18 @@ def sha256(path: str | Path) -> str:
     except OSError as error:
         raise ProgressionError(f"cannot read {path}: {error.strerror}; check the path") from error
     return digest.hexdigest()
+
+
+def _lock(stream: BinaryIO, path: Path) -> None:
+    """One writer at a time, where the system can say so; the lock goes with the process."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: another run is writing it; wait for it to end") from error
 
 
 def _make_folders(folder: Path) -> list[Path]:

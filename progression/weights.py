@@ -11,31 +11,41 @@ bytes that are used are the bytes whose SHA-256 was checked, so a file that chan
 | grader_robust | its convolutions with the batch norms of adversarial pictures; optional |
 | risk, risk_pair | whether the grade will rise: from one knee; from both of a person, optional |
 | bank | latents and displacements to extrapolate from |
+| bank_index | where to look first in a large bank; optional |
 | directions | where latents go with more of one attribute; optional |
 | typicality | what knees look like, to refuse what does not; optional |
 """
 
 import hashlib
 import json
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from progression.errors import WeightsError
-from progression.files import atomic_write
+from progression.errors import ProgressionError, WeightsError
+from progression.files import atomic_write, output_error, sha256
 
 MANIFEST = "manifest.json"
 ENVIRONMENT = "PROGRESSION_WEIGHTS"
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
+_SAFETENSORS = {
+    np.dtype(of): name
+    for of, name in (("f2", "F16"), ("f4", "F32"), ("u1", "U8"), ("i1", "I8"), ("i4", "I32"), ("i8", "I64"))
+}
 _REMEDY = "install the package again, restore the folder, or pass another --model"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -120,15 +130,42 @@ class ModelFiles:
         except OSError as error:
             raise WeightsError(f"cannot read weights {path}: {error.strerror}; {_REMEDY}") from error
         if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise WeightsError(
-                f"weights {path} are not the ones its {MANIFEST} describes (SHA-256 differs: "
-                f"truncated or changed); {_REMEDY}"
-            )
+            raise self._changed(path)
         try:
             loaded = load(content)
         except SafetensorError as error:
             raise WeightsError(f"weights {path} are not a safetensors file: {error}; {_REMEDY}") from error
         return {key: value.float() if value.is_floating_point() else value for key, value in loaded.items()}
+
+    def mapped(self, part: str) -> dict[str, Tensor]:
+        """A part's tensors as they are on disk and of that type; what is not looked at is not in memory.
+
+        The file is read once to check it, so unlike with `tensors` it must not change afterwards.
+
+        Raises
+        ------
+        WeightsError
+            As `tensors`.
+        """
+        entry = self._entry(part)
+        path = self.folder / entry.file
+        try:
+            found = sha256(path)
+        except ProgressionError as error:
+            raise WeightsError(f"cannot read weights {path}: {error}; {_REMEDY}") from error
+        if found != entry.sha256:
+            raise self._changed(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise WeightsError(f"weights {path} are not a safetensors file: {error}; {_REMEDY}") from error
+
+    def _changed(self, path: Path) -> WeightsError:
+        return WeightsError(
+            f"weights {path} are not the ones its {MANIFEST} describes (SHA-256 differs: "
+            f"truncated or changed); {_REMEDY}"
+        )
 
     def verify(self) -> tuple[str, ...]:
         """Read and check every part; returns their names.
@@ -139,7 +176,7 @@ class ModelFiles:
             For the first part that is missing, changed or truncated.
         """
         for part in self.parts:
-            self.tensors(part)
+            self.mapped(part)
         return self.parts
 
     def _entry(self, part: str) -> _Part:
@@ -246,11 +283,80 @@ def save_part(
     OutputError
         If it cannot be written.
     """
-    folder = Path(folder)
     stored = {key: _for_disk(f"{part}.{key}", value, dtype) for key, value in tensors.items()}
     content = save(stored)
-    digest = hashlib.sha256(content).hexdigest()
-    entry = _Part(file=f"{part}-{digest[:8]}.safetensors", sha256=digest, dtype=dtype, config=dict(config))
+    hashed = hashlib.sha256(content).hexdigest()
+    place = partial(Path.write_bytes, data=content)
+    return _publish(Path(folder), part, hashed, place, config, dtype=dtype, name=name, resolution=resolution)
+
+
+@contextmanager
+def fill_part(
+    folder: str | Path,
+    part: str,
+    layout: Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]],
+    config: Mapping[str, Any],
+    *,
+    dtype: Literal["float16", "float32"] = "float16",
+    resolution: int | None = None,
+) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """Add or replace one part that need not fit in memory: yields its arrays, on disk, to be filled.
+
+    When the block ends the part takes its place as with :func:`save_part`; when it raises, or is killed, the model
+    stays as it was.
+
+    Parameters
+    ----------
+    layout
+        Type and shape of each array.
+    folder, part, config, dtype, resolution
+        As of :func:`save_part`; `dtype` is what the manifest states, `layout` has the types.
+    """
+    folder, offset = Path(folder), 0
+    header: dict[str, dict[str, object]] = {}
+    offsets: dict[str, int] = {}
+    arranged = {key: (np.dtype(of), shape) for key, (of, shape) in layout.items()}
+    for key in sorted(arranged, key=lambda key: (-arranged[key][0].itemsize, key)):  # keeps each one aligned
+        of, shape = arranged[key]
+        end = offset + of.itemsize * math.prod(shape)
+        offsets[key] = offset
+        header[key] = {"dtype": _SAFETENSORS[of], "shape": shape, "data_offsets": (offset, end)}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    filling = folder / f".{part}.filling"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filling.open("wb") as stream:
+            stream.write(len(text).to_bytes(8, "little") + text)
+            stream.truncate(8 + len(text) + offset)
+        arrays: dict[str, np.memmap[Any, Any]] = {
+            key: np.memmap(filling, of, "r+", 8 + len(text) + offsets[key], shape)
+            for key, (of, shape) in arranged.items()
+        }
+        yield arrays
+        for array in arrays.values():
+            array.flush()
+        place = partial(os.replace, filling)
+        _publish(folder, part, sha256(filling), place, config, dtype=dtype, resolution=resolution)
+    except OSError as error:
+        raise output_error(filling, error) from error
+    finally:
+        filling.unlink(missing_ok=True)
+
+
+def _publish(
+    folder: Path,
+    part: str,
+    hashed: str,
+    place: Callable[[Path], object],
+    config: Mapping[str, Any],
+    *,
+    dtype: Literal["float16", "float32"],
+    name: str | None = None,
+    resolution: int | None = None,
+) -> Path:
+    """Put a part's file, which `place` makes, into a model; the older file of the part goes."""
     old = _read_manifest(folder) if (folder / MANIFEST).is_file() else None
     if old is not None:
         # A grader may look at pictures of another size; only the generator says what size the model's are.
@@ -260,6 +366,7 @@ def save_part(
     resolution = resolution or config.get("img_resolution") or config.get("resolution")
     if resolution is None:
         raise WeightsError(f"new model {folder}: its resolution is unknown; pass resolution=")
+    entry = _Part(file=f"{part}-{hashed[:8]}.safetensors", sha256=hashed, dtype=dtype, config=dict(config))
     manifest = _Manifest(
         format=1,
         name=name or folder.resolve().name,
@@ -269,7 +376,7 @@ def save_part(
     )
     text = json.dumps(manifest.model_dump(), indent=2) + "\n"
     with atomic_write(folder / entry.file) as temporary:
-        temporary.write_bytes(content)
+        place(temporary)
     with atomic_write(folder / MANIFEST) as temporary:
         temporary.write_text(text, encoding="utf-8")
     replaced = old.parts.get(part) if old else None

@@ -1,15 +1,20 @@
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from progression.cohort import Entry, Outcome, parse_grade, predict_entries, read_table, run_cohort
-from progression.errors import OutputError, ProgressionError, TableError, UsageError
+from progression.cohort import Entry, Processes, parse_grade, predict_entries, read_table, run_cohort
+from progression.errors import OutputError, ProgressionError, TableError, UsageError, WeightsError
 from progression.report.mark import save_synthetic_png
-from progression.report.outputs import COLUMNS
-from progression.types import Prediction, Request, Side
+from progression.report.outputs import COLUMNS, row
+from progression.types import Prediction, Radiograph, Request, Side
 from tests.fakes import FakePredictor, knee, save_knee
 
 Write = Callable[[str], Path]
@@ -34,13 +39,13 @@ def test_results_have_a_row_a_knee_and_horizon(write: Write, tmp_path: Path) -> 
         write("name,image,side,grade,age,subject\na,0.png,L,2,60,p\nb,1.png,right,,,\nc,2.png,R,3.0,,q\n")
     )
     predictor = FakePredictor()
-    seen: list[Outcome] = []
+    seen: list[int] = []
     request = Request(horizon_months=(96, 48), seed=7, refine_steps=5)
     failed = run_cohort(
         predictor, entries, tmp_path / "r.csv", request=request, batch=2, progress=seen.append
     )
     table = pd.read_csv(tmp_path / "r.csv")
-    assert failed == [] and len(seen) == 3
+    assert failed == [] and seen == [0, 2, 3]
     assert tuple(table.columns) == COLUMNS
     assert table["name"].tolist() == ["a", "a", "b", "b", "c", "c"]
     assert table["horizon_months"].tolist() == [48, 96] * 3
@@ -196,3 +201,126 @@ def test_nowhere_to_write(write: Write, tmp_path: Path) -> None:
     entries = read_table(write("name,image,side\na,0.png,L\n"))
     with pytest.raises(OutputError, match="cannot write"):
         run_cohort(FakePredictor(), entries, tmp_path / "0.png" / "r.csv", request=Request())
+
+
+# -- runs that are stopped, and several processes ------------------------------------------------------------
+
+
+def many(write: Write, count: int = 9) -> list[Entry]:
+    """Knees of three pictures, one of which is none."""
+    folder = write("").parent
+    images = ("0.png", "text.png", "1.png", "2.png")
+    return [Entry(f"k{i}", str(folder / images[i % 4]), "left", str(i % 4)) for i in range(count)]
+
+
+def whole_table(entries: list[Entry], request: Request) -> bytes:
+    """What the file holds if all rows are made at once."""
+    rows: list[dict[str, object]] = []
+    for outcome in predict_entries(FakePredictor(), entries, request=request, render=False):
+        if isinstance(outcome.result, Prediction):
+            rows += [row(outcome.result, horizon) for horizon in outcome.result.horizons]
+        else:
+            reason = {"name": outcome.entry.name, "warnings": f"failed: {outcome.result}"}
+            rows += [{**reason, "horizon_months": months} for months in request.horizon_months]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n").encode()
+
+
+REQUEST = Request(horizon_months=(24, 48))
+
+
+@pytest.mark.parametrize("batch", [1, 4, 16])
+def test_the_table_is_the_one_made_at_once(write: Write, tmp_path: Path, batch: int) -> None:
+    entries = many(write)
+    run_cohort(FakePredictor(), entries, tmp_path / "r.csv", request=REQUEST, batch=batch)
+    assert (tmp_path / "r.csv").read_bytes() == whole_table(entries, REQUEST)
+
+
+def stop_at(count: int) -> Callable[[int], None]:
+    def stop(done: int) -> None:
+        if done == count:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_a_stopped_run_goes_on(write: Write, tmp_path: Path) -> None:
+    entries, out = many(write), tmp_path / "r.csv"
+    with pytest.raises(KeyboardInterrupt):
+        run_cohort(FakePredictor(), entries, out, request=REQUEST, batch=2, progress=stop_at(4))
+    assert not out.exists()
+    predictor = FakePredictor()
+    failed = run_cohort(predictor, entries, out, request=REQUEST, batch=2)
+    assert [name for call in predictor.calls for name in call["names"]] == ["k4", "k6", "k7", "k8"]  # type: ignore[attr-defined]
+    assert [outcome.entry.name for outcome in failed] == ["k1", "k5"]
+    assert "not a picture" in str(failed[0].result)
+    assert out.read_bytes() == whole_table(entries, REQUEST)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "other", [{"request": Request(horizon_months=(24,))}, {"identity": {"model": "another"}}, {}]
+)
+def test_another_run_does_not_go_on_there(write: Write, tmp_path: Path, other: dict[str, Any]) -> None:
+    entries, out = many(write), tmp_path / "r.csv"
+    with pytest.raises(KeyboardInterrupt):
+        run_cohort(FakePredictor(), entries, out, request=REQUEST, batch=2, progress=stop_at(4))
+    entries = entries if other else entries[:-1]
+    with pytest.raises(OutputError, match=r"\.r\.csv\.progress is of a run with other inputs or options"):
+        run_cohort(FakePredictor(), entries, out, **{"request": REQUEST, **other})
+    assert not out.exists()
+
+
+class Deadly(FakePredictor):
+    """Is killed, as by the system, when it comes to a knee."""
+
+    def predict_batch(self, radiographs: Sequence[Radiograph], **options: Any) -> list[Prediction]:
+        if any(radiograph.name == "k6" for radiograph in radiographs):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict_batch(radiographs, **options)
+
+
+def test_several_processes_give_the_same_rows_and_a_killed_one_stops_the_run(
+    write: Write, tmp_path: Path
+) -> None:
+    entries, out = many(write), tmp_path / "r.csv"
+    with pytest.raises(ProgressionError, match=r"one of 1 processes was stopped.* to go on"):
+        run_cohort(Processes(Deadly, 1), entries, out, request=REQUEST, batch=1)
+    assert not out.exists()
+    seen: list[int] = []
+    failed = run_cohort(
+        Processes(FakePredictor, 2), entries, out, request=REQUEST, batch=1, progress=seen.append
+    )
+    assert seen[0] >= 3 and seen[-1] == len(entries)
+    assert [outcome.entry.name for outcome in failed] == ["k1", "k5"]
+    assert out.read_bytes() == whole_table(entries, REQUEST)
+
+
+def no_predictor() -> FakePredictor:
+    raise WeightsError("no model 'x'")
+
+
+def test_a_process_that_cannot_load(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no model 'x'"):
+        run_cohort(Processes(no_predictor, 1), many(write), tmp_path / "r.csv", request=REQUEST)
+    assert not list(tmp_path.glob("*r.csv*"))
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.test_cohort import Deadly, many, run_cohort, REQUEST
+if __name__ == "__main__":
+    run_cohort(Deadly(), many(lambda text: Path(sys.argv[1]) / "table.csv"), sys.argv[2], request=REQUEST, batch=2)
+"""
+
+
+def test_a_run_goes_on_after_kill_9(write: Write, tmp_path: Path) -> None:
+    entries, out = many(write), tmp_path / "out" / "r.csv"
+    script = [sys.executable, "-c", KILLED, str(tmp_path), str(out)]
+    root = Path(__file__).resolve().parents[1]
+    assert subprocess.run(script, cwd=root, check=False).returncode == -signal.SIGKILL
+    assert not out.exists()
+    predictor = FakePredictor()
+    run_cohort(predictor, entries, out, request=REQUEST, batch=2)
+    assert predictor.calls[0]["names"] == ["k6", "k7"]
+    assert out.read_bytes() == whole_table(entries, REQUEST)

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progression.errors import OutputError, ProgressionError
-from progression.files import atomic_folder, atomic_write, check_writable, sha256
+from progression.files import (
+    atomic_folder,
+    atomic_write,
+    check_writable,
+    digest,
+    growing_file,
+    part_path,
+    progress_path,
+    sha256,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -112,3 +121,75 @@ def test_sha256_is_that_of_the_bytes(tmp_path_factory: pytest.TempPathFactory, c
 def test_sha256_of_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ProgressionError, match=r"cannot read .*missing"):
         sha256(tmp_path / "missing")
+
+
+# -- files that grow ------------------------------------------------------------------------------------
+
+
+def test_a_growing_file_goes_on_and_cuts_off_what_was_torn(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.csv"
+    with growing_file(path, run="a") as file:
+        file.append(b"one\n", items=1)
+        file.append(b"two\nthree\n", items=2)
+    assert not path.exists()
+    with part_path(path).open("ab") as stream:
+        stream.write(b"hal")  # written, but not said to be
+    with growing_file(path, run="a") as file:
+        assert file.items == 3
+        file.append(b"four\n", items=1)
+        file.finish()
+    assert path.read_bytes() == b"one\ntwo\nthree\nfour\n"
+    assert names(path.parent) == ["rows.csv"]
+
+
+@pytest.mark.parametrize("lost", [b"", b"on"])
+def test_a_growing_file_that_lost_pieces_begins_anew(tmp_path: Path, lost: bytes) -> None:
+    path = tmp_path / "rows.csv"
+    with growing_file(path, run="a") as file:
+        file.append(b"one\n", items=1)
+    part_path(path).write_bytes(lost)
+    with growing_file(path, run="a") as file:
+        assert file.items == 0
+        file.append(b"uno\n", items=1)
+        file.finish()
+    assert path.read_bytes() == b"uno\n"
+
+
+def test_a_growing_file_of_another_run_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with growing_file(path, run="a") as file:
+        file.append(b"one\n", items=1)
+    with (
+        pytest.raises(OutputError, match=r"of a run with other inputs or options.*begin anew"),
+        growing_file(path, run="b"),
+    ):
+        pass
+    with growing_file(path, run="a") as file:
+        assert file.items == 1
+    progress_path(path).write_text('{"run": "a"}')
+    with pytest.raises(OutputError, match="is damaged"), growing_file(path, run="a"):
+        pass
+
+
+def test_two_writers_of_a_growing_file(tmp_path: Path) -> None:
+    with growing_file(tmp_path / "rows.csv", run="a") as file:
+        file.append(b"one\n", items=1)
+        with (
+            pytest.raises(OutputError, match="another run is writing it"),
+            growing_file(tmp_path / "rows.csv", run="a"),
+        ):
+            pass
+
+
+def test_a_growing_file_without_pieces_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        growing_file(tmp_path / "new" / "rows.csv", run="a"),
+    ):
+        raise RuntimeError("stop")
+    assert names(tmp_path) == []
+
+
+def test_a_digest_tells_how_texts_are_divided() -> None:
+    assert digest(["ab", "c"]) != digest(["a", "bc"])
+    assert digest(["ab", "c"]) == digest(iter(["ab", "c"]))

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from progression.cli.bar import Bar
+
 app = typer.Typer(
     help="Banks of trajectories to extrapolate from: of your own cohort, or synthetic.", no_args_is_help=True
 )
@@ -41,10 +43,12 @@ def build(
     split: Annotated[str | None, typer.Option(help="Take the knees of this split only.")] = None,
 ) -> None:
     """Build a bank from a visits table. It holds people's latents: keep it as you keep their radiographs."""
-    from progression.data.visits import read_visits
+    from progression.data.dataset import baselines
+    from progression.data.visits import images_root, read_visits
     from progression.errors import UsageError
-    from progression.latent.bank import TrajectoryBank, build_graded, build_imaged
-    from progression.latent.part import EncoderPart, encode_keys
+    from progression.latent import build as building
+    from progression.latent import stream
+    from progression.latent.part import EncoderPart
     from progression.weights import load_model
 
     files = load_model(model)
@@ -54,42 +58,71 @@ def build(
     if kind is Kind.AUTO:
         several = pictures.groupby(["subject", "side"]).size().max() if len(pictures) else 0
         kind = Kind.IMAGED if several > 1 else Kind.GRADED
-    bank: TrajectoryBank
+    outline: building.ImagedOutline | building.GradedOutline
     if kind is Kind.IMAGED:
-        from progression.data.dataset import load_images
-        from progression.data.visits import images_root
-
         if split is not None:
             if "split" not in pictures or not (pictures["split"] == split).any():
                 raise UsageError(f"no row with a picture has split {split!r}: check --split and the table")
             pictures = pictures[pictures["split"] == split]
-        root = images_root(visits, images)
-        keys = encode_keys(
-            encoder,
-            load_images(pictures["image"], pictures["side"], resolution=files.resolution, root=root),
-        )
-        bank = build_imaged(
-            keys,
+        outline = building.outline_imaged(
             subject=pictures["subject"].tolist(),
             side=pictures["side"].tolist(),
             months=pictures["months"].tolist(),
             grade=pictures["grade"].fillna(-1).astype(int).tolist(),
             consecutive=consecutive,
         )
+        pictures = pictures.iloc[outline.pictured]
     else:
-        from progression.data.dataset import load_baselines
-
         if consecutive:
             raise UsageError("--consecutive needs radiographs of several visits: expected --kind imaged")
-        knees = load_baselines(visits, resolution=files.resolution, root=images, split=split)
-        bank = build_graded(
-            encode_keys(encoder, knees.images),
-            subject=knees.subject.tolist(),
-            grade_series=knees.grade_series,
-            series_months=knees.series_months.tolist(),
+        pictures, series = baselines(visits, split=split)
+        outline = building.outline_graded(
+            subject=series.subject.tolist(), grade_series=series.grade, series_months=series.months.tolist()
         )
-    bank.save(out, built_with=_hashes(files.hashes()), resolution=files.resolution)
-    typer.echo(f"{len(bank)} trajectories ({kind.value}) of {len(set(bank.subject))} subjects: {out}")
+    hashes = _hashes(files.hashes())
+    with (
+        Bar("pictures", len(pictures)) as bar,
+        stream.encoded_visits(
+            out,
+            encoder,
+            images=pictures["image"].tolist(),
+            side=pictures["side"].tolist(),
+            root=images_root(visits, images),
+            built_with=hashes,
+            progress=bar.at,
+        ) as keys,
+    ):
+        if isinstance(outline, building.ImagedOutline):
+            latents = outline.latents(keys, outline.pictured)
+        else:
+            transport = building.fit_transport(keys, grade=series.baseline, subject=series.subject.tolist())
+            latents = outline.latents(keys, transport)
+        stream.write_bank(
+            out,
+            outline,
+            latents,
+            dimensions=keys.shape[1],
+            built_with=hashes,
+            resolution=files.resolution,
+        )
+    typer.echo(f"{len(outline)} trajectories ({kind.value}) of {len(set(outline.subject))} subjects: {out}")
+    if len(outline) > stream.EXACT_ROWS:
+        index(out)
+
+
+@app.command()
+def index(bank: Annotated[Path, typer.Argument(help="Folder of a bank.")]) -> None:
+    """Make a large bank quick to search: no longer every row is looked at, and the share found is told.
+
+    `bank build` does this by itself above a million rows. Only method paper and the distances in a report depend on it.
+    """
+    from progression.latent.stream import RECALL_NEIGHBOURS, add_index
+    from progression.weights import load_model
+
+    probes, share = add_index(bank, load_model(bank))
+    typer.echo(
+        f"index of {bank}: finds {share:.1%} of the {RECALL_NEIGHBOURS} nearest, looks into {probes} lists"
+    )
 
 
 @app.command()
@@ -101,13 +134,19 @@ def synthesise(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
     """Draw a bank that is nobody's from models fitted on a real one, and print its privacy figures."""
+    from progression.errors import UsageError
     from progression.latent.bank import TrajectoryBank, check_built_with
     from progression.latent.synthetic import synthesise as draw
     from progression.weights import load_model
 
     files, real_files = load_model(model), load_model(bank)
     check_built_with(real_files, files)
-    made, privacy = draw(TrajectoryBank.load(real_files), count=count, seed=seed)
+    real = TrajectoryBank.load(real_files)
+    if real.mapped:
+        raise UsageError(
+            f"bank {bank} has {len(real)} rows, too many to fit models on in memory: build one of fewer knees"
+        )
+    made, privacy = draw(real, count=count, seed=seed)
     made.save(out, built_with=_hashes(files.hashes()), resolution=files.resolution)
     typer.echo(f"{len(made)} synthetic trajectories: {out}")
     for name, value in privacy.as_dict().items():

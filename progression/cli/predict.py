@@ -1,15 +1,17 @@
 """`progression demo`, `predict` and `cohort`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from progression.cli.bar import Bar
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from progression.cohort import Entry, Outcome
+    from progression.predict import Predictor
     from progression.types import Request, Side
 
 Months = Annotated[list[int], typer.Option("--months", help="Horizon, 1 to 96 months; repeatable.")]
@@ -189,19 +191,25 @@ def cohort(
     inversion: Inversion = "encoder",
     method: Method = "joint",
     bank: Bank = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes; each loads the model and takes a core.")
+    ] = 1,
     accept_atypical: Atypical = False,
 ) -> None:
     """Predict every knee of a table and write one row a knee and horizon.
 
     The two knees of a subject inform each other's risks. A knee that fails keeps its rows, with the reason in
-    `warnings`; the exit code is then 1. The table is written when the last knee is done: a run that is stopped
-    leaves none, so split a very large cohort.
+    `warnings`; the exit code is then 1. The table appears when the last knee is done. A run that was stopped goes
+    on with the same command.
     """
-    from progression.cohort import read_table, run_cohort
+    from functools import partial
+
+    from progression.cohort import Processes, read_table, run_cohort
+    from progression.engine import choose
     from progression.errors import OutputError
     from progression.files import check_writable
-    from progression.predict import load_predictor
     from progression.types import Request
+    from progression.weights import load_model
 
     request = Request(
         horizon_months=tuple(months),
@@ -215,10 +223,14 @@ def cohort(
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; name a file in it (--out {out}/results.csv)")
     check_writable(out.parent)
-    predictor = load_predictor(model, device=device, engine=engine, bank=bank)
-    predictor.check_method(request.method)
-    with _Progress(len(entries)) as progress:
-        failed = run_cohort(predictor, entries, out, request=request, progress=progress.step)
+    name, chosen = choose(engine, device)
+    identity = {"engine": name, "device": chosen.type, "model": load_model(model).hashes()}
+    if bank is not None:
+        identity["bank"] = load_model(bank).hashes()
+    load = partial(_load, model, device=device, engine=engine, bank=bank, method=method)
+    predictor = load() if workers == 1 else Processes(load, workers)
+    with Bar("knees", len(entries)) as bar:
+        failed = run_cohort(predictor, entries, out, request=request, identity=identity, progress=bar.at)
     typer.echo(f"{len(entries) - len(failed)} of {len(entries)} knees predicted: {out}")
     _report(failed, len(entries))
 
@@ -237,14 +249,12 @@ def _predict(
     from progression.cohort import Outcome, predict_entries
     from progression.errors import OutputError, ProgressionError
     from progression.files import check_writable
-    from progression.predict import load_predictor
     from progression.report.outputs import check_replaceable, write_prediction
 
     check_writable(out)
     for entry in entries:
         check_replaceable(out / entry.name)
-    predictor = load_predictor(model, device=device, engine=engine, bank=bank)
-    predictor.check_method(request.method)
+    predictor = _load(model, device=device, engine=engine, bank=bank, method=request.method)
     failed: list[Outcome] = []
     for outcome in predict_entries(predictor, entries, request=request, render=True):
         if isinstance(outcome.result, ProgressionError):
@@ -270,6 +280,15 @@ def _predict(
 def _sure(risk: float, interval: tuple[float, float] | None) -> str:
     """A risk and how sure it is."""
     return f"{risk:.1%}" + ("" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})")
+
+
+def _load(model: str, *, device: str, engine: str, bank: str | None, method: str) -> "Predictor":
+    """A predictor that can serve the method."""
+    from progression.predict import load_predictor
+
+    predictor = load_predictor(model, device=device, engine=engine, bank=bank)
+    predictor.check_method(method)
+    return predictor
 
 
 def _report(failed: "Sequence[Outcome]", total: int) -> None:
@@ -313,28 +332,3 @@ def side_of(image: str, asked: "Side | None") -> str:
     if (side := stated_side(image)) is None:
         raise UsageError(f"{image} does not say which knee it is; pass --side left or --side right")
     return side
-
-
-class _Progress:
-    """A bar on a terminal's stderr, with rate and time left; nothing where stderr is a file or a pipe."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("knees"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            console=Console(stderr=True), disable=not sys.stderr.isatty(),
-        )  # fmt: skip
-        self._task = self._bar.add_task("knees", total=total)
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def step(self, outcome: "Outcome") -> None:
-        """One knee is done."""
-        self._bar.advance(self._task)

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from progression.data.outcomes import grade_series
+from progression.data.outcomes import GradeSeries, grade_series
 from progression.data.visits import SPLITS, images_root
 from progression.errors import ImageError, TableError, UsageError
 from progression.image import read_image, to_model
@@ -88,6 +88,29 @@ def load_baselines(
     ImageError
         A picture cannot be read; the message names its row's knee.
     """
+    first, series = baselines(table, split=split)
+    return Knees(
+        images=load_images(
+            first["image"], first["side"], resolution=resolution, root=images_root(table, root)
+        ),
+        subject=series.subject,
+        side=series.side,
+        grade=series.baseline,
+        grade_series=series.grade,
+        series_months=series.months,
+    )
+
+
+def baselines(table: pd.DataFrame, *, split: str | None = None) -> tuple[pd.DataFrame, GradeSeries]:
+    """Rows of a checked visits table with a picture at month 0, and the same knees' grade series.
+
+    Raises
+    ------
+    UsageError
+        Unknown split.
+    TableError
+        The table has no such split, or no picture at month 0 in it.
+    """
     if split is not None:
         table = _of_split(table, split)
     first = table[(table["months"] == 0) & (table["image"] != "")]
@@ -96,16 +119,8 @@ def load_baselines(
     series = grade_series(table)
     position = {knee: row for row, knee in enumerate(zip(series.subject, series.side, strict=True))}
     rows = np.array([position[knee] for knee in zip(first["subject"], first["side"], strict=True)])
-    return Knees(
-        images=load_images(
-            first["image"], first["side"], resolution=resolution, root=images_root(table, root)
-        ),
-        subject=series.subject[rows],
-        side=series.side[rows],
-        grade=series.baseline[rows],
-        grade_series=series.grade[rows],
-        series_months=series.months,
-    )
+    per_knee = {name: getattr(series, name)[rows] for name in ("subject", "side", "grade")}
+    return first, replace(series, **per_knee)
 
 
 def load_images(

@@ -1,21 +1,20 @@
 """The trajectories of knees whose future is known, searched by nearest neighbour.
 
 A row is one knee between two of its visits: where it was in W, how far it moved, and how long that took.
-Distance is the paper's (arXiv 2111.11439): ‖w/‖w‖ - w_n/‖w_n‖‖. The search is exact. Rows of the query's
-own subject, the other knee and other visits among them, are never returned.
+Distance is the paper's (arXiv 2111.11439): ‖w/‖w‖ - w_n/‖w_n‖‖. The search is exact, except in a bank with an index
+(`latent/stream.py` makes one above a million rows), and of rows that lie equally far the first ones count. Rows of the
+query's own subject, the other knee and other visits among them, are never returned, and never take another's place.
+A bank whose file is large stays on disk: half precision, memory-mapped.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,12 +22,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from progression.errors import UsageError, WeightsError
-from progression.latent.transport import GradeTransport, last_reading, running_maximum
+from progression.latent.search import Chunks, Floats, Index, Rows, error_bound, pieces, scan, within
 from progression.weights import ModelFiles, save_part
 
 Strings = npt.NDArray[np.str_]
 KINDS = ("imaged", "graded", "synthetic")
 UNREAD = -1
+MAPPED_BYTES = 1 << 30
+"""Files of banks above this are mapped, not read."""
+_NONE = np.empty(0, dtype=np.int64)
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+_PER_ROW = ("subject", "w", "displacement", "interval_months", "grade_series", "kind")
+_CACHED_BYTES = 1 << 29  # of normalised keys: above it they are normalised anew in every search
+_CHUNK = 1 << 14
+_SPARE = 16  # candidates beyond those needed, so that rounding seldom leaves the last place open
+_MEASURED = 128  # of an index' candidates
 
 
 @dataclass(frozen=True)
@@ -52,13 +60,15 @@ class TrajectoryBank:
     Attributes
     ----------
     subject : (N,) str, whose knee it is
-    w : (N, D) float32 search key at the row's first visit: one w a knee, the mean over layers
-    displacement : (N, D) float32, change of w to the row's second visit, alike in all layers
+    w : (N, D) float32, or float16 where it is mapped; search key at the row's first visit: one w a knee, the mean
+        over layers
+    displacement : (N, D) of the same type, change of w to the row's second visit, alike in all layers
     interval_months : (N,) float32, > 0, time between the two visits
     grade_series : (N, V) int8, KL grade at `series_months` after the row's first visit, -1 where unread
     series_months : (V,) float32
     kind : (N,) str, where the displacement comes from: "imaged" (both radiographs), "graded" (grade
         transport) or "synthetic" (drawn from a fitted model, nobody's)
+    index : where to look first; without it every row is looked at
     """
 
     subject: Strings
@@ -68,10 +78,11 @@ class TrajectoryBank:
     grade_series: Tensor
     series_months: Tensor
     kind: Strings
+    index: Index | None = None
 
     def __post_init__(self) -> None:
         n = len(self.w)
-        sizes = {name: len(value) for name, value in vars(self).items() if name != "series_months"}
+        sizes = {name: len(getattr(self, name)) for name in _PER_ROW}
         if self.w.ndim != 2 or self.displacement.shape != self.w.shape or set(sizes.values()) != {n}:
             raise UsageError(f"a bank's columns must agree in length and its latents be (N, D), got {sizes}")
         if self.grade_series.shape != (n, len(self.series_months)):
@@ -83,13 +94,28 @@ class TrajectoryBank:
             raise UsageError("no trajectories: expected at least one knee with two visits")
         if not bool((self.interval_months > 0).all()):
             raise UsageError("a trajectory's interval is not positive: expected months > 0")
-        if not bool(self.w.isfinite().all() and self.displacement.isfinite().all()):
+        if self.index is not None and len(self.index) != n:
+            raise UsageError(f"expected an index of the bank's {n} rows, got one of {len(self.index)}")
+        # what is mapped was looked at when it was written
+        if not self.mapped and not bool(self.w.isfinite().all() and self.displacement.isfinite().all()):
             raise UsageError("a latent in the bank is not finite: check the encoder and the images")
 
     def __len__(self) -> int:
         return len(self.w)
 
-    def search(self, w: Tensor, *, k: int, exclude_subject: Sequence[str | None] | None = None) -> Neighbours:
+    @property
+    def mapped(self) -> bool:
+        """Whether latents are on disk rather than in memory."""
+        return self.w.dtype == torch.float16
+
+    def search(
+        self,
+        w: Tensor,
+        *,
+        k: int,
+        exclude_subject: Sequence[str | None] | None = None,
+        exact: bool = False,
+    ) -> Neighbours:
         """The k nearest rows of other subjects for each query.
 
         Parameters
@@ -100,6 +126,8 @@ class TrajectoryBank:
             Neighbours wanted, >= 1.
         exclude_subject : (Q,), optional
             Each query's own subject; None or "" for one who is surely not in the bank.
+        exact
+            Look at every row although there is an index.
 
         Raises
         ------
@@ -113,31 +141,68 @@ class TrajectoryBank:
         own = [None] * len(w) if exclude_subject is None else list(exclude_subject)
         if len(own) != len(w):
             raise UsageError(f"expected one subject to exclude a query, {len(w)}, got {len(own)}")
-        most = max((self._rows_of.get(str(s), 0) for s in own if s), default=0)
+        without = [self.rows_of(str(subject)) if subject else _NONE for subject in own]
+        most = max((len(rows) for rows in without), default=0)
         if not 1 <= k <= len(self) - most:
             raise UsageError(
                 f"{k} neighbours asked for: expected 1 to {len(self) - most}, "
                 "as many as the bank has rows of other subjects"
             )
-        queries = F.normalize(w.detach().float().cpu(), dim=1)
-        # At most `most` of the nearest k + most rows are the subject's own, so k others are among them.
-        _, found = self._index.search(queries.numpy(), k + most)
-        index = torch.from_numpy(found)
-        # faiss expands ‖a - b‖², which loses digits near 0; take the difference itself.
-        distance = (queries[:, None] - self._keys[index]).norm(dim=2)
-        names = np.array([s or "" for s in own], dtype=str)[:, None]
-        distance[torch.from_numpy((self.subject[found] == names) & (names != ""))] = torch.inf
-        distance, order = distance.sort(dim=1, stable=True)
-        return Neighbours(index.gather(1, order)[:, :k], distance[:, :k])
+        queries = F.normalize(w.detach().float().cpu(), dim=1).numpy()
+        look = self._scan if exact or self.index is None else self._look_first
+        found = look(queries, without, k)
+        return Neighbours(*(torch.from_numpy(np.stack(column)) for column in zip(*found, strict=True)))
+
+    def rows_of(self, subject: str) -> Rows:
+        """Rows of one subject, ascending."""
+        order, names = self._by_subject
+        return np.sort(order[slice(*(np.searchsorted(names, subject, side) for side in _SIDES))])
+
+    def _scan(self, queries: Floats, without: Sequence[Rows], k: int) -> list[tuple[Rows, Floats]]:
+        """Rows and distances, exactly."""
+        # At most len(own) of the nearest k + len(own) rows are the subject's own, so k others are among them.
+        count = min(len(self), k + max((len(rows) for rows in without), default=0) + _SPARE)
+        proposed = zip(*scan(queries, self.chunks(), count=count), strict=True)
+        found, rounding = [], error_bound(self.w.shape[1])
+        for query, own, (squared, rows) in zip(queries, without, proposed, strict=True):
+            nearest = self._measured(query, rows, own, k)
+            reach = float(nearest[1][-1]) ** 2 + rounding
+            if count < len(self) and squared[-1] <= reach:
+                # the next row may lie as far as the last one found: take all that do
+                nearest = self._measured(query, within(query, self.chunks(), squared=reach), own, k)
+            found.append(nearest)
+        return found
+
+    def _look_first(self, queries: Floats, without: Sequence[Rows], k: int) -> list[tuple[Rows, Floats]]:
+        """Rows and distances of those that the index proposes, query by query: nothing depends on the batch."""
+        assert self.index is not None
+        found = []
+        for query, own in zip(queries, without, strict=True):
+            rows = self.index.candidates(query, count=max(_MEASURED, 8 * k), without=own)
+            enough = len(rows) >= k
+            found.append(
+                self._measured(query, rows, own, k) if enough else self._scan(query[None], [own], k)[0]
+            )
+        return found
+
+    def _measured(self, query: Floats, rows: Rows, own: Rows, k: int) -> tuple[Rows, Floats]:
+        """The k nearest of some rows that are not one's own, and how far they are; equally far ones by their number."""
+        rows = np.setdiff1d(rows, own)
+        # products lose digits near distance 0, so take the difference itself
+        apart = self._keys_at(rows).astype(np.float64) - query
+        distance = np.sqrt(np.einsum("nd,nd->n", apart, apart)).astype(np.float32)
+        order = np.argsort(distance, kind="stable")[:k]
+        return rows[order], distance[order]
 
     def trajectories(self, neighbours: Neighbours) -> tuple[Tensor, Tensor]:
         """Displacements (Q, k, D) and intervals (Q, k) in months of rows that a search found."""
-        return self.displacement[neighbours.index], self.interval_months[neighbours.index]
+        return self.displacement[neighbours.index].float(), self.interval_months[neighbours.index]
 
     def take(self, rows: npt.NDArray[np.generic] | Sequence[int]) -> TrajectoryBank:
-        """A bank of some rows, by position or by a boolean mask."""
+        """A bank of some rows, by position or by a boolean mask; in memory, without an index."""
         keep = np.arange(len(self))[np.asarray(rows)]
-        columns = {name: value[keep] for name, value in vars(self).items() if name in _PER_ROW}
+        columns = {name: getattr(self, name)[keep] for name in _PER_ROW}
+        columns |= {name: columns[name].float() for name in ("w", "displacement")}
         return TrajectoryBank(**columns, series_months=self.series_months)
 
     def save(
@@ -162,58 +227,95 @@ class TrajectoryBank:
         dtype
             Storage type of the latents.
         """
-        names = np.array([s.encode() or b"\0" for s in self.subject])
-        tensors = {
-            "subject": torch.from_numpy(names.view(np.uint8).reshape(len(self), -1).copy()),
-            "kind": torch.tensor([KINDS.index(kind) for kind in self.kind], dtype=torch.uint8),
-            "grade_series": self.grade_series.to(torch.int8),
-            # whole numbers, so that storing latents in half precision leaves times alone
-            "interval_millimonths": (self.interval_months.double() * 1000).round().to(torch.int32),
-            "series_millimonths": (self.series_months.double() * 1000).round().to(torch.int32),
-            "w": self.w.contiguous(),
-            "displacement": self.displacement.contiguous(),
-        }
-        config = {
-            "rows": len(self),
-            "dimensions": self.w.shape[1],
-            "kinds": sorted(set(self.kind.tolist())),
-            "built_with": dict(built_with or {}),
-        }
-        save_part(folder, "bank", tensors, config, dtype=dtype, resolution=resolution)
+        latents = {"w": self.w.contiguous(), "displacement": self.displacement.contiguous()}
+        columns = stored_columns(
+            subject=self.subject,
+            kind=self.kind,
+            grade_series=self.grade_series,
+            interval_months=self.interval_months,
+            series_months=self.series_months,
+        )
+        config = stored_config(self.kind, dimensions=self.w.shape[1], built_with=built_with)
+        save_part(folder, "bank", columns | latents, config, dtype=dtype, resolution=resolution)
 
     @classmethod
     def load(cls, files: ModelFiles) -> TrajectoryBank:
-        """Read part "bank" of a model."""
-        tensors = files.tensors("bank")
+        """Read part "bank" of a model, and its index if it has one; a large bank is mapped."""
+        large = files.size_bytes("bank") > MAPPED_BYTES
+        tensors = files.mapped("bank") if large else files.tensors("bank")
         try:
-            names = tensors["subject"].numpy()
-            return cls(
-                subject=np.array([bytes(row).rstrip(b"\0").decode() for row in names], dtype=str),
-                w=tensors["w"].float(),
-                displacement=tensors["displacement"].float(),
+            names, kinds = tensors["subject"].numpy(), np.unique(tensors["kind"].numpy())
+            bank = cls(
+                subject=np.char.decode(names.view(f"S{names.shape[1]}")[:, 0], "utf-8"),
+                w=tensors["w"],
+                displacement=tensors["displacement"],
                 interval_months=(tensors["interval_millimonths"].double() / 1000).float(),
                 grade_series=tensors["grade_series"],
                 series_months=(tensors["series_millimonths"].double() / 1000).float(),
-                kind=np.array([KINDS[code] for code in tensors["kind"].tolist()], dtype=str),
+                kind=np.broadcast_to(np.array(KINDS[kinds[0]]), len(names))
+                if len(kinds) == 1
+                else np.array(KINDS)[tensors["kind"].numpy()],
             )
-        except (KeyError, IndexError, UnicodeDecodeError, UsageError) as error:
+            if "bank_index" not in files.parts:
+                return bank
+            stated, index = files.config("bank_index"), files.tensors("bank_index")
+            if stated["bank"] != files.hashes()["bank"]:
+                return bank  # of an older bank
+            arrays = {name: tensor.numpy() for name, tensor in index.items()}
+            return replace(bank, index=Index.from_tensors(arrays, probes=int(stated["probes"])))
+        except (KeyError, IndexError, ValueError, RuntimeError, UsageError) as error:
             raise WeightsError(f"the model's bank is damaged ({error}); build it anew") from error
 
-    @cached_property
-    def _keys(self) -> Tensor:
-        return F.normalize(self.w.float(), dim=1)
+    def chunks(self) -> Chunks:
+        """Normalised keys in pieces, each with the number of its first row."""
+        if 4 * self.w.numel() <= _CACHED_BYTES:
+            yield 0, self._keys
+        else:
+            for piece in pieces(len(self), _CHUNK):
+                yield piece.start, self._keys_at(piece)
+
+    def _keys_at(self, rows: Rows | slice) -> Floats:
+        return F.normalize(self.w[rows].float(), dim=1).numpy()
 
     @cached_property
-    def _index(self) -> faiss.IndexFlatL2:
-        # The default sends batches below 128,000 distance values a slow way.
-        faiss.cvar.distance_compute_blas_threshold = 2048
-        index = faiss.IndexFlatL2(self.w.shape[1])
-        index.add(self._keys.contiguous().numpy())
-        return index
+    def _keys(self) -> Floats:
+        return self._keys_at(slice(None))
 
     @cached_property
-    def _rows_of(self) -> Counter[str]:
-        return Counter(self.subject.tolist())
+    def _by_subject(self) -> tuple[Rows, Strings]:
+        """Rows in the order of their subjects' names, and the names."""
+        order = np.argsort(self.subject, kind="stable")
+        return order, self.subject[order]
+
+
+def stored_columns(
+    *, subject: Strings, kind: Strings, grade_series: Tensor, interval_months: Tensor, series_months: Tensor
+) -> dict[str, Tensor]:
+    """A bank's columns but the latents, as they are stored."""
+    names = np.char.encode(subject, "utf-8")
+    codes = np.zeros(len(kind), dtype=np.uint8)
+    for code, name in enumerate(KINDS):
+        codes[kind == name] = code
+    return {
+        "subject": torch.from_numpy(names.view(np.uint8).reshape(len(names), -1).copy()),
+        "kind": torch.from_numpy(codes),
+        "grade_series": grade_series.to(torch.int8),
+        # whole numbers, so that storing latents in half precision leaves times alone
+        "interval_millimonths": (interval_months.double() * 1000).round().to(torch.int32),
+        "series_millimonths": (series_months.double() * 1000).round().to(torch.int32),
+    }
+
+
+def stored_config(
+    kind: Strings, *, dimensions: int, built_with: Mapping[str, str] | None
+) -> dict[str, object]:
+    """What a model's manifest says of its bank."""
+    return {
+        "rows": len(kind),
+        "dimensions": dimensions,
+        "kinds": sorted(name for name in KINDS if (kind == name).any()),
+        "built_with": dict(built_with or {}),
+    }
 
 
 def check_built_with(bank: ModelFiles, model: ModelFiles) -> None:
@@ -231,116 +333,3 @@ def check_built_with(bank: ModelFiles, model: ModelFiles) -> None:
                 f"bank {bank.folder} was built with another {part} than model {model.folder} has: "
                 "expected the same; build the bank anew (progression bank build)"
             )
-
-
-_PER_ROW = ("subject", "w", "displacement", "interval_months", "grade_series", "kind")
-
-
-def build_imaged(
-    w: Tensor,
-    *,
-    subject: Sequence[str],
-    side: Sequence[str],
-    months: Sequence[float],
-    grade: Sequence[int] | None = None,
-    consecutive: bool = False,
-) -> TrajectoryBank:
-    """A bank from knees whose visits all have radiographs: displacement = w(later) - w(earlier).
-
-    Parameters
-    ----------
-    w : (M, D)
-        One key a visit.
-    subject, side, months : (M,)
-        Whose visit, which knee, when.
-    grade : (M,), optional
-        KL grade at the visit, -1 where unread.
-    consecutive : bool
-        False: one row a knee, first to last visit (the paper's bank). True: one row a visit but the last, to
-        the next visit (for the step-wise form).
-
-    Raises
-    ------
-    UsageError
-        If no knee has two visits at different times.
-    """
-    grades = [UNREAD] * len(w) if grade is None else [int(g) for g in grade]
-    visits: dict[tuple[str, str], list[int]] = {}
-    for i in sorted(range(len(w)), key=lambda i: float(months[i])):
-        rows = visits.setdefault((str(subject[i]), str(side[i])), [])
-        if not rows or months[i] > months[rows[-1]]:
-            rows.append(i)
-    pairs: list[tuple[int, int, list[int]]] = []
-    for rows in visits.values():
-        if consecutive:
-            pairs += [(a, b, rows[n:]) for n, (a, b) in enumerate(pairwise(rows))]
-        elif len(rows) > 1:
-            pairs.append((rows[0], rows[-1], rows))
-    if not pairs:
-        raise UsageError("no knee has radiographs at two times: an imaged bank needs at least one such knee")
-    since = [{float(months[r]) - float(months[a]): grades[r] for r in rows} for a, _, rows in pairs]
-    series_months = sorted({m for series in since for m in series})
-    series = [[read.get(month, UNREAD) for month in series_months] for read in since]
-    first, last = [a for a, _, _ in pairs], [b for _, b, _ in pairs]
-    return TrajectoryBank(
-        subject=np.array([str(subject[i]) for i in first], dtype=str),
-        w=w[first].float(),
-        displacement=(w[last] - w[first]).float(),
-        interval_months=torch.tensor([float(months[b]) - float(months[a]) for a, b, _ in pairs]),
-        grade_series=torch.tensor(series, dtype=torch.int8),
-        series_months=torch.tensor(series_months),
-        kind=np.full(len(pairs), "imaged"),
-    )
-
-
-def build_graded(
-    w: Tensor,
-    *,
-    subject: Sequence[str],
-    grade_series: npt.ArrayLike,
-    series_months: Sequence[float],
-    transport: GradeTransport | None = None,
-) -> TrajectoryBank:
-    """A bank from knees with one radiograph and later grades only: displacement by grade transport.
-
-    A knee enters with its first grade, taken with the radiograph, and its last; in between it is the running
-    maximum that counts. A knee whose grade did not rise enters with no displacement.
-
-    Parameters
-    ----------
-    w : (N, D)
-        One key a knee, of the radiograph at `series_months[0]`.
-    subject : (N,)
-        Whose knee; other knees of the same subject lend nothing to the transport.
-    grade_series : (N, V)
-        KL grades, -1 where unread. Knees unread at the first or at all later visits are left out.
-    series_months : (V,)
-        Ascending, first 0.
-    transport : GradeTransport, optional
-        Fitted here on the same knees if absent.
-    """
-    series = torch.as_tensor(np.asarray(grade_series), dtype=torch.int64)
-    months = torch.tensor([float(m) for m in series_months])
-    if series.shape != (len(w), len(months)) or bool((months.diff() <= 0).any()):
-        raise UsageError(
-            f"expected grades ({len(w)}, {len(months)}) at ascending months, got {tuple(series.shape)} "
-            f"at {months.tolist()}"
-        )
-    names = np.array([str(s) for s in subject], dtype=str)
-    if transport is None:
-        transport = GradeTransport.fit(w, series[:, 0], subject=names)
-    raised = running_maximum(series)
-    last, when = last_reading(raised)
-    keep = ((series[:, 0] >= 0) & (when > 0)).nonzero()[:, 0]
-    if not len(keep):
-        raise UsageError("no knee has a first and a later grade: a graded bank needs at least one such knee")
-    displacement = transport.displacement(w[keep], raised[keep, 0], last[keep], subject=names[keep.numpy()])
-    return TrajectoryBank(
-        subject=names[keep.numpy()],
-        w=w[keep].float(),
-        displacement=displacement,
-        interval_months=months[when[keep]] - months[0],
-        grade_series=series[keep].to(torch.int8),
-        series_months=months - months[0],
-        kind=np.full(len(keep), "graded"),
-    )

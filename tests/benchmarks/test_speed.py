@@ -44,3 +44,16 @@ def test_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     arguments = f"--model {folder} --knees 2 --threads 1 --engines torch --repetitions 1"
     printed = output("latency", arguments, monkeypatch, capsys)
     assert "predict, batch of 2" in printed and "projection / predict: torch" in printed
+
+
+def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    model = f"--model {write_model(tmp_path / 'tiny')} --work {tmp_path}"
+    searched = f"search --rows 300 --index-all --probes 2 --queries 64 {model}"
+    printed = output("speed", searched, monkeypatch, capsys)
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| 300 |")]
+    assert [row[1].split(",")[0] for row in rows] == ["NumPy", "exact", "index", "index"]
+    assert rows[1][5] == "1.0000 as NumPy"
+    assert all(float(row[5]) > 0.5 for row in rows[2:])
+    printed = output("speed", f"cohort --knees 3 --engines torch {model}", monkeypatch, capsys)
+    assert "| torch, float32 | 3 |" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]

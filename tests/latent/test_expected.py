@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from progression.errors import UsageError
-from progression.latent.bank import TrajectoryBank, build_graded
+from progression.latent import expected as module
+from progression.latent.bank import TrajectoryBank
+from progression.latent.build import build_graded
 from progression.latent.expected import (
     HOLD,
     StepEffects,
@@ -237,3 +239,14 @@ def test_knees_never_filmed_twice_say_nothing_of_films() -> None:
     found = StepEffects.fit(bank_of(w, first, last, sum_of_steps(first, last, steps)), shrinkages=NO_LOCAL)
     assert found.film_variance is None
     assert found.variability < 0.1
+
+
+def test_a_large_bank_is_learnt_from_by_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    w, first, last, steps = made_up()
+    bank = bank_of(w, first, last, sum_of_steps(first, last, steps))
+    monkeypatch.setattr(module, "FIT_ROWS", 400)
+    effects = StepEffects.fit(bank)
+    part = bank.take(np.random.default_rng(0).choice(len(bank), 400, replace=False))
+    torch.testing.assert_close(effects.steps(w), StepEffects.fit(part).steps(w))
+    assert len(effects.subject) < 400
+    torch.testing.assert_close(effects.steps(w[:1])[0], steps, atol=0.2, rtol=0)

@@ -104,6 +104,9 @@ def test_build_graded_then_synthesise(
     bank = TrajectoryBank.load(load_model(tmp_path / "real"))
     check_built_with(load_model(tmp_path / "real"), load_model(folder))
     assert bank.interval_months.tolist() == [48.0] * 24
+    assert run(["bank", "index", str(tmp_path / "real")]) == 0
+    assert "finds 100.0% of the 5 nearest" in capsys.readouterr().out
+    assert TrajectoryBank.load(load_model(tmp_path / "real")).index is not None
     made = ["bank", "synthesise", str(tmp_path / "real"), "--out", str(tmp_path / "made"), "--model", model]
     assert run([*made, "--count", "50"]) == 0
     assert "passed: True" in capsys.readouterr().out
@@ -122,3 +125,7 @@ def test_build_imaged(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run([*build, str(tmp_path / "x"), "--split", "val"]) == 2
     assert "no row with a picture has split 'val'" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+    assert sorted(path.name.split("-")[0] for path in (tmp_path / "real").iterdir()) == [
+        "bank",
+        "manifest.json",
+    ]

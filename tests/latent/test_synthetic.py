@@ -6,7 +6,8 @@ import torch
 
 from progression.errors import UsageError
 from progression.latent import synthetic
-from progression.latent.bank import TrajectoryBank, build_graded
+from progression.latent.bank import TrajectoryBank
+from progression.latent.build import build_graded
 from progression.latent.synthetic import (
     BankModel,
     nearest_distance_test,
