@@ -37,7 +37,7 @@ from progression.latent.part import from_bytes, load_generator
 from progression.memory import keep_freed_memory
 from progression.report.figures import picture
 from progression.report.mark import NOTICE, synthetic_metadata
-from progression.risk.grader import Grader, resize
+from progression.risk.grader import Grader, load_grader, resize
 from progression.risk.saliency import deletion, expected_grade, grad_cam, gradient
 from progression.weights import ModelFiles, load_model
 
@@ -58,7 +58,7 @@ def graders(files: ModelFiles, parts: list[str]) -> dict[str, Grader]:
             f"model {files.name} has no part {missing[0]!r}: expected one of its graders "
             f"({', '.join(part for part in files.parts if part.startswith('grader'))}); train it, or leave it out"
         )
-    return {part: Grader.from_tensors(files.tensors(part), files.config(part)) for part in parts}
+    return {part: load_grader(files, part) for part in parts}
 
 
 def synthetic_knees(files: ModelFiles, count: int) -> Tensor:

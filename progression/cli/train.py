@@ -266,7 +266,8 @@ def grader(
         typer.echo(config)
         return
     from progression.engine import choose_device
-    from progression.weights import save_part
+    from progression.risk.grader import beyond
+    from progression.weights import load_model, save_part
 
     chosen, resolution = choose_device(device), config.resolutions[-1]
     knees = _knees(table, resolution=resolution, images=images, split=split)
@@ -276,13 +277,18 @@ def grader(
             f"fold {fold} of {config.folds} has ended; with all of them, the same command without --fold saves"
         )
         return
-    parts = {"grader": train_grader(knees, out, config=config, device=str(chosen))}
-    if config.attack_steps:
-        parts["grader_robust"] = robust_grader(knees, out, config=config)
+    trained = train_grader(knees, out, config=config, device=str(chosen))
     fitting = {"cross_fitting": cross_fitting(knees.subject, seed=config.seed)}
-    for name, trained in parts.items():
-        path = save_part(save, name, trained.state_dict(), trained.config() | fitting, resolution=resolution)
-        typer.echo(f"{name}: {path}")
+    path = save_part(save, "grader", trained.state_dict(), trained.config() | fitting, resolution=resolution)
+    typer.echo(f"grader: {path}")
+    if config.attack_steps:
+        robust = robust_grader(knees, out, config=config)
+        over = {"over": load_model(save).hashes()["grader"]}
+        tensors = beyond(robust, trained)
+        path = save_part(
+            save, "grader_robust", tensors, robust.config() | fitting | over, resolution=resolution
+        )
+        typer.echo(f"grader_robust: {path}")
 
 
 @app.command()

@@ -30,7 +30,7 @@ from progression.latent.perceptual import SeenDistance, pyramid
 from progression.metrics.features import Extractor, batches_of
 from progression.metrics.lpips import load_lpips
 from progression.metrics.ppl import feature_distance
-from progression.risk.grader import Grader
+from progression.risk.grader import Grader, load_grader
 from progression.weights import ModelFiles, load_model
 
 STEPS = (0, 20, 60)
@@ -80,7 +80,7 @@ class Subjects:
 
     def grader(self, part: str = "grader") -> Grader:
         """The model's grader, or another of its parts of that kind, ready for use."""
-        return Grader.from_tensors(self.files.tensors(part), self.files.config(part)).to(self.device)
+        return load_grader(self.files, part).to(self.device)
 
     def about(self) -> dict[str, Any]:
         """What was judged, for the report: names and hashes, no paths."""

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from progression.errors import WeightsError
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.types import KL_GRADES
+from progression.weights import ModelFiles
 
 FUTURE_MONTHS = (24, 48, 96)
 RISE_TARGETS = ((1, 48), (1, 96), (2, 48), (2, 96))
@@ -169,3 +170,28 @@ class Grader(nn.Module):
                 "restore the model folder"
             ) from error
         return grader.eval().requires_grad_(False)
+
+
+def load_grader(files: ModelFiles, part: str = "grader") -> Grader:
+    """A grader of a model folder; one that states it is `over` another part has that one's tensors but for its own.
+
+    Raises
+    ------
+    WeightsError
+        It is over another grader than the folder's.
+    """
+    config = files.config(part)
+    below: Mapping[str, Tensor] = {}
+    if (over := config.get("over")) is not None:
+        if files.hashes().get("grader") != over:
+            raise WeightsError(
+                f"part {part} of {files.name} belongs to another grader than the folder's: train both anew"
+            )
+        below = files.tensors("grader")
+    return Grader.from_tensors({**below, **files.tensors(part)}, config)
+
+
+def beyond(grader: Grader, below: Grader) -> dict[str, Tensor]:
+    """The tensors in which a grader differs from the one that it is over."""
+    base = below.state_dict()
+    return {name: t for name, t in grader.state_dict().items() if not torch.equal(t, base[name])}

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from progression import cli
+from progression.errors import WeightsError
 from progression.risk.efficientnet import EfficientNet, Stage
-from progression.risk.grader import NUM_OUTPUTS, Grader
+from progression.risk.grader import NUM_OUTPUTS, Grader, load_grader
 from progression.stylegan2 import Generator
 from progression.train import encoder as encoder_training
 from progression.train import gan, grader_config, joint
@@ -186,7 +187,11 @@ def test_folds_of_the_grader_one_at_a_time(
     assert cli.run(command) == 0
     files = load_model(save)
     assert set(files.parts) == {"grader", "grader_robust"} and set(files.verify()) == set(files.parts)
-    clean, robust = (Grader.from_tensors(files.tensors(part), files.config(part)) for part in files.parts)
+    clean, robust = (load_grader(files, part) for part in ("grader", "grader_robust"))
+    assert all("norm" in name for name in files.tensors("grader_robust"))
     assert torch.equal(clean.members[0].out.weight, robust.members[0].out.weight)
     assert not torch.equal(clean.members[0].head_norm.running_mean, robust.members[0].head_norm.running_mean)
     assert files.config("grader")["cross_fitting"] == files.config("grader_robust")["cross_fitting"]
+    save_part(save, "grader", robust.state_dict(), clean.config())
+    with pytest.raises(WeightsError, match="belongs to another grader"):
+        load_grader(load_model(save), "grader_robust")
