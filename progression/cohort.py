@@ -2,16 +2,16 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
 
 from progression.errors import ImageError, ProgressionError, TableError, UsageError
 from progression.files import atomic_write
-from progression.image import read_image, stated_side
+from progression.film import Place, read_knee
 from progression.report.outputs import COLUMNS, row
 from progression.types import KL_GRADES, Prediction, Radiograph, Request, Side
 
@@ -49,9 +49,11 @@ class Entry:
     ----------
     name : for outputs
     image : path, or `archive.zip::member`
-    side : text, parsed when the knee's turn comes
+    side : text, parsed when the knee's turn comes; empty if the image says it
     grade : baseline KL grade as text, empty if no reader gave one
     subject : whose knee it is, where the bank may hold knees of the same people; those are passed over
+    centre : "x,y" of the joint's centre in a film, pixels; empty if the image shows one knee
+    spacing_mm : size of the film's pixels as text, if the image does not say it
     """
 
     name: str
@@ -59,6 +61,8 @@ class Entry:
     side: str
     grade: str = ""
     subject: str = ""
+    centre: str = ""
+    spacing_mm: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
     Parameters
     ----------
     path
-        CSV with the columns name, image, side and optionally grade and subject; others are ignored.
+        CSV with the columns name, image, side and optionally grade, subject, centre and spacing_mm; others are
+        ignored.
     images
         Folder to which the image paths are relative; the table's own folder by default.
 
@@ -145,13 +150,14 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
             f"{path} row {twice.index[0] + 1}: name {twice.iloc[0]!r} is there twice; give every knee its own"
         )
     root = Path(images) if images is not None else path.parent
-    for optional in ("grade", "subject"):
-        if optional not in table.columns:
-            table[optional] = ""
-    columns = (table[column].str.strip() for column in ("image", "side", "grade", "subject"))
+    optional = ("grade", "subject", "centre", "spacing_mm")
+    for column in optional:
+        if column not in table.columns:
+            table[column] = ""
+    columns = (table[column].str.strip() for column in ("image", "side", *optional))
     return [
-        Entry(name, str(root / image) if image else "", side, grade, subject)
-        for name, image, side, grade, subject in zip(names, *columns, strict=True)
+        Entry(name, str(root / image) if image else "", *rest)
+        for name, image, *rest in zip(names, *columns, strict=True)
     ]
 
 
@@ -206,33 +212,20 @@ class _Loaded:
     radiograph: Radiograph
     grade: int | None
     subject: str | None
+    notes: tuple[str, ...]
 
 
 def _read(entry: Entry) -> _Loaded | ProgressionError:
     try:
         if not entry.image:
             raise ImageError("no image: the cell is empty; give the path of a radiograph")
-        pixels = read_image(entry.image)
-        side = check_side(entry.image, Side.parse(entry.side))
+        asked = Side.parse(entry.side) if entry.side else None
+        knee = read_knee(entry.image, side=asked, place=Place.parse(entry.centre, entry.spacing_mm))
+        side = Side.parse(entry.side) if knee.side is None else knee.side
         grade = parse_grade(entry.grade)
-        return _Loaded(Radiograph(pixels, side, entry.name), grade, entry.subject or None)
+        return _Loaded(Radiograph(knee.pixels, side, entry.name), grade, entry.subject or None, knee.notes)
     except ProgressionError as error:
         return error
-
-
-def check_side(image: str, side: Side) -> Side:
-    """The side, unless the picture's own metadata states the other one.
-
-    Raises
-    ------
-    UsageError
-        If they contradict each other.
-    """
-    stated = stated_side(image)
-    if stated not in (None, side):
-        name = PurePath(image).name
-        raise UsageError(f"{name} states that it is a {stated} knee, not a {side} one; correct the side")
-    return side
 
 
 def parse_grade(text: str) -> int | None:
@@ -276,7 +269,10 @@ def _predict(
         if len(knees) == 1:
             return [error]
         return [result for knee in knees for result in _predict(predictor, [knee], request, render)]
-    return list(predicted)
+    return [
+        replace(prediction, warnings=(*knee.notes, *prediction.warnings)) if knee.notes else prediction
+        for knee, prediction in zip(knees, predicted, strict=True)
+    ]
 
 
 def _grouped(entries: Iterable[Entry], size: int) -> Iterator[Sequence[Entry]]:

@@ -17,7 +17,7 @@ Method "joint" is ours, in its first version (`progression.latent.expected`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from torch import Tensor
 from progression import __version__
 from progression.engine import Engine, choose, load_engine
 from progression.errors import UsageError
+from progression.film import read_knee
 from progression.image import exposure, from_model, read_image, to_model
 from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
 from progression.latent.directions import Directions
@@ -143,16 +144,23 @@ class Predictor:
         self,
         image: str | Path | npt.NDArray[np.generic],
         *,
-        side: str | Side,
+        side: str | Side | None = None,
         horizon_months: Sequence[int] = (48,),
         grade: int | None = None,
         name: str | None = None,
         **options: Any,
     ) -> Prediction:
-        """Predict one knee from a file or an array; see `predict_batch` for the options."""
+        """Predict one knee from a file or an array; see `predict_batch` for the options.
+
+        The side may be left out where the file says it (DICOM, and pictures of ours); both must agree.
+        """
         given = Path(str(image).rpartition("::")[2]).stem if isinstance(image, str | Path) else "knee"
-        radiograph = Radiograph(read_image(image), Side.parse(side), name or given)
-        return self.predict_batch([radiograph], horizon_months=horizon_months, grades=[grade], **options)[0]
+        knee = read_knee(image, side=None if side is None else Side.parse(side))
+        radiograph = Radiograph(
+            knee.pixels, Side.parse(side) if knee.side is None else knee.side, name or given
+        )
+        made = self.predict_batch([radiograph], horizon_months=horizon_months, grades=[grade], **options)[0]
+        return replace(made, warnings=(*knee.notes, *made.warnings))
 
     @torch.no_grad()
     def predict_batch(

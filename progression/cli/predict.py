@@ -1,6 +1,7 @@
 """`progression demo`, `predict` and `cohort`."""
 
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,13 +72,28 @@ def demo(
 
 def predict(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or .npy, one knee each.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE", help="DICOM, PNG, JPEG, WebP, TIFF or .npy, one knee each or --centre."
+        ),
     ],
     side: Annotated[
         str | None,
         typer.Option(
-            "--side", help="left or right; needed unless the picture's metadata says it. Not guessed."
+            "--side", help="left or right; needed unless the file says it, and must agree. Not guessed."
         ),
+    ] = None,
+    centre: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--centre",
+            help="Joint centre in a larger film, pixels: x,y or left=x,y; repeatable, one knee each. "
+            "A square of 140 mm is cut around it.",
+        ),
+    ] = None,
+    spacing_mm: Annotated[
+        float | None,
+        typer.Option("--spacing-mm", help="Size of the film's pixels, if the file does not say it."),
     ] = None,
     months: Months = [48],  # noqa: B006  typer copies it
     out: Annotated[Path, typer.Option("--out", help="Folder; each knee gets OUT/STEM/.")] = Path(
@@ -97,13 +113,22 @@ def predict(
     inversion: Inversion = "encoder",
     method: Method = "joint",
     bank: Bank = None,
+    dicom: Annotated[
+        bool | None,
+        typer.Option(
+            "--dicom/--no-dicom", help="DICOM objects of the film's study, too [where the film is DICOM]."
+        ),
+    ] = None,
+    uid_root: Annotated[
+        str | None, typer.Option("--uid-root", help="Of the DICOM objects' UIDs [2.25 and a random number].")
+    ] = None,
 ) -> None:
     """Predict the future radiograph and the risk of one knee or several.
 
-    Writes OUT/STEM/ with future_048m.png, figure.png, future.gif and prediction.json. A picture that fails is
-    reported, the others are predicted, and the exit code is 1.
+    Writes OUT/STEM/ with future_048m.png, figure.png, future.gif, report.html and prediction.json; from a DICOM film
+    also future_048m.dcm, risk.dcm, report.pdf and report.dcm, which carry its patient's data. Several centres:
+    OUT/STEM-left/, OUT/STEM-right/. A picture that fails is reported, the others are predicted, and the exit code is 1.
     """
-    from progression.cohort import Entry
     from progression.types import Request, Side, check_grade
 
     request = Request(
@@ -114,15 +139,25 @@ def predict(
     asked = Side.parse(side) if side is not None else None
     read = "" if grade is None else str(grade)
     entries = [
-        Entry(name=stem, image=image, side=_side_of(image, asked), grade=read, subject=subject)
+        entry
         for stem, image in _stems(images).items()
+        for entry in _entries(stem, image, side=asked, centres=centre or [], spacing_mm=spacing_mm)
     ]
-    _predict(entries, out, request=request, model=model, device=device, engine=engine, bank=bank)
+    entries = [replace(entry, grade=read, subject=subject) for entry in entries]
+    _check_dicom(images, asked=dicom, uid_root=uid_root)
+    options = _Objects(wanted=dicom is not False, uid_root=uid_root)
+    _predict(
+        entries, out, request=request, model=model, device=device, engine=engine, bank=bank, objects=options
+    )
 
 
 def cohort(
     table: Annotated[
-        Path, typer.Argument(metavar="TABLE.csv", help="Columns name, image, side; optional: grade, subject.")
+        Path,
+        typer.Argument(
+            metavar="TABLE.csv",
+            help="Columns name, image, side; optional: grade, subject, centre, spacing_mm.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The results, a CSV file.")],
     months: Months = [48],  # noqa: B006  typer copies it
@@ -173,13 +208,15 @@ def _predict(
     device: str,
     engine: str,
     bank: str | None = None,
+    objects: "_Objects | None" = None,
 ) -> None:
     """Predict, write and print; failed knees come last."""
     from progression.cohort import Outcome, predict_entries
     from progression.errors import OutputError, ProgressionError
     from progression.files import check_writable
+    from progression.image import dicom_content, label_of
     from progression.predict import load_predictor
-    from progression.report.outputs import check_replaceable, write_prediction
+    from progression.report.outputs import SourceFilm, check_replaceable, write_prediction
 
     check_writable(out)
     for entry in entries:
@@ -191,8 +228,12 @@ def _predict(
         if isinstance(outcome.result, ProgressionError):
             failed.append(outcome)
             continue
+        film = None
+        if objects is not None and objects.wanted:
+            content, label = dicom_content(outcome.entry.image), label_of(outcome.entry.image)
+            film = None if content is None else SourceFilm(content, label, objects.uid_root)
         try:
-            folder = write_prediction(out / outcome.entry.name, outcome.result)
+            folder = write_prediction(out / outcome.entry.name, outcome.result, film=film)
         except OutputError as error:
             failed.append(Outcome(outcome.entry, error))
             continue
@@ -235,19 +276,60 @@ def _stems(images: "Sequence[str]") -> dict[str, str]:
     return stems
 
 
-def _side_of(image: str, asked: "Side | None") -> str:
-    """The side asked for, or the one that the picture's metadata states; they may not contradict."""
-    from progression.cohort import check_side
-    from progression.errors import UsageError
-    from progression.image import stated_side
+@dataclass(frozen=True)
+class _Objects:
+    """Whether DICOM objects are written for DICOM films, and the root of their UIDs."""
 
-    if asked is not None:
-        return check_side(image, asked)
-    if not Path(image.rpartition("::")[0] or image).exists():
-        return ""  # reading it will fail, and say so
-    if (side := stated_side(image)) is None:
-        raise UsageError(f"{image} does not say which knee it is; pass --side left or --side right")
-    return side
+    wanted: bool
+    uid_root: str | None
+
+
+def _entries(
+    stem: str, image: str, *, side: "Side | None", centres: "Sequence[str]", spacing_mm: float | None
+) -> "list[Entry]":
+    """One entry for the whole picture, or one for each centre, with the side that is asked for or stated."""
+    from progression.cohort import Entry
+    from progression.errors import ImageError, UsageError
+    from progression.film import Place, known_side, neutral_name
+    from progression.types import Side
+
+    spacing = "" if spacing_mm is None else str(spacing_mm)
+    if not Path(image.rpartition("::")[0] or image).is_file():
+        return [Entry(stem, image, "" if side is None else side)]  # reading it will fail, and say so
+    made = []
+    for text in centres or [""]:
+        named, _, centre = text.rpartition("=")
+        of_centre = Side.parse(named) if named else side
+        place = Place.parse(centre, spacing)
+        try:
+            name, found = neutral_name(image, stem), known_side(image, side=of_centre, place=place)
+        except ImageError:
+            return [
+                Entry(stem, image, "" if side is None else side, centre=centre, spacing_mm=spacing)
+            ]  # as above
+        if found is None:
+            asked = "--centre left=x,y or right=x,y" if centre else "--side left or --side right"
+            raise UsageError(f"{image} does not say which knee it is; pass {asked}")
+        name = f"{name}-{found}" if len(centres) > 1 else name
+        made.append(Entry(name, image, found, centre=centre, spacing_mm=spacing))
+    if len({entry.name for entry in made}) < len(made):
+        raise UsageError(f"{image}: two centres of one side; expected one of each (--centre left=x,y)")
+    return made
+
+
+def _check_dicom(images: "Sequence[str]", *, asked: bool | None, uid_root: str | None) -> None:
+    """UsageError where DICOM objects are asked for and cannot be, or their root is none."""
+    from progression.errors import UsageError
+    from progression.image import dicom_content
+
+    if asked:
+        for image in images:
+            if Path(image).is_file() and dicom_content(image) is None:
+                raise UsageError(f"{image} is not DICOM and belongs to no study; leave out --dicom")
+    if uid_root is not None:
+        from progression.dicom.study import check_root
+
+        check_root(uid_root)
 
 
 class _Progress:

@@ -1,0 +1,69 @@
+"""A prediction as a PDF of one or two pages: the figure, and the same words as the HTML report."""
+
+import textwrap
+from io import BytesIO
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+
+from progression import __version__
+from progression.report.figures import prediction_figure
+from progression.report.mark import NOTICE, WORD
+from progression.report.words import FOR_A_GROUP, NO_INTERVAL, PICTURES, risk_sentence, unseen
+from progression.types import Prediction
+
+_PAGE_INCHES = (8.27, 11.69)
+_LINE_CHARACTERS = 92
+_LINES_A_PAGE = 58
+
+
+def report_pdf(prediction: Prediction) -> bytes:
+    """The report's bytes: words first, then the figure on a page of its own size. It names no patient."""
+    stream = BytesIO()
+    about = {
+        "Title": f"{WORD}: {prediction.side} knee",
+        "Creator": f"progression {__version__}",
+        "CreationDate": None,
+    }
+    with PdfPages(stream, metadata=about) as pages:
+        lines = _lines(prediction)
+        for start in range(0, len(lines), _LINES_A_PAGE):
+            page = Figure(figsize=_PAGE_INCHES)
+            FigureCanvasAgg(page)
+            page.text(
+                0.09,
+                0.95,
+                "\n".join(lines[start : start + _LINES_A_PAGE]),
+                va="top",
+                fontsize=9.5,
+                linespacing=1.5,
+            )
+            page.text(0.09, 0.03, NOTICE, fontsize=8)
+            pages.savefig(page)
+        pages.savefig(prediction_figure(prediction))
+    return stream.getvalue()
+
+
+def _lines(prediction: Prediction) -> list[str]:
+    paragraphs = [
+        f"Prediction, {prediction.side} knee ({prediction.name})",
+        NOTICE,
+        *(f"Warning: {text}" for text in prediction.warnings),
+        "What is expected",
+        *(risk_sentence(horizon) for horizon in prediction.horizons),
+        FOR_A_GROUP,
+        NO_INTERVAL,
+        "Pictures",
+        PICTURES,
+        "What the model has not seen",
+        *unseen(prediction),
+        f"Typicality of this radiograph: {prediction.typicality:.2f} (0: unlike the training ones, 1: alike).",
+        f"progression {__version__}",
+    ]
+    return [line for text in paragraphs for line in [*textwrap.wrap(_literal(text), _LINE_CHARACTERS), ""]]
+
+
+def _literal(text: str) -> str:
+    """Text in which matplotlib finds no formula."""
+    return text.replace("$", r"\$")

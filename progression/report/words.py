@@ -1,0 +1,44 @@
+"""What a prediction says, in plain words; the same in every report."""
+
+from progression.types import HorizonPrediction, Prediction
+
+FOR_A_GROUP = (
+    "These are shares of a group of knees that look alike to the model, not a statement about this person; whether "
+    "this knee belongs to the few or to the many is not known."
+)
+NO_INTERVAL = "The shares are given without an interval: the model does not yet say how sure it is of them."
+PICTURES = (
+    "The follow-up pictures are drawn by a network: plausible, not measured. Nothing may be measured in them, and "
+    "small findings such as osteophytes are not rendered."
+)
+UNSEEN_BY_DEFAULT = (
+    "The default model learnt from one cohort: the Osteoarthritis Initiative, North America, 45 to 79 years, with or "
+    "at risk of knee osteoarthritis. Other people may differ.",
+    "It has seen one knee at a time, PA or AP, standing: no lateral or skyline views, no implants, no fractures, no "
+    "children.",
+    "It has seen no follow-up pictures of real people, only their later grades; grades 3 and 4 are rare.",
+)
+UNSEEN_BY_ANOTHER = (
+    "What the model has not seen is told in its card; compare the people it was trained on with yours."
+)
+
+
+def risk_sentence(horizon: HorizonPrediction) -> str:
+    """The two risks of a horizon as numbers of knees in a hundred."""
+    return (
+        f"Of 100 knees like this one, {_of_100(horizon.risk_any)} are expected to be graded at least one "
+        f"Kellgren-Lawrence grade worse within {horizon.horizon_months} months, and {_of_100(horizon.risk_fast)} at "
+        "least two."
+    )
+
+
+def unseen(prediction: Prediction) -> tuple[str, ...]:
+    """What the model that predicted has not seen."""
+    return UNSEEN_BY_DEFAULT if prediction.provenance.get("model") == "default" else (UNSEEN_BY_ANOTHER,)
+
+
+def _of_100(risk: float) -> str:
+    number = round(100 * risk)
+    if number == 0:
+        return "fewer than 1"
+    return "more than 99" if number == 100 else f"about {number}"
