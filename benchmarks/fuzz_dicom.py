@@ -1,9 +1,9 @@
 """Does any damaged or hostile DICOM file crash the reader, exhaust memory, or leave something on the disk?
 
 Seeds: the package's own example films in every transfer syntax that can be written here, and the DICOM files that
-pydicom brings. Each mutation is read as `progression predict` would read it: header, film, and, where that works, the
-study to which objects return and de-identification. An answer or a ProgressionError is right; any other exception, a
-killed process, too much memory, or a file written is a finding.
+pydicom brings, as they are and as Secondary Captures. Each mutation is read as a film; in turn it is also looked at for
+its patient's name, for the study to which objects return, and de-identified. An answer or a ProgressionError is right;
+any other exception, a killed process, too much memory, or a file written is a finding.
 
     python benchmarks/fuzz_dicom.py --mutations 100000
 
@@ -29,15 +29,37 @@ import numpy as np
 
 MAX_MEMORY_MB = 1500
 CHUNK = 5000
-_INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
-_TEXTS = (b"../../../../etc/x", b"..\\..\\x", b"/tmp/fuzz-escape", b"\x1b$B\x1b(B", b"\xff\xfe\xfd", b"1.2.3/../4", b"%s%n", b"\0\0")
+_INTERESTING = (
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFE,
+    0xFFFFFFFF,
+)
+_TEXTS = (
+    b"../../../../etc/x",
+    b"..\\..\\x",
+    b"/tmp/fuzz-escape",
+    b"\x1b$B\x1b(B",
+    b"\xff\xfe\xfd",
+    b"1.2.3/../4",
+    b"%s%n",
+    b"\0\0",
+)
 _ESCAPES = ("/tmp/fuzz-escape", "/etc/x")
 _TAGS = tuple(  # group and element of what the reader looks at
     struct.pack("<HH", group, element)
     for group, element in [
         (0x28, 0x10), (0x28, 0x11), (0x28, 0x100), (0x28, 0x101), (0x28, 0x103), (0x28, 4), (0x28, 2), (0x28, 8),
-        (0x28, 0x1050), (0x28, 0x1051), (0x28, 0x1053), (0x28, 0x30), (0x18, 0x1164), (0x8, 0x16), (0x8, 0x18), (0x2, 0x10),
-        (0x20, 0xD), (0x20, 0x62), (0x8, 5), (0x10, 0x10), (0x7FE0, 0x10), (0x2, 0),
+        (0x28, 0x1050), (0x28, 0x1051), (0x28, 0x1053), (0x28, 0x30), (0x18, 0x1164), (0x8, 0x16), (0x8, 0x18),
+        (0x2, 0x10), (0x20, 0xD), (0x20, 0x62), (0x8, 5), (0x10, 0x10), (0x7FE0, 0x10), (0x2, 0),
     ]
 )  # fmt: skip
 
@@ -123,14 +145,20 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
             place = data.find(_TAGS[int(rng.integers(0, len(_TAGS)))], 128)
             if place >= 0 and place + 12 < len(data):
                 value = int(rng.choice(_INTERESTING)) & 0xFFFF
-                data[place + 8 : place + 10] = struct.pack("<H", value if rng.random() < 0.7 else int(rng.integers(0, 4096)))
+                data[place + 8 : place + 10] = struct.pack(
+                    "<H", value if rng.random() < 0.7 else int(rng.integers(0, 4096))
+                )
     return bytes(data)
 
 
 def mutations(seed: int, first: int, count: int) -> Iterator[tuple[int, str, bytes]]:
     """Number, seed's name, content; each depends on the seed and its own number only."""
     sources = list(seeds().items())
-    reading = [(name, content) for name, content in sources if name.startswith(("dx", "cr", "sc", "SC")) or "as SC" in name]
+    reading = [
+        (name, content)
+        for name, content in sources
+        if name.startswith(("dx", "cr", "sc", "SC")) or "as SC" in name
+    ]
     for number in range(first, first + count):
         rng = np.random.default_rng([seed, number])
         # every other from the radiographs and captures, which the reader goes through to the end
@@ -139,22 +167,21 @@ def mutations(seed: int, first: int, count: int) -> Iterator[tuple[int, str, byt
         yield number, name, mutate(content, rng)
 
 
-def read_everything(content: bytes) -> str:
-    """What becomes of one file: "read", or the kind of the typed error that refuses it."""
+def read_everything(content: bytes, turn: int) -> str:
+    """What becomes of one file as a film: "read", or the kind of the typed error; and one more use, by turns."""
     from progression.dicom.deidentify import Deidentifier
-    from progression.dicom.read import read_film, read_header
+    from progression.dicom.read import read_film
     from progression.dicom.study import Study, neutral_name_of
     from progression.errors import ProgressionError
     from progression.image import check_pixels
 
-    told = []
-    for step in (
-        lambda: read_header(content, "x.dcm"),
-        lambda: check_pixels(read_film(content, "x.dcm").values, "x.dcm"),
+    uses = (
         lambda: neutral_name_of(content, "x", "x.dcm"),
         lambda: Study.of(content, label="x.dcm").evidence(),
         lambda: Deidentifier(key=b"k" * 32, keep_intervals=True).file(content, "x.dcm"),
-    ):
+    )
+    told = []
+    for step in (lambda: check_pixels(read_film(content, "x.dcm").values, "x.dcm"), uses[turn % len(uses)]):
         try:
             step()
             told.append("read")
@@ -162,7 +189,7 @@ def read_everything(content: bytes) -> str:
             if "\n" in str(error) or len(str(error)) > 400:
                 raise AssertionError(f"a message of {len(str(error))} characters or several lines") from error
             told.append(type(error).__name__)
-    return told[1]
+    return told[0]
 
 
 def _work(seed: int, first: int, count: int) -> None:
@@ -175,10 +202,13 @@ def _work(seed: int, first: int, count: int) -> None:
         print(json.dumps({"at": number}), flush=True)
         started = time.monotonic()
         try:
-            outcomes[read_everything(content)] += 1
+            outcomes[read_everything(content, number)] += 1
         except Exception as error:
             outcomes["FINDING"] += 1
-            print(json.dumps({"finding": number, "name": name, "error": f"{type(error).__name__}: {error}"}), flush=True)
+            print(
+                json.dumps({"finding": number, "name": name, "error": f"{type(error).__name__}: {error}"}),
+                flush=True,
+            )
         slowest = max(slowest, (time.monotonic() - started, name, number))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"outcomes": outcomes, "peak_mb": peak_mb, "slowest": slowest}), flush=True)
@@ -186,7 +216,9 @@ def _work(seed: int, first: int, count: int) -> None:
 
 def main() -> int:
     """Run all chunks; returns 1 if there is a finding."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mutations", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="repeat one mutation in this process")
@@ -196,7 +228,7 @@ def main() -> int:
         _work(given.seed, *given.work)
         return 0
     if given.only is not None:
-        print(read_everything(next(mutations(given.seed, given.only, 1))[2]))
+        print(read_everything(next(mutations(given.seed, given.only, 1))[2], given.only))
         return 0
     outcomes: collections.Counter[str] = collections.Counter()
     findings, peak_mb, slowest = [], 0.0, (0.0, "", 0)
@@ -204,13 +236,24 @@ def main() -> int:
         first, end = 0, given.mutations
         while first < end:
             count = min(CHUNK, end - first)
-            command = [sys.executable, os.path.abspath(__file__), "--seed", str(given.seed), "--work", str(first), str(count)]
+            command = [
+                sys.executable,
+                os.path.abspath(__file__),
+                "--seed",
+                str(given.seed),
+                "--work",
+                str(first),
+                str(count),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
             lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
             findings += [line for line in lines if "finding" in line]
             if done.returncode == 0:
                 outcomes.update(lines[-1]["outcomes"])
-                peak_mb, slowest = max(peak_mb, lines[-1]["peak_mb"]), max(slowest, tuple(lines[-1]["slowest"]))
+                peak_mb, slowest = (
+                    max(peak_mb, lines[-1]["peak_mb"]),
+                    max(slowest, tuple(lines[-1]["slowest"])),
+                )
                 first += count
             else:
                 last = max((line["at"] for line in lines if "at" in line), default=first)
@@ -218,12 +261,19 @@ def main() -> int:
                 findings.append({"finding": last, "error": reason})
                 outcomes["CRASH"] += 1
                 first = last + 1
-            print(f"{first} of {end}, findings {len(findings)}, peak {peak_mb:.0f} MB", file=sys.stderr, flush=True)
+            print(
+                f"{first} of {end}, findings {len(findings)}, peak {peak_mb:.0f} MB",
+                file=sys.stderr,
+                flush=True,
+            )
         left = sorted(os.listdir(folder)) + [name for name in _ESCAPES if os.path.exists(name)]
     for finding in findings:
         print(finding)
     print(f"mutations {end}, seed {given.seed}; outcome of reading the film: {dict(outcomes)}")
-    print(f"findings {len(findings)}; peak memory {peak_mb:.0f} MB; slowest file {slowest[0]:.2f} s ({slowest[1]}); files left: {left or 'none'}")
+    print(
+        f"findings {len(findings)}; peak memory {peak_mb:.0f} MB; "
+        f"slowest file {slowest[0]:.2f} s ({slowest[1]}); files left: {left or 'none'}"
+    )
     return int(bool(findings or left or peak_mb > MAX_MEMORY_MB))
 
 

@@ -17,7 +17,9 @@ def deidentify_command(
     ] = False,
     key_file: Annotated[
         Path | None,
-        typer.Option("--key-file", help="Secret of pseudonyms, UIDs and dates, made if missing [a new one, not kept]."),
+        typer.Option(
+            "--key-file", help="Secret of pseudonyms, UIDs and dates, made if missing [a new one, not kept]."
+        ),
     ] = None,
 ) -> None:
     """De-identify by the Basic Profile of PS3.15. Text burned into pixels is not looked for.
@@ -92,5 +94,7 @@ def _key(path: Path) -> bytes:
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise UsageError(f"{path} is no key: expected {2 * KEY_BYTES} hexadecimal digits; name a file that is missing")
+        raise UsageError(
+            f"{path} is no key: expected {2 * KEY_BYTES} hexadecimal digits; name a file that is missing"
+        )
     return key

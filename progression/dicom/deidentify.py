@@ -8,7 +8,8 @@ object valid is taken: X/Z is emptied, X/D, Z/D and X/Z/D get a dummy, X/Z/U* ke
 | private attributes, curves, overlays, unknown attributes | removed |
 | dates and names that the table does not list | treated as if it did: removed |
 | Patient ID, Patient's Name | a pseudonym, the same for all films of a patient under one key |
-| dates, on request (Retain Longitudinal Temporal Information With Modified Dates) | moved into the past by 1 to 3,650 days, by the same number for all films of a patient; times are kept |
+| dates, on request (Retain Longitudinal Temporal | moved into the past, by the same 1 to 3,650 days for all films |
+| Information With Modified Dates Option) | of a patient; times are kept; the date of birth goes |
 | text burned into pixels | not looked for; a film that says it has some is refused |
 
 New UIDs and pseudonyms are keyed digests (HMAC-SHA-256): consistent over files and runs with one key, and not to be
@@ -81,7 +82,9 @@ class Deidentifier:
             if data.get("SOPClassUID") not in ACCEPTED and data.get("SOPClassUID") != DX_FOR_PROCESSING:
                 raise ImageError(f"{label}: expected a CR, DX or Secondary Capture image to de-identify")
             if text(data, "BurnedInAnnotation") == "YES":
-                raise ImageError(f"{label}: has text burned into its pixels, which may name the patient; black it out")
+                raise ImageError(
+                    f"{label}: has text burned into its pixels, which may name the patient; black it out"
+                )
             if not uid.UID(text(data, "SOPInstanceUID")).is_valid:
                 raise ImageError(f"{label}: its SOPInstanceUID is missing or none; export the film again")
             syntax = data.file_meta.TransferSyntaxUID
