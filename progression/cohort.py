@@ -12,6 +12,7 @@ import pandas as pd
 from progression.errors import ImageError, ProgressionError, TableError, UsageError
 from progression.files import atomic_write
 from progression.film import Place, read_knee
+from progression.image import label_of
 from progression.report.outputs import COLUMNS, row
 from progression.types import KL_GRADES, Prediction, Radiograph, Request, Side
 
@@ -221,9 +222,14 @@ def _read(entry: Entry) -> _Loaded | ProgressionError:
             raise ImageError("no image: the cell is empty; give the path of a radiograph")
         asked = Side.parse(entry.side) if entry.side else None
         knee = read_knee(entry.image, side=asked, place=Place.parse(entry.centre, entry.spacing_mm))
-        side = Side.parse(entry.side) if knee.side is None else knee.side
+        if knee.side is None:
+            raise UsageError(
+                f"{label_of(entry.image)} does not say which knee it is; give its side, left or right"
+            )
         grade = parse_grade(entry.grade)
-        return _Loaded(Radiograph(knee.pixels, side, entry.name), grade, entry.subject or None, knee.notes)
+        return _Loaded(
+            Radiograph(knee.pixels, knee.side, entry.name), grade, entry.subject or None, knee.notes
+        )
     except ProgressionError as error:
         return error
 

@@ -57,6 +57,21 @@ def test_both_knees(predictor: FakePredictor, capsys: pytest.CaptureFixture[str]
     assert names("both") == sorted(ALWAYS + OBJECTS)
 
 
+def test_in_a_study_one_film_does_not_stop_the_others(
+    predictor: FakePredictor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chest, unsided = named(dx()), named(example.cr(knee(), spacing_mm=None))
+    chest.BodyPartExamined = "CHEST"
+    save(Path("chest.dcm"), chest)
+    save(Path("unsided.dcm"), unsided)
+    assert cli.run(["predict", "chest.dcm", "knee.dcm", "unsided.dcm", "both.dcm", "gone.dcm"]) == 1
+    told = capsys.readouterr().err
+    assert "chest.dcm: its Body Part Examined is not a knee" in told
+    assert "unsided.dcm does not say which knee it is" in told and "both.dcm: shows both knees" in told
+    assert "gone.dcm: no such file" in told and "4 of 5 knees failed" in told
+    assert [path.name for path in Path("progression-out").iterdir()] == ["knee"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [

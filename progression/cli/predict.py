@@ -141,7 +141,9 @@ def predict(
     entries = [
         entry
         for stem, image in _stems(images).items()
-        for entry in _entries(stem, image, side=asked, centres=centre or [], spacing_mm=spacing_mm)
+        for entry in _entries(
+            stem, image, side=asked, centres=centre or [], spacing_mm=spacing_mm, alone=len(images) == 1
+        )
     ]
     entries = [replace(entry, grade=read, subject=subject) for entry in entries]
     _check_dicom(images, asked=dicom, uid_root=uid_root)
@@ -285,33 +287,45 @@ class _Objects:
 
 
 def _entries(
-    stem: str, image: str, *, side: "Side | None", centres: "Sequence[str]", spacing_mm: float | None
+    stem: str,
+    image: str,
+    *,
+    side: "Side | None",
+    centres: "Sequence[str]",
+    spacing_mm: float | None,
+    alone: bool,
 ) -> "list[Entry]":
-    """One entry for the whole picture, or one for each centre, with the side that is asked for or stated."""
+    """One entry for the whole picture, or one for each centre, with the side that is asked for or stated.
+
+    What is wrong with the picture shows when its turn comes; with its side and place, at once if it is `alone`.
+    """
     from progression.cohort import Entry
     from progression.errors import ImageError, UsageError
     from progression.film import Place, known_side, neutral_name
     from progression.types import Side
 
     spacing = "" if spacing_mm is None else str(spacing_mm)
-    if not Path(image.rpartition("::")[0] or image).is_file():
-        return [Entry(stem, image, "" if side is None else side)]  # reading it will fail, and say so
     made = []
     for text in centres or [""]:
         named, _, centre = text.rpartition("=")
         of_centre = Side.parse(named) if named else side
         place = Place.parse(centre, spacing)
-        try:
-            name, found = neutral_name(image, stem), known_side(image, side=of_centre, place=place)
-        except ImageError:
-            return [
-                Entry(stem, image, "" if side is None else side, centre=centre, spacing_mm=spacing)
-            ]  # as above
-        if found is None:
-            asked = "--centre left=x,y or right=x,y" if centre else "--side left or --side right"
-            raise UsageError(f"{image} does not say which knee it is; pass {asked}")
+        name, found = stem, of_centre
+        readable = Path(image.rpartition("::")[0] or image).is_file()
+        if readable:
+            try:
+                name = neutral_name(image, stem)
+                found = known_side(image, side=of_centre, place=place)
+            except ImageError:
+                readable = False
+            except UsageError:
+                if alone:
+                    raise
+            if found is None and alone and readable:
+                asked = "--centre left=x,y or right=x,y" if centre else "--side left or --side right"
+                raise UsageError(f"{image} does not say which knee it is; pass {asked}")
         name = f"{name}-{found}" if len(centres) > 1 else name
-        made.append(Entry(name, image, found, centre=centre, spacing_mm=spacing))
+        made.append(Entry(name, image, found or "", centre=centre, spacing_mm=spacing))
     if len({entry.name for entry in made}) < len(made):
         raise UsageError(f"{image}: two centres of one side; expected one of each (--centre left=x,y)")
     return made

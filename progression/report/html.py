@@ -21,7 +21,7 @@ from progression.report.mark import NOTICE, burn, to_grey8
 from progression.report.words import FOR_A_GROUP, NO_INTERVAL, PICTURES, risk_sentence, unseen
 from progression.types import HorizonPrediction, Pixels, Prediction
 
-SHOWN_PIXELS = 384
+SHOWN_PIXELS = 256
 """Side of the pictures, enlarged so that the mark can be read."""
 
 
@@ -157,5 +157,5 @@ def _enlarged(picture: Image.Image) -> Image.Image:
 
 def _uri(picture: Image.Image) -> str:
     stream = BytesIO()
-    picture.save(stream, format="PNG", compress_level=3)
+    picture.save(stream, format="PNG", compress_level=1)
     return f"data:image/png;base64,{b64encode(stream.getvalue()).decode('ascii')}"

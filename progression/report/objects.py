@@ -61,4 +61,4 @@ def _marked(pixels: Pixels, months: int) -> "np.ndarray[tuple[int, ...], np.dtyp
     height, width = pixels.shape
     size = (SHOWN_PIXELS, max(1, round(SHOWN_PIXELS * height / width)))
     picture = to_grey8(pixels).resize(size, Image.Resampling.BICUBIC)
-    return np.asarray(burn(picture, f"{WORD} – prediction, {months} months", share=_MARK_SHARE))
+    return np.asarray(burn(picture, f"{WORD} - prediction, {months} months", share=_MARK_SHARE))

@@ -39,7 +39,8 @@ def text() -> str:
 
 
 def test_it_asks_for_nothing_from_elsewhere(text: str) -> None:
-    assert not re.search(r"https?:|//[a-z]|@import|url\(", text)
+    written = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", written)
     sources = [attributes["src"] for attributes in Reader(text).of("img")]
     assert sources and all(str(source).startswith("data:image/png;base64,") for source in sources)
     assert not Reader(text).of("link") and all("src" not in script for script in Reader(text).of("script"))
