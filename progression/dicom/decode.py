@@ -80,7 +80,7 @@ def stored_values(data: FileDataset, label: str) -> npt.NDArray[np.integer]:
     if syntax == uid.RLELossless:
         return _run_length(data, rows, columns, samples, label)
     plugin = _PLUGIN.get(syntax)
-    if plugin is None:
+    if plugin is None or (syntax == uid.JPEGExtended12Bit and int(data.BitsStored) != 8):
         raise ImageError(
             f"{label}: a transfer syntax that is not read; convert it to Explicit VR Little Endian"
         )

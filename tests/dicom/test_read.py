@@ -179,6 +179,7 @@ def bomb(syntax: uid.UID, frame: bytes) -> bytes:
         (uid.JPEG2000, b"no code stream", "no readable header"),
         (uid.JPEGLSLossless, b"\xff\xd8" + b"\xff" * 5000, "no readable header"),
         (uid.MPEG2MPML, b"\0" * 64, "a transfer syntax that is not read"),
+        (uid.JPEGExtended12Bit, b"\0" * 64, "a transfer syntax that is not read"),
     ],
 )  # fmt: skip
 def test_decompression_bombs_are_seen_before_they_are_unpacked(

@@ -80,6 +80,13 @@ def test_generated_pictures_say_so(text: str) -> None:
     assert "Research use, not a medical device" in text
 
 
+def test_the_part_of_the_prediction_that_the_slider_shows_is_marked(text: str) -> None:
+    """It shows from the right, where the burned mark is not; so a mark stands there too."""
+    over = text[text.index('id="over"') : text.index('id="edge"')]
+    assert ">SYNTHETIC</span>" in over and "right: 0; bottom: 0" in text
+    assert "clip-path: inset(0 0 0 50%)" in text
+
+
 def test_texts_are_escaped() -> None:
     made = replace(prediction(radiograph("<script>alert(1)</script>&$x")), warnings=("<b>bold</b> $y",))
     text = report_html(made)
