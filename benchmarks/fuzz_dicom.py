@@ -3,7 +3,7 @@
 Seeds: the package's own example films in every transfer syntax that can be written here, and the DICOM files that
 pydicom brings, as they are and as Secondary Captures. Each mutation is read as a film; in turn it is also looked at for
 its patient's name, for the study to which objects return, and de-identified. An answer or a ProgressionError is right;
-any other exception, a killed process, too much memory, or a file written is a finding.
+any other exception, a killed process, a hang, too much memory, or a file written is a finding.
 
     python benchmarks/fuzz_dicom.py --mutations 100000
 
@@ -16,6 +16,7 @@ import collections
 import json
 import os
 import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from pathlib import Path
 import numpy as np
 
 MAX_MEMORY_MB = 1500
+PATIENCE_S = 20
+"""Of processor time a mutation; more is a hang."""
 CHUNK = 5000
 _INTERESTING = (
     0,
@@ -203,6 +206,7 @@ def _work(seed: int, first: int, count: int) -> None:
     slowest = (0.0, "", 0)
     for number, name, content in mutations(seed, first, count):
         print(json.dumps({"at": number}), flush=True)
+        signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE_S)  # its signal ends the process
         started = time.monotonic()
         try:
             outcomes[read_everything(content, number)] += 1
@@ -224,6 +228,7 @@ def main() -> int:
     )
     parser.add_argument("--mutations", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
     parser.add_argument("--only", type=int, help="repeat one mutation in this process")
     parser.add_argument("--work", nargs=2, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -236,7 +241,7 @@ def main() -> int:
     outcomes: collections.Counter[str] = collections.Counter()
     findings, peak_mb, slowest = [], 0.0, (0.0, "", 0)
     with tempfile.TemporaryDirectory() as folder:
-        first, end = 0, given.mutations
+        first, end = given.first, given.first + given.mutations
         while first < end:
             count = min(CHUNK, end - first)
             command = [
@@ -272,7 +277,9 @@ def main() -> int:
         left = sorted(os.listdir(folder)) + [name for name in _ESCAPES if os.path.exists(name)]
     for finding in findings:
         print(finding)
-    print(f"mutations {end}, seed {given.seed}; outcome of reading the film: {dict(outcomes)}")
+    print(
+        f"mutations {given.mutations} from {given.first}, seed {given.seed}; outcome of reading the film: {dict(outcomes)}"
+    )
     print(
         f"findings {len(findings)}; peak memory {peak_mb:.0f} MB; "
         f"slowest file {slowest[0]:.2f} s ({slowest[1]}); files left: {left or 'none'}"

@@ -26,6 +26,8 @@ NATIVE = frozenset({uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.
 _JPEG_2000 = frozenset(
     {uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL}
 )
+_JP2_SIGNATURE = b"\0\0\0\x0cjP  "
+_BOX_HEADER_BYTES = 8
 _PLUGIN = {  # which decoder, so that it does not depend on what else is installed
     uid.JPEGBaseline8Bit: "pillow",
     uid.JPEGExtended12Bit: "gdcm",
@@ -142,10 +144,28 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
 
 
 def _j2k_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns, components of a JPEG 2000 code stream's SIZ marker (ISO 15444-1, A.5.1), bare or in a JP2 box."""
-    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start < 0 or start + 42 > len(frame):
+    """Rows, columns, components by the SIZ marker, which comes first in a JPEG 2000 code stream (ISO 15444-1, A.5.1)."""
+    start = _j2k_start(frame)
+    if start is None or frame[start : start + 4] != b"\xff\x4f\xff\x51" or start + 42 > len(frame):
         return None
     x1, y1, x0, y0 = struct.unpack(">4I", frame[start + 8 : start + 24])
     components = int.from_bytes(frame[start + 40 : start + 42])
     return y1 - y0, x1 - x0, components
+
+
+def _j2k_start(frame: bytes) -> int | None:
+    """Where the code stream starts: at once, or in a JP2 file's box (I.4); None if its boxes lead nowhere.
+
+    Decoders follow the boxes too, and a box of length 0 would have them go round for ever.
+    """
+    if not frame.startswith(_JP2_SIGNATURE):
+        return 0
+    at = len(_JP2_SIGNATURE) + 4
+    while at + _BOX_HEADER_BYTES <= len(frame):
+        length, kind = int.from_bytes(frame[at : at + 4]), frame[at + 4 : at + _BOX_HEADER_BYTES]
+        if kind == b"jp2c":
+            return at + _BOX_HEADER_BYTES
+        if length < _BOX_HEADER_BYTES:
+            return None
+        at += length
+    return None

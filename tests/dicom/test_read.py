@@ -177,6 +177,7 @@ def bomb(syntax: uid.UID, frame: bytes) -> bytes:
          b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", 41, 0, 2**31, 2**31, 0, 0, 64, 64, 0, 0, 1) + b"\0" * 9,
          "2147483648"),
         (uid.JPEG2000, b"no code stream", "no readable header"),
+        (uid.JPEG2000, b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(64), "no readable header"),  # a box of no length
         (uid.JPEGLSLossless, b"\xff\xd8" + b"\xff" * 5000, "no readable header"),
         (uid.MPEG2MPML, b"\0" * 64, "a transfer syntax that is not read"),
         (uid.JPEGExtended12Bit, b"\0" * 64, "a transfer syntax that is not read"),
