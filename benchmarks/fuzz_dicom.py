@@ -278,7 +278,8 @@ def main() -> int:
     for finding in findings:
         print(finding)
     print(
-        f"mutations {given.mutations} from {given.first}, seed {given.seed}; outcome of reading the film: {dict(outcomes)}"
+        f"mutations {given.mutations} from {given.first}, seed {given.seed}; "
+        f"outcome of reading the film: {dict(outcomes)}"
     )
     print(
         f"findings {len(findings)}; peak memory {peak_mb:.0f} MB; "

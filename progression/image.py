@@ -136,7 +136,8 @@ def dicom_content(source: str | Path | npt.NDArray[np.generic]) -> bytes | None:
             with open(source, "rb") as opened:
                 start = opened.read(_DICOM_MARK_AT + len(_DICOM_MARK))
                 marked = start.endswith(_DICOM_MARK) and len(start) == _DICOM_MARK_AT + len(_DICOM_MARK)
-                content = start + opened.read(_MAX_MEMBER_BYTES) if marked else start
+                rest = min(os.fstat(opened.fileno()).st_size, _MAX_MEMBER_BYTES) if marked else 0
+                content = start + opened.read(rest)
     except (OSError, zipfile.BadZipFile, ValueError):
         return None
     if content[_DICOM_MARK_AT:].startswith(_DICOM_MARK):

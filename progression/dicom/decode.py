@@ -144,7 +144,7 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
 
 
 def _j2k_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns, components by the SIZ marker, which comes first in a JPEG 2000 code stream (ISO 15444-1, A.5.1)."""
+    """Rows, columns, components by the SIZ marker, which comes first in a code stream (ISO 15444-1, A.5.1)."""
     start = _j2k_start(frame)
     if start is None or frame[start : start + 4] != b"\xff\x4f\xff\x51" or start + 42 > len(frame):
         return None

@@ -24,11 +24,6 @@ _MARK_END = 132
 """Bytes of the preamble and the DICM mark."""
 
 
-def is_dicom(start: bytes) -> bool:
-    """Whether a file that starts so bears DICOM's mark (PS3.10, 7.1)."""
-    return start[_MARK_END - 4 : _MARK_END] == b"DICM"
-
-
 def parse(content: bytes, label: str) -> FileDataset:
     """Parse a DICOM file's bytes; element values are converted when they are asked for.
 
