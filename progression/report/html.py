@@ -18,7 +18,14 @@ from PIL import Image
 from progression import __version__
 from progression.report.figures import LEAST_DIFFERENCE, difference
 from progression.report.mark import NOTICE, burn, to_grey8
-from progression.report.words import FOR_A_GROUP, NO_INTERVAL, PICTURES, risk_sentence, unseen
+from progression.report.words import (
+    FOR_A_GROUP,
+    NO_INTERVAL,
+    PICTURES,
+    risk_sentence,
+    typicality_sentence,
+    unseen,
+)
 from progression.types import HorizonPrediction, Pixels, Prediction
 
 SHOWN_PIXELS = 256
@@ -62,7 +69,7 @@ def report_html(prediction: Prediction) -> str:
         ),
         pictures=escape(PICTURES),
         limit=f"{limit:.0%}",
-        unseen=_list([*unseen(prediction), _typicality(prediction)]),
+        unseen=_list([*unseen(prediction), typicality_sentence(prediction)]),
         versions=_versions(prediction),
         version=escape(__version__),
     )
@@ -116,13 +123,6 @@ def _figure(uri: str, alt: str, caption: str) -> str:
 def _row(horizon: HorizonPrediction) -> str:
     cells = "".join(f"<td>{value:.1%}</td>" for value in (horizon.risk_any, horizon.risk_fast))
     return f'<tr><th scope="row">{horizon.horizon_months} months</th>{cells}</tr>'
-
-
-def _typicality(prediction: Prediction) -> str:
-    return (
-        f"Typicality of this radiograph: {prediction.typicality:.2f}, from 0 (nothing like the training radiographs) "
-        "to 1; near 0 the prediction must not be used."
-    )
 
 
 def _list(texts: list[str], kind: str = "") -> str:

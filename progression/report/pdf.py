@@ -10,12 +10,22 @@ from matplotlib.figure import Figure
 from progression import __version__
 from progression.report.figures import prediction_figure
 from progression.report.mark import NOTICE, WORD
-from progression.report.words import FOR_A_GROUP, NO_INTERVAL, PICTURES, risk_sentence, unseen
+from progression.report.words import (
+    FOR_A_GROUP,
+    NO_INTERVAL,
+    PICTURES,
+    risk_sentence,
+    typicality_sentence,
+    unseen,
+)
 from progression.types import Prediction
 
 _PAGE_INCHES = (8.27, 11.69)
 _LINE_CHARACTERS = 92
-_LINES_A_PAGE = 58
+_LINES_A_PAGE = 54
+_LINE_HEIGHT = 0.0165
+"""Share of the page's height."""
+_TOP, _LEFT = 0.95, 0.09
 
 
 def report_pdf(prediction: Prediction) -> bytes:
@@ -31,37 +41,35 @@ def report_pdf(prediction: Prediction) -> bytes:
         for start in range(0, len(lines), _LINES_A_PAGE):
             page = Figure(figsize=_PAGE_INCHES)
             FigureCanvasAgg(page)
-            page.text(
-                0.09,
-                0.95,
-                "\n".join(lines[start : start + _LINES_A_PAGE]),
-                va="top",
-                fontsize=9.5,
-                linespacing=1.5,
-            )
-            page.text(0.09, 0.03, NOTICE, fontsize=8)
+            for number, (text, weight) in enumerate(lines[start : start + _LINES_A_PAGE]):
+                page.text(_LEFT, _TOP - _LINE_HEIGHT * number, text, va="top", fontsize=9.5, weight=weight)
+            page.text(_LEFT, 0.03, f"{NOTICE} progression {__version__}", fontsize=8)
             pages.savefig(page)
         pages.savefig(prediction_figure(prediction))
     return stream.getvalue()
 
 
-def _lines(prediction: Prediction) -> list[str]:
-    paragraphs = [
-        f"Prediction, {prediction.side} knee ({prediction.name})",
-        NOTICE,
-        *(f"Warning: {text}" for text in prediction.warnings),
-        "What is expected",
-        *(risk_sentence(horizon) for horizon in prediction.horizons),
-        FOR_A_GROUP,
-        NO_INTERVAL,
-        "Pictures",
-        PICTURES,
-        "What the model has not seen",
-        *unseen(prediction),
-        f"Typicality of this radiograph: {prediction.typicality:.2f} (0: unlike the training ones, 1: alike).",
-        f"progression {__version__}",
-    ]
-    return [line for text in paragraphs for line in [*textwrap.wrap(_literal(text), _LINE_CHARACTERS), ""]]
+def _lines(prediction: Prediction) -> list[tuple[str, str]]:
+    """Lines that fit the page, with their weight."""
+    sections = {
+        f"Prediction, {prediction.side} knee ({prediction.name})": [
+            NOTICE,
+            *(f"Warning: {text}" for text in prediction.warnings),
+        ],
+        "What is expected": [
+            *(risk_sentence(horizon) for horizon in prediction.horizons),
+            FOR_A_GROUP,
+            NO_INTERVAL,
+        ],
+        "Pictures": [PICTURES],
+        "What the model has not seen": [*unseen(prediction), typicality_sentence(prediction)],
+    }
+    lines = []
+    for heading, paragraphs in sections.items():
+        lines += [(line, "bold") for line in textwrap.wrap(_literal(heading), _LINE_CHARACTERS)]
+        for text in paragraphs:
+            lines += [(line, "normal") for line in [*textwrap.wrap(_literal(text), _LINE_CHARACTERS), ""]]
+    return lines
 
 
 def _literal(text: str) -> str:

@@ -37,6 +37,14 @@ def unseen(prediction: Prediction) -> tuple[str, ...]:
     return UNSEEN_BY_DEFAULT if prediction.provenance.get("model") == "default" else (UNSEEN_BY_ANOTHER,)
 
 
+def typicality_sentence(prediction: Prediction) -> str:
+    """How like the training radiographs this one is."""
+    return (
+        f"Typicality of this radiograph: {prediction.typicality:.2f}, from 0 (nothing like the training radiographs) "
+        "to 1; near 0 the prediction must not be used."
+    )
+
+
 def _of_100(risk: float) -> str:
     number = round(100 * risk)
     if number == 0:

@@ -1,6 +1,7 @@
 """What is read, what is refused, and what a hostile file can do: nothing."""
 
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -288,3 +289,17 @@ def test_the_examples_are_what_they_say() -> None:
         pixels[:, : width // 2], pixels[:, : width // 2 - 1 : -1], atol=1e-3
     )  # two mirrored knees
     assert read_header(content(example.knee_film(knee(), side=Side.LEFT)), "x").laterality.side is Side.LEFT
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("option", ["+e1", "+el"])
+def test_jpeg_lossless_of_another_writer(bits: int, option: str, tmp_path: Path) -> None:
+    """Grey films as dcmtk packs them, in JPEG Lossless of the first and of any predictor."""
+    pytest.importorskip("gdcm", reason="needs the extra dicom")
+    if shutil.which("dcmcjpeg") is None:
+        pytest.skip("needs dcmcjpeg (Debian package dcmtk)")
+    film = save(tmp_path / "film.dcm", dx(bits=bits, inverted=True))
+    subprocess.run(["dcmcjpeg", option, film, tmp_path / "packed.dcm"], check=True)
+    packed = (tmp_path / "packed.dcm").read_bytes()
+    assert again(packed).file_meta.TransferSyntaxUID in (uid.JPEGLossless, uid.JPEGLosslessSV1)
+    np.testing.assert_array_equal(read_film(packed, "x").values, read_film(film.read_bytes(), "x").values)
