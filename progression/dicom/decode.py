@@ -16,6 +16,7 @@ from pydicom.dataset import FileDataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder, pixel_array
 
+from progression.dicom.isolated import unpack
 from progression.dicom.rle import unpack_frame
 from progression.errors import DependencyError, ImageError
 
@@ -93,6 +94,8 @@ def stored_values(data: FileDataset, label: str) -> npt.NDArray[np.integer]:
             f"{label} is {syntax.name}, which needs a decoder that is not installed: "
             "pip install 'progression-imaging[dicom]', or convert it (gdcmconv --raw)"
         )
+    if plugin == "gdcm":
+        return unpack(data, label)
     return np.asarray(pixel_array(data, index=0, decoding_plugin=plugin))
 
 

@@ -303,3 +303,14 @@ def test_jpeg_lossless_of_another_writer(bits: int, option: str, tmp_path: Path)
     packed = (tmp_path / "packed.dcm").read_bytes()
     assert again(packed).file_meta.TransferSyntaxUID in (uid.JPEGLossless, uid.JPEGLosslessSV1)
     np.testing.assert_array_equal(read_film(packed, "x").values, read_film(film.read_bytes(), "x").values)
+
+
+def test_a_decoder_that_ends_its_process_does_not_end_ours() -> None:
+    """One byte of a JPEG marker changed, on which GDCM aborts."""
+    pytest.importorskip("gdcm", reason="needs the extra dicom")
+    from pydicom.data import get_testdata_file
+
+    packed = Path(str(get_testdata_file("SC_rgb_jpeg_gdcm.dcm", download=False))).read_bytes()
+    assert read_film(packed, "x").values.shape == (100, 100, 3)
+    with pytest.raises(ImageError, match="its compressed pixels are damaged"):
+        read_film(packed.replace(b"\xff\xc4", b"\xff\x00", 1), "x")
