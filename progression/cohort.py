@@ -8,17 +8,18 @@ from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pandas as pd
 
 from progression.errors import ImageError, ProgressionError, TableError, UsageError
 from progression.files import GrowingFile, digest, growing_file, part_path
-from progression.image import read_image, stated_side
+from progression.film import Knee, Place, read_knee
+from progression.image import label_of
 from progression.processes import map_in_processes
 from progression.report.outputs import COLUMNS, row
-from progression.types import KL_GRADES, EarlierFilm, Pixels, Prediction, Radiograph, Request, Side
+from progression.types import KL_GRADES, EarlierFilm, Prediction, Radiograph, Request, Side
 
 T = TypeVar("T")
 BATCH = 8
@@ -61,11 +62,12 @@ class Entry:
     ----------
     name : for outputs
     image : path, or `archive.zip::member`
-    side : text, parsed when the knee's turn comes
+    side : text, parsed when the knee's turn comes; empty if the image says it
     grade : baseline KL grade as text, empty if no reader gave one
     subject : whose knee it is, where the bank may hold knees of the same people; those are passed over
-    other : picture of the person's other knee, as `image`, empty if there is none
-    other_grade : its baseline KL grade, as `grade`
+    centre : "x,y" of the joint's centre in a film, pixels; empty if the image shows one knee
+    spacing_mm : size of the film's pixels as text, if the image does not say it
+    other : the person's other knee of the same day
     previous : earlier films of the knee: path, months before, KL grade or None
     """
 
@@ -74,8 +76,9 @@ class Entry:
     side: str
     grade: str = ""
     subject: str = ""
-    other: str = ""
-    other_grade: str = ""
+    centre: str = ""
+    spacing_mm: str = ""
+    other: "Entry | None" = None
     previous: tuple[tuple[str, float, int | None], ...] = ()
 
 
@@ -119,8 +122,8 @@ def predict_entries(
         Knees at once.
     """
     for group in _grouped(entries, batch):
-        pictures: dict[str, Pixels] = {}  # a knee that is also another's other knee is read, and graded, once
-        read = [(entry, _read(entry, pictures)) for entry in group]
+        knees: dict[Entry, Knee] = {}  # a knee that is also another's other knee is read, and graded, once
+        read = [(entry, _read(entry, knees)) for entry in group]
         good = [loaded for _, loaded in read if not isinstance(loaded, ProgressionError)]
         results = iter(_predict(predictor, good, request, render))
         for entry, loaded in read:
@@ -133,8 +136,8 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
     Parameters
     ----------
     path
-        CSV with the columns name, image, side and optionally grade and subject; others are ignored. Where a subject
-        has one row a side, each knee's prediction uses the other one too.
+        CSV with the columns name, image, side and optionally grade, subject, centre and spacing_mm; others are
+        ignored. Where a subject has one row a side, each knee's prediction uses the other one too.
     images
         Folder to which the image paths are relative; the table's own folder by default.
 
@@ -173,13 +176,14 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
             f"{path} row {twice.index[0] + 1}: name {twice.iloc[0]!r} is there twice; give every knee its own"
         )
     root = Path(images) if images is not None else path.parent
-    for optional in ("grade", "subject"):
-        if optional not in table.columns:
-            table[optional] = ""
-    columns = (table[column].str.strip() for column in ("image", "side", "grade", "subject"))
+    optional = ("grade", "subject", "centre", "spacing_mm")
+    for column in optional:
+        if column not in table.columns:
+            table[column] = ""
+    columns = (table[column].str.strip() for column in ("image", "side", *optional))
     entries = [
-        Entry(name, str(root / image) if image else "", side, grade, subject)
-        for name, image, side, grade, subject in zip(names, *columns, strict=True)
+        Entry(name, str(root / image) if image else "", *rest)
+        for name, image, *rest in zip(names, *columns, strict=True)
     ]
     return _paired(entries)
 
@@ -193,7 +197,7 @@ def _paired(entries: Sequence[Entry]) -> list[Entry]:
     for entry in entries:
         others = [one for one in by_subject[entry.subject] if one is not entry] if entry.subject else []
         if len(others) == 1 and _opposite(entry.side, others[0].side):
-            entry = replace(entry, other=others[0].image, other_grade=others[0].grade)
+            entry = replace(entry, other=others[0])
         found.append(entry)
     return found
 
@@ -315,39 +319,50 @@ class _Loaded:
     radiograph: Radiograph
     grade: int | None
     subject: str | None
+    notes: tuple[str, ...]
     other: Radiograph | None
     other_grade: int | None
     earlier: tuple[EarlierFilm, ...]
 
 
-def _read(entry: Entry, pictures: dict[str, Pixels]) -> _Loaded | ProgressionError:
-    """The knee, and the other one where it can be read; `pictures` holds what was read."""
-
-    def view(image: str, side: str) -> Radiograph:
-        if image not in pictures:
-            pictures[image] = read_image(image)
-        return Radiograph(pictures[image], check_side(image, Side.parse(side)), entry.name)
-
+def _read(entry: Entry, knees: dict[Entry, Knee]) -> _Loaded | ProgressionError:
+    """The knee, and the other one where it can be read; `knees` holds what was read."""
     try:
-        if not entry.image:
-            raise ImageError("no image: the cell is empty; give the path of a radiograph")
-        radiograph = view(entry.image, entry.side)
+        knee, side = _view(entry, knees)
         grade = parse_grade(entry.grade)
-        earlier = tuple(_earlier(*film, side=radiograph.side) for film in entry.previous)
+        earlier = tuple(_earlier(*film, side=side) for film in entry.previous)
     except ProgressionError as error:
         return error
     other = other_grade = None
-    if entry.other:
+    if entry.other is not None:
         with suppress(ProgressionError):  # what is wrong with it, its own row tells
-            other_grade = parse_grade(entry.other_grade)
-            other = view(entry.other, radiograph.side.other)
-    return _Loaded(radiograph, grade, entry.subject or None, other, other_grade, earlier)
+            beside, its_side = _view(entry.other, knees)
+            if its_side is side.other:
+                other_grade = parse_grade(entry.other.grade)
+                other = Radiograph(beside.pixels, its_side, entry.other.name)
+    radiograph = Radiograph(knee.pixels, side, entry.name)
+    return _Loaded(radiograph, grade, entry.subject or None, knee.notes, other, other_grade, earlier)
+
+
+def _view(entry: Entry, knees: dict[Entry, Knee]) -> tuple[Knee, Side]:
+    """Read an entry's picture, once."""
+    if not entry.image:
+        raise ImageError("no image: the cell is empty; give the path of a radiograph")
+    key = replace(entry, other=None)
+    if key not in knees:
+        asked = Side.parse(entry.side) if entry.side else None
+        place = Place.parse(entry.centre, entry.spacing_mm)
+        knees[key] = read_knee(entry.image, side=asked, place=place)
+    side = knees[key].side
+    if side is None:
+        raise UsageError(
+            f"{label_of(entry.image)} does not say which knee it is; give its side, left or right"
+        )
+    return knees[key], side
 
 
 def _earlier(image: str, months_before: float, grade: int | None, *, side: Side) -> EarlierFilm:
-    pixels = read_image(image)
-    check_side(image, side)
-    return EarlierFilm(pixels, months_before, grade)
+    return EarlierFilm(read_knee(image, side=side).pixels, months_before, grade)
 
 
 def parse_previous(text: str) -> tuple[str, float, int | None]:
@@ -365,21 +380,6 @@ def parse_previous(text: str) -> tuple[str, float, int | None]:
             "(--previous old.png:24:1)"
         )
     return found[1], float(found[2]), None if found[3] is None else int(found[3])
-
-
-def check_side(image: str, side: Side) -> Side:
-    """The side, unless the picture's own metadata states the other one.
-
-    Raises
-    ------
-    UsageError
-        If they contradict each other.
-    """
-    stated = stated_side(image)
-    if stated not in (None, side):
-        name = PurePath(image).name
-        raise UsageError(f"{name} states that it is a {stated} knee, not a {side} one; correct the side")
-    return side
 
 
 def parse_grade(text: str) -> int | None:
@@ -428,7 +428,10 @@ def _predict(
         if len(knees) == 1:
             return [error]
         return [result for knee in knees for result in _predict(predictor, [knee], request, render)]
-    return list(predicted)
+    return [
+        replace(prediction, warnings=(*knee.notes, *prediction.warnings)) if knee.notes else prediction
+        for knee, prediction in zip(knees, predicted, strict=True)
+    ]
 
 
 def _grouped(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:

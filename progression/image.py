@@ -45,7 +45,12 @@ _LATERALITY = {"L": Side.LEFT, "R": Side.RIGHT}
 _INVERTED_BELOW = -0.1
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 _MAX_MEMBER_BYTES = 16 * MAX_PIXELS
-_ACCEPTED = "a PNG, JPEG, WebP or TIFF picture or a .npy array"
+_ACCEPTED = "a DICOM, PNG, JPEG, WebP or TIFF picture or a .npy array"
+_DICOM_MARK = b"DICM"
+_DICOM_MARK_AT = 128
+_DICOM_SUFFIXES = (".dcm", ".dicom")
+MAX_OUTSIDE = 0.25
+"""Largest share of a square's side that may lie outside the film that it is cut from."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def read_image(source: str | Path | npt.NDArray[np.generic]) -> Pixels:
     Parameters
     ----------
     source
-        Path of a PNG, JPEG, WebP, TIFF or `.npy` file; or `archive.zip::member`; or an array (H, W),
+        Path of a DICOM, PNG, JPEG, WebP, TIFF or `.npy` file; or `archive.zip::member`; or an array (H, W),
         (H, W, 1), (H, W, 3) or (H, W, 4), unsigned integers or floats in [0, 1].
 
     Returns
@@ -77,27 +82,114 @@ def read_image(source: str | Path | npt.NDArray[np.generic]) -> Pixels:
     ImageError
         Not a picture, damaged, animated, under 64 pixels a side, over 40 megapixels (checked before
         decoding), longer than twice its width, in colour, constant, or with values that are NaN or out of
-        range. DICOM is not read here.
+        range. Of DICOM, what `progression.dicom.read` refuses.
+    """
+    return check_pixels(load(source), label_of(source))
+
+
+def label_of(source: str | Path | npt.NDArray[np.generic]) -> str:
+    """What messages call a source: its file's name without the path."""
+    return "array" if isinstance(source, np.ndarray) else PurePath(str(source).rpartition("::")[2]).name
+
+
+def load(source: str | Path | npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """A source's values as they are stored (DICOM: as they are displayed), (H, W) or (H, W, 3 or 4).
+
+    Raises
+    ------
+    ImageError
+        Not a picture, damaged, animated, or over 40 megapixels. `check_pixels` refuses what else is wrong.
     """
     if isinstance(source, np.ndarray):
-        return _finish(source, "array")
-    label = PurePath(str(source).rpartition("::")[2]).name
+        return source
+    label = label_of(source)
+    if (content := dicom_content(source)) is not None:
+        from progression.dicom.read import read_film  # pydicom is imported for DICOM only
+
+        return read_film(content, label).values
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow on odd metadata; what matters is checked below
-            values = _load(str(source), label)
+            warnings.simplefilter("ignore")  # of Pillow on odd metadata; what matters is checked afterwards
+            return _load(str(source), label)
     except ImageError:
         raise
     except Exception as error:  # decoders raise nearly anything on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{label}: damaged or truncated ({reason}); export the picture again") from error
-    return _finish(values, label)
+
+
+def dicom_content(source: str | Path | npt.NDArray[np.generic]) -> bytes | None:
+    """The bytes of a DICOM file; None if it is something else, missing or unreadable, as `load` will tell.
+
+    Raises
+    ------
+    ImageError
+        If it is called .dcm but lacks DICOM's mark.
+    """
+    if isinstance(source, np.ndarray):
+        return None
+    archive, separator, member = str(source).rpartition("::")
+    try:
+        if separator:
+            content = _member(archive, member) if member.lower().endswith(_DICOM_SUFFIXES) else b""
+        else:
+            with open(source, "rb") as opened:
+                start = opened.read(_DICOM_MARK_AT + len(_DICOM_MARK))
+                marked = start.endswith(_DICOM_MARK) and len(start) == _DICOM_MARK_AT + len(_DICOM_MARK)
+                rest = min(os.fstat(opened.fileno()).st_size, _MAX_MEMBER_BYTES) if marked else 0
+                content = start + opened.read(rest)
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return None
+    if content[_DICOM_MARK_AT:].startswith(_DICOM_MARK):
+        return content
+    if content and label_of(source).lower().endswith(_DICOM_SUFFIXES):
+        raise ImageError(
+            f"{label_of(source)}: lacks the DICM mark of a DICOM file; export it again, with its preamble"
+        )
+    return None
+
+
+def cut_square(
+    values: npt.NDArray[np.generic], *, centre: tuple[float, float], size: float, label: str
+) -> npt.NDArray[np.generic]:
+    """A square of a film; what lies outside the film repeats its edge.
+
+    Parameters
+    ----------
+    values : (H, W) or (H, W, C).
+    centre : x (column) and y (row), pixels from the film's upper left corner.
+    size : side of the square, pixels.
+
+    Returns
+    -------
+    (S, S) or (S, S, C), S = size rounded
+
+    Raises
+    ------
+    ImageError
+        If the centre is outside the film, or more than a quarter of the square's side is.
+    """
+    height, width = values.shape[:2]
+    side = round(size)
+    left, top = round(centre[0] - size / 2), round(centre[1] - size / 2)
+    outside = max(-left, -top, left + side - width, top + side - height)
+    if not (0 <= centre[0] < width and 0 <= centre[1] < height) or outside > MAX_OUTSIDE * side:
+        raise ImageError(
+            f"{label}: a square of {side} pixels around {centre[0]:g},{centre[1]:g} does not lie in the film of "
+            f"{width} x {height}; expected the joint's centre as x,y from the upper left corner, and the right spacing"
+        )
+    columns, rows = (
+        np.arange(left, left + side).clip(0, width - 1),
+        np.arange(top, top + side).clip(0, height - 1),
+    )
+    return values[rows[:, None], columns[None, :]]
 
 
 def stated_side(source: str | Path) -> Side | None:
     """The side that a picture's own text metadata states (PNG text key `Laterality`: L or R), or None.
 
-    File names are not looked at. A file that cannot be read states nothing; `read_image` says why.
+    File names are not looked at. A file that cannot be read states nothing; `read_image` says why. What DICOM
+    states is more than that: see `progression.film`.
     """
     if "::" in str(source):
         return None
@@ -207,8 +299,6 @@ def _load(source: str, label: str) -> npt.NDArray[np.generic]:
         array = np.load(stream or source, mmap_mode=None if stream else "r", allow_pickle=False)
         _check_size(array.shape[0] if array.ndim else 0, array.shape[1] if array.ndim > 1 else 0, label)
         return np.array(array)
-    if start[128:132] == b"DICM":
-        raise ImageError(f"{label}: DICOM; expected {_ACCEPTED}; export one knee as 16-bit PNG or TIFF")
     try:
         picture = Image.open(stream or source, formats=_FORMATS)
     except Image.DecompressionBombError as error:
@@ -252,8 +342,14 @@ def _archive(path: str, mtime_ns: int, process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _finish(values: npt.NDArray[np.generic], label: str) -> Pixels:
-    """Shape, range and content checks; to (H, W) float32 in [0, 1]."""
+def check_pixels(values: npt.NDArray[np.generic], label: str) -> Pixels:
+    """Shape, range and content checks of one knee's picture; to (H, W) float32 in [0, 1].
+
+    Raises
+    ------
+    ImageError
+        As `read_image`.
+    """
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     if values.ndim != 2 and not (values.ndim == 3 and values.shape[2] in (3, 4)):

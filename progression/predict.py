@@ -18,7 +18,7 @@ Earlier films of the knee set its pace (`latent.history`), and futures may be sp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from torch import Tensor
 from progression import __version__
 from progression.engine import Engine, choose, load_engine
 from progression.errors import NotAKneeError, UsageError
+from progression.film import read_knee
 from progression.image import exposure, from_model, read_image, to_model
 from progression.latent import appearance
 from progression.latent.appearance import Appearance
@@ -167,7 +168,7 @@ class Predictor:
         self,
         image: str | Path | npt.NDArray[np.generic],
         *,
-        side: str | Side,
+        side: str | Side | None = None,
         horizon_months: Sequence[int] = (48,),
         grade: int | None = None,
         other: str | Path | npt.NDArray[np.generic] | None = None,
@@ -178,23 +179,30 @@ class Predictor:
     ) -> Prediction:
         """Predict one knee from a file or an array; see `predict_batch` for the options.
 
-        `other` is the person's other knee of the same day, and `other_grade` what a reader called that one; `history`
-        are earlier radiographs of this knee: (image, months before this one, KL grade or None).
+        The side may be left out where the file says it (DICOM, and pictures of ours); both must agree. `other` is the
+        person's other knee of the same day, and `other_grade` what a reader called that one; `history` are earlier
+        radiographs of this knee: (image, months before this one, KL grade or None).
         """
         given = Path(str(image).rpartition("::")[2]).stem if isinstance(image, str | Path) else "knee"
-        radiograph = Radiograph(read_image(image), Side.parse(side), name or given)
+        knee = read_knee(image, side=None if side is None else Side.parse(side))
+        which = Side.parse(side) if knee.side is None else knee.side
+        radiograph = Radiograph(knee.pixels, which, name or given)
         beside = None
         if other is not None:
-            beside = Radiograph(read_image(other), radiograph.side.other, "other knee")
-        return self.predict_batch(
+            beside = Radiograph(read_knee(other, side=which.other).pixels, which.other, "other knee")
+        films = [
+            EarlierFilm(read_knee(film, side=which).pixels, months, read) for film, months, read in history
+        ]
+        made = self.predict_batch(
             [radiograph],
             horizon_months=horizon_months,
             grades=[grade],
             others=[beside],
             other_grades=[other_grade],
-            histories=[[EarlierFilm(read_image(film), months, read) for film, months, read in history]],
+            histories=[films],
             **options,
         )[0]
+        return replace(made, warnings=(*knee.notes, *made.warnings))
 
     @torch.no_grad()
     def predict_batch(

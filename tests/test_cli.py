@@ -33,7 +33,7 @@ def test_predict_writes_the_promised_files(
     for stem in ("one", "two"):
         folder = Path("progression-out", stem)
         assert sorted(entry.name for entry in folder.iterdir()) == [
-            "figure.png", "future.gif", "future_024m.png", "future_096m.png", "prediction.json",
+            "figure.png", "future.gif", "future_024m.png", "future_096m.png", "prediction.json", "report.html",
         ]  # fmt: skip
         content = json.loads((folder / "prediction.json").read_text())
         assert content["name"] == stem and content["side"] == "left"
@@ -183,7 +183,7 @@ def test_weights_commands(
 def test_the_module_runs_and_help_is_light() -> None:
     code = (
         "import sys; from progression import cli; assert cli.run(['--help']) == 0;"
-        "print(sorted({'torch', 'matplotlib', 'pandas', 'faiss'} & set(sys.modules)))"
+        "print(sorted({'torch', 'matplotlib', 'pandas', 'faiss', 'pydicom', 'highdicom'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

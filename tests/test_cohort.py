@@ -80,7 +80,7 @@ def test_two_knees_of_a_subject_see_each_other(write: Write) -> None:
     ],
 )
 def test_knees_that_are_no_pair(write: Write, rows: str) -> None:
-    assert {entry.other for entry in read_table(write("name,image,side,grade,subject\n" + rows))} == {""}
+    assert {entry.other for entry in read_table(write("name,image,side,grade,subject\n" + rows))} == {None}
 
 
 def test_an_other_knee_that_cannot_be_read_is_left_out(write: Write) -> None:

@@ -338,7 +338,7 @@ def test_command_line_from_picture_to_files(
     )
     written = tmp_path / "out" / "knee"
     assert {p.name for p in written.iterdir()} == {
-        "future_024m.png", "future_048m.png", "figure.png", "future.gif", "prediction.json",
+        "future_024m.png", "future_048m.png", "figure.png", "future.gif", "prediction.json", "report.html",
     }  # fmt: skip
     with Image.open(written / "future_048m.png") as future:
         assert future.info["Synthetic"] == "yes"

@@ -1,5 +1,6 @@
 """`progression demo`, `predict` and `cohort`."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,13 +83,28 @@ def demo(
 
 def predict(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or .npy, one knee each.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE", help="DICOM, PNG, JPEG, WebP, TIFF or .npy, one knee each or --centre."
+        ),
     ],
     side: Annotated[
         str | None,
         typer.Option(
-            "--side", help="left or right; needed unless the picture's metadata says it. Not guessed."
+            "--side", help="left or right; needed unless the file says it, and must agree. Not guessed."
         ),
+    ] = None,
+    centre: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--centre",
+            help="Joint centre in a larger film, pixels: x,y or left=x,y; repeatable, one knee each. "
+            "A square of 140 mm is cut around it.",
+        ),
+    ] = None,
+    spacing_mm: Annotated[
+        float | None,
+        typer.Option("--spacing-mm", help="Size of the film's pixels, if the file does not say it."),
     ] = None,
     months: Months = [48],  # noqa: B006  typer copies it
     out: Annotated[Path, typer.Option("--out", help="Folder; each knee gets OUT/STEM/.")] = Path(
@@ -125,17 +141,26 @@ def predict(
     inversion: Inversion = "encoder",
     method: Method = "joint",
     bank: Bank = None,
+    dicom: Annotated[
+        bool | None,
+        typer.Option(
+            "--dicom/--no-dicom", help="DICOM objects of the film's study, too [where the film is DICOM]."
+        ),
+    ] = None,
+    uid_root: Annotated[
+        str | None, typer.Option("--uid-root", help="Of the DICOM objects' UIDs [2.25 and a random number].")
+    ] = None,
     accept_atypical: Atypical = False,
 ) -> None:
     """Predict the future radiograph and the risk of one knee or several.
 
-    Writes OUT/STEM/ with future_048m.png, figure.png, future.gif and prediction.json; with --spread also
-    future_048m_p95.png, and spread.png. A picture that fails is reported, the others are predicted, and the exit
-    code is 1.
+    Writes OUT/STEM/ with future_048m.png, figure.png, future.gif, report.html and prediction.json; with --spread also
+    future_048m_p95.png, and spread.png; from a DICOM film also future_048m.dcm, risk.dcm, report.pdf and report.dcm,
+    which carry its patient's data. Two centres: OUT/STEM-left/ and OUT/STEM-right/, each knee with the other in view.
+    A picture that fails is reported, the others are predicted, and the exit code is 1.
     """
-    from progression.cohort import Entry, parse_previous
+    from progression.cohort import parse_previous
     from progression.errors import UsageError
-    from progression.image import read_image
     from progression.types import Request, Side, check_grade
 
     request = Request(
@@ -152,22 +177,33 @@ def predict(
             check_grade(given)
     if other is None and other_grade is not None:
         raise UsageError("--other-grade without --other: give the picture of the other knee too")
-    if other is not None and len(images) > 1:
-        raise UsageError(f"--other with {len(images)} knees: give one knee, or a table (progression cohort)")
-    if other is not None:
-        read_image(other)  # a cohort goes on without an other knee that cannot be read; here it was asked for
     earlier = tuple(parse_previous(text) for text in previous or ())
-    if earlier and len(images) > 1:
-        raise UsageError(
-            f"--previous with {len(images)} pictures: earlier films are of one knee, give one picture"
-        )
     asked = Side.parse(side) if side is not None else None
     read, other_read = ("" if one is None else str(one) for one in (grade, other_grade))
     entries = [
-        Entry(stem, image, side_of(image, asked), read, subject, other or "", other_read, earlier)
+        entry
         for stem, image in _stems(images).items()
+        for entry in _entries(
+            stem, image, side=asked, centres=centre or [], spacing_mm=spacing_mm, alone=len(images) == 1
+        )
     ]
-    _predict(entries, out, request=request, model=model, device=device, engine=engine, bank=bank)
+    if earlier and len(entries) > 1:
+        raise UsageError(
+            f"--previous with {len(entries)} knees: earlier films are of one knee, give one picture"
+        )
+    beside = None if other is None else _beside(other, other_read, entries)
+    on_one_film = (
+        entries[::-1] if centre and len(images) == 1 and len(entries) == 2 else [beside] * len(entries)
+    )
+    entries = [
+        replace(entry, grade=read, subject=subject, other=one, previous=earlier)
+        for entry, one in zip(entries, on_one_film, strict=True)
+    ]
+    _check_dicom(images, asked=dicom, uid_root=uid_root)
+    options = _Objects(wanted=dicom is not False, uid_root=uid_root)
+    _predict(
+        entries, out, request=request, model=model, device=device, engine=engine, bank=bank, objects=options
+    )
 
 
 def cohort(
@@ -175,7 +211,7 @@ def cohort(
         Path,
         typer.Argument(
             metavar="TABLE.csv",
-            help="Columns name, image, side; optional: grade, subject.",
+            help="Columns name, image, side; optional: grade, subject, centre, spacing_mm.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The results, a CSV file.")],
@@ -244,12 +280,15 @@ def _predict(
     device: str,
     engine: str,
     bank: str | None = None,
+    objects: "_Objects | None" = None,
 ) -> None:
     """Predict, write and print; failed knees come last."""
     from progression.cohort import Outcome, predict_entries
     from progression.errors import OutputError, ProgressionError
     from progression.files import check_writable
-    from progression.report.outputs import check_replaceable, write_prediction
+    from progression.image import dicom_content, label_of
+    from progression.report.outputs import SourceFilm, check_replaceable, write_prediction
+    from progression.report.words import share
 
     check_writable(out)
     for entry in entries:
@@ -260,8 +299,12 @@ def _predict(
         if isinstance(outcome.result, ProgressionError):
             failed.append(outcome)
             continue
+        film = None
+        if objects is not None and objects.wanted:
+            content, label = dicom_content(outcome.entry.image), label_of(outcome.entry.image)
+            film = None if content is None else SourceFilm(content, label, objects.uid_root)
         try:
-            folder = write_prediction(out / outcome.entry.name, outcome.result)
+            folder = write_prediction(out / outcome.entry.name, outcome.result, film=film)
         except OutputError as error:
             failed.append(Outcome(outcome.entry, error))
             continue
@@ -269,17 +312,12 @@ def _predict(
         for horizon in outcome.result.horizons:
             typer.echo(
                 f"  +{horizon.horizon_months} months: risk of a rise by 2 or more grades "
-                f"{_sure(horizon.risk_fast, horizon.risk_fast_interval)}, "
-                f"by 1 or more {_sure(horizon.risk_any, horizon.risk_any_interval)}"
+                f"{share(horizon.risk_fast, horizon.risk_fast_interval)}, "
+                f"by 1 or more {share(horizon.risk_any, horizon.risk_any_interval)}"
             )
         for text in outcome.result.warnings:
             typer.echo(f"  warning: {text}")
     _report(failed, len(entries))
-
-
-def _sure(risk: float, interval: tuple[float, float] | None) -> str:
-    """A risk and how sure it is."""
-    return f"{risk:.1%}" + ("" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})")
 
 
 def _load(model: str, *, device: str, engine: str, bank: str | None, method: str) -> "Predictor":
@@ -321,14 +359,93 @@ def _stems(images: "Sequence[str]") -> dict[str, str]:
 
 def side_of(image: str, asked: "Side | None") -> str:
     """The side asked for, or the one that the picture's metadata states; they may not contradict."""
-    from progression.cohort import check_side
     from progression.errors import UsageError
-    from progression.image import stated_side
+    from progression.film import known_side
 
-    if asked is not None:
-        return check_side(image, asked)
     if not Path(image.rpartition("::")[0] or image).exists():
-        return ""  # reading it will fail, and say so
-    if (side := stated_side(image)) is None:
+        return str(asked or "")  # reading it will fail, and say so
+    if (side := known_side(image, side=asked)) is None:
         raise UsageError(f"{image} does not say which knee it is; pass --side left or --side right")
     return side
+
+
+def _beside(other: str, grade: str, entries: "Sequence[Entry]") -> "Entry":
+    """The other knee of the one that is asked about, which must be readable, and of the other side."""
+    from progression.cohort import Entry
+    from progression.errors import UsageError
+    from progression.film import read_knee
+    from progression.types import Side
+
+    if len(entries) > 1:
+        raise UsageError(f"--other with {len(entries)} knees: give one knee, or a table (progression cohort)")
+    side = Side.parse(entries[0].side).other if entries[0].side else None
+    read_knee(other, side=side)  # a cohort goes on without one that cannot be read; here it was asked for
+    return Entry("other knee", other, side or "", grade)
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """Whether DICOM objects are written for DICOM films, and the root of their UIDs."""
+
+    wanted: bool
+    uid_root: str | None
+
+
+def _entries(
+    stem: str,
+    image: str,
+    *,
+    side: "Side | None",
+    centres: "Sequence[str]",
+    spacing_mm: float | None,
+    alone: bool,
+) -> "list[Entry]":
+    """One entry for the whole picture, or one for each centre, with the side that is asked for or stated.
+
+    What is wrong with the picture shows when its turn comes; with its side and place, at once if it is `alone`.
+    """
+    from progression.cohort import Entry
+    from progression.errors import ImageError, UsageError
+    from progression.film import Place, known_side, neutral_name
+    from progression.types import Side
+
+    spacing = "" if spacing_mm is None else str(spacing_mm)
+    made = []
+    for text in centres or [""]:
+        named, _, centre = text.rpartition("=")
+        of_centre = Side.parse(named) if named else side
+        place = Place.parse(centre, spacing)
+        name, found = stem, of_centre
+        readable = Path(image.rpartition("::")[0] or image).is_file()
+        if readable:
+            try:
+                name = neutral_name(image, stem)
+                found = known_side(image, side=of_centre, place=place)
+            except ImageError:
+                readable = False
+            except UsageError:
+                if alone:
+                    raise
+            if found is None and alone and readable:
+                asked = "--centre left=x,y or right=x,y" if centre else "--side left or --side right"
+                raise UsageError(f"{image} does not say which knee it is; pass {asked}")
+        name = f"{name}-{found}" if len(centres) > 1 else name
+        made.append(Entry(name, image, found or "", centre=centre, spacing_mm=spacing))
+    if len({entry.name for entry in made}) < len(made):
+        raise UsageError(f"{image}: two centres of one side; expected one of each (--centre left=x,y)")
+    return made
+
+
+def _check_dicom(images: "Sequence[str]", *, asked: bool | None, uid_root: str | None) -> None:
+    """UsageError where DICOM objects are asked for and cannot be, or their root is none."""
+    from progression.errors import UsageError
+    from progression.image import dicom_content
+
+    if asked:
+        for image in images:
+            if Path(image).is_file() and dicom_content(image) is None:
+                raise UsageError(f"{image} is not DICOM and belongs to no study; leave out --dicom")
+    if uid_root is not None:
+        from progression.dicom.study import check_root
+
+        check_root(uid_root)

@@ -13,7 +13,7 @@ from progression.types import KL_GRADES, Pixels, Prediction
 
 COLUMNS = 4
 """Horizons in one row of the figure; more go to further rows."""
-_LEAST_DIFFERENCE = 0.02
+LEAST_DIFFERENCE = 0.02
 _FAST, _ANY, _NOW, _THEN = "#b2182b", "#e08214", "#4d4d4d", "#2166ac"
 
 
@@ -65,7 +65,7 @@ def prediction_figure(prediction: Prediction) -> Figure:
     _risks(figure.add_subplot(grid[1, 1]), prediction)
 
     changes = [difference(image, prediction.reconstruction, prediction.baseline) for _, image in shown]
-    limit = max([_LEAST_DIFFERENCE, *(float(np.percentile(np.abs(change), 99.5)) for change in changes)])
+    limit = max([LEAST_DIFFERENCE, *(float(np.percentile(np.abs(change), 99.5)) for change in changes)])
     for number, ((months, image), change) in enumerate(zip(shown, changes, strict=True)):
         row, column = 2 * (number // COLUMNS), 2 + number % COLUMNS
         picture(figure.add_subplot(grid[row, column]), image, f"+{months} months", window, synthetic=True)

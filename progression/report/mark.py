@@ -26,15 +26,18 @@ def synthetic_metadata(side: Side | None = None) -> dict[str, str]:
     return texts
 
 
-def burn(picture: Image.Image, text: str = WORD, *, top: bool = False) -> Image.Image:
+def burn(
+    picture: Image.Image, text: str = WORD, *, top: bool = False, share: float | None = None
+) -> Image.Image:
     """A copy of a picture with `text` in white on black at its lower (or upper) left corner.
 
     The box is a little under half as wide as the picture for the word SYNTHETIC, and lies over the shaft of
-    the bone and the soft tissue beside it, away from the joint line.
+    the bone and the soft tissue beside it, away from the joint line. With `share`, `text` takes that share of
+    the width.
     """
     marked = picture.copy()
     draw = ImageDraw.Draw(marked)
-    font = _font(picture.width)
+    font = _font(picture.width) if share is None else _font(picture.width, text, share)
     x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font)
     pad = max(1, picture.width // 100)
     height = y1 - y0 + 2 * pad
@@ -69,8 +72,10 @@ def save_synthetic_png(path: str | Path, pixels: Pixels, *, side: Side | None = 
 
 
 @lru_cache(maxsize=8)
-def _font(width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The largest font at which the word takes about `_WIDTH_SHARE` of the picture's width."""
+def _font(
+    width: int, text: str = WORD, share: float = _WIDTH_SHARE
+) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The largest font at which a text takes about a share of the picture's width."""
     at_100 = ImageFont.load_default(size=100)
-    share = _WIDTH_SHARE * width / at_100.getlength(WORD)
-    return ImageFont.load_default(size=max(_LEAST_FONT_PIXELS, round(100 * share)))
+    size = round(100 * share * width / at_100.getlength(text))
+    return ImageFont.load_default(size=max(_LEAST_FONT_PIXELS, size))

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -10,10 +11,14 @@ from progression.errors import OutputError
 from progression.files import atomic_folder
 from progression.report.figures import save_prediction_figure, save_spread_figure
 from progression.report.gif import save_gif
+from progression.report.html import report_html
 from progression.report.mark import save_synthetic_png
 from progression.types import KL_GRADES, HorizonPrediction, Prediction
 
-_OWN_FILE = re.compile(r"future_\d{3}m(_p\d\d)?\.png|figure\.png|spread\.png|future\.gif|prediction\.json")
+_OWN_FILE = re.compile(
+    r"future_\d{3}m(_p\d\d\.png|\.png|\.dcm)|figure\.png|spread\.png|future\.gif|prediction\.json"
+    r"|report\.(html|pdf|dcm)|risk\.dcm"
+)
 
 COLUMNS: tuple[str, ...] = (
     "name",
@@ -96,8 +101,17 @@ def _spread(horizon: HorizonPrediction) -> dict[str, Any]:
     return {"change_grades": change} if change else {}
 
 
-def write_prediction(folder: str | Path, prediction: Prediction) -> Path:
-    """Write future_048m.png (one a horizon), figure.png, future.gif and prediction.json.
+@dataclass(frozen=True)
+class SourceFilm:
+    """The DICOM file that a prediction was made from, and the root of the UIDs of what returns to its study."""
+
+    content: bytes
+    label: str
+    uid_root: str | None = None
+
+
+def write_prediction(folder: str | Path, prediction: Prediction, *, film: SourceFilm | None = None) -> Path:
+    """Write future_048m.png (one a horizon), figure.png, future.gif, report.html and prediction.json.
 
     With a spread also future_048m_p05.png (one a horizon and percentile) and spread.png.
 
@@ -106,6 +120,9 @@ def write_prediction(folder: str | Path, prediction: Prediction) -> Path:
     folder
         Made whole beside its place and renamed into it. An older prediction there is replaced; a folder with
         anything else in it is left alone.
+    film
+        With it, DICOM objects of its study are written too: future_048m.dcm, risk.dcm, report.dcm, and the last
+        one's report.pdf. They carry patient data; nothing else does.
 
     Returns
     -------
@@ -115,7 +132,8 @@ def write_prediction(folder: str | Path, prediction: Prediction) -> Path:
     Raises
     ------
     OutputError
-        If it cannot be written, or `folder` holds files that are not a prediction's.
+        If the film does not say which study it belongs to, it cannot be written, or `folder` holds files that are
+        not a prediction's.
     """
     folder = Path(folder)
     check_replaceable(folder)
@@ -134,7 +152,22 @@ def write_prediction(folder: str | Path, prediction: Prediction) -> Path:
         save_gif(temporary / "future.gif", prediction)
         text = json.dumps(as_json(prediction), indent=2, allow_nan=False) + "\n"
         (temporary / "prediction.json").write_text(text, encoding="utf-8")
+        (temporary / "report.html").write_text(report_html(prediction), encoding="utf-8")
+        if film is not None:
+            _write_objects(temporary, prediction, film)
     return folder
+
+
+def _write_objects(folder: Path, prediction: Prediction, film: SourceFilm) -> None:
+    from progression.dicom.study import Study  # pydicom and highdicom are imported for DICOM only
+    from progression.report.objects import dicom_files
+    from progression.report.pdf import report_pdf
+
+    study = Study.of(film.content, label=film.label, uid_root=film.uid_root)
+    pdf = report_pdf(prediction)
+    (folder / "report.pdf").write_bytes(pdf)
+    for name, content in dicom_files(prediction, study, pdf=pdf).items():
+        (folder / name).write_bytes(content)
 
 
 def check_replaceable(folder: str | Path, *, own: re.Pattern[str] = _OWN_FILE) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from progression.image import stated_side
 from progression.report.mark import WORD, burn, save_synthetic_png, to_grey8
@@ -36,3 +36,12 @@ def test_metadata_says_it_again(tmp_path: Path) -> None:
         assert picture.info["Synthetic"] == "yes"
         assert picture.info["Comment"].startswith(WORD)
     assert stated_side(tmp_path / "a.png") is Side.LEFT
+
+
+def test_every_letter_of_a_mark_is_in_the_font() -> None:
+    """A box in place of a letter looks like that of a character which no font has."""
+    font = ImageFont.load_default(size=40)
+    missing = bytes(font.getmask("\uffff"))
+    assert bytes(font.getmask("–")) == missing  # so no dash in marks
+    for letter in set(f"{WORD} - prediction, 0123456789 months") - {" "}:
+        assert bytes(font.getmask(letter)) != missing, letter

@@ -9,7 +9,7 @@ from progression.report import outputs
 from progression.report.outputs import COLUMNS, as_json, row, write_prediction
 from tests.fakes import prediction, radiograph
 
-FILES = ["figure.png", "future.gif", "future_024m.png", "future_096m.png", "prediction.json"]
+FILES = ["figure.png", "future.gif", "future_024m.png", "future_096m.png", "prediction.json", "report.html"]
 
 
 def test_columns_are_the_promised_ones() -> None:

@@ -1,0 +1,100 @@
+"""`progression dicom`: de-identify films; write example films."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="DICOM films: de-identify them; examples to try.", no_args_is_help=True)
+
+
+@app.command("deidentify")
+def deidentify_command(
+    films: Annotated[list[Path], typer.Argument(metavar="FILM", help="CR, DX or Secondary Capture files.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder; files are called by their new UIDs.")],
+    keep_date_intervals: Annotated[
+        bool, typer.Option("--keep-date-intervals", help="Move dates, by one number of days a patient.")
+    ] = False,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--key-file", help="Secret of pseudonyms, UIDs and dates, made if missing [a new one, not kept]."
+        ),
+    ] = None,
+) -> None:
+    """De-identify by the Basic Profile of PS3.15. Text burned into pixels is not looked for.
+
+    A file that fails is reported by its number, the others are written, and the exit code is 1.
+    """
+    from progression.dicom.deidentify import Deidentifier, new_key
+    from progression.errors import ImageError, ProgressionError
+    from progression.files import atomic_write, check_writable
+    from progression.image import dicom_content
+
+    check_writable(out)
+    key = new_key() if key_file is None else _key(key_file)
+    deidentifier = Deidentifier(key=key, keep_intervals=keep_date_intervals)
+    failed = 0
+    for number, film in enumerate(films, start=1):
+        try:
+            content = dicom_content(film)
+            if content is None:
+                raise ImageError(f"file {number}: not a DICOM file")
+            uid, made = deidentifier.file(content, f"file {number}")
+            with atomic_write(out / f"{uid}.dcm") as temporary:
+                temporary.write_bytes(made)
+        except ProgressionError as error:  # names of files may be names of patients
+            failed += 1
+            typer.echo(f"progression: error: {error}", err=True)
+    typer.echo(f"{len(films) - failed} of {len(films)} films de-identified: {out}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("example")
+def example_command(
+    out: Annotated[Path, typer.Option("--out", help="Folder for knee.dcm and film.dcm.")],
+) -> None:
+    """Write two DICOM films of nobody: one knee, and both knees; prints how to predict them."""
+    from progression.cli.predict import EXAMPLE
+    from progression.dicom import example
+    from progression.dicom.write import file_bytes
+    from progression.files import atomic_write
+    from progression.image import read_image
+    from progression.types import Side
+    from progression.weights import resolve
+
+    knee = read_image(resolve("default") / EXAMPLE)
+    for name, made in (
+        ("knee.dcm", example.knee_film(knee, side=Side.RIGHT)),
+        ("film.dcm", example.bilateral_film(knee)),
+    ):
+        with atomic_write(out / name) as temporary:
+            temporary.write_bytes(file_bytes(made, name))
+    centres = " ".join(f"--centre {side}={x},{y}" for side in Side for x, y in [example.centre_px(side)])
+    typer.echo(f"progression predict {out / 'knee.dcm'} --months 48")
+    typer.echo(f"progression predict {out / 'film.dcm'} --months 48 {centres}")
+
+
+def _key(path: Path) -> bytes:
+    """The key in a file, which is made, readable by its owner only, if it is missing."""
+    import os
+
+    from progression.dicom.deidentify import KEY_BYTES, new_key
+    from progression.errors import UsageError
+    from progression.files import output_error
+
+    try:
+        if not path.exists():
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+                stream.write(new_key().hex() + "\n")
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except OSError as error:
+        raise output_error(path, error) from error
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise UsageError(
+            f"{path} is no key: expected {2 * KEY_BYTES} hexadecimal digits; name a file that is missing"
+        )
+    return key

@@ -1,0 +1,101 @@
+"""DICOM bytes to a data set, with what is hostile or damaged told as one typed error.
+
+Nothing of the file's own text goes into a message: it may be a patient's.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+
+from pydicom import dcmread
+from pydicom.config import IGNORE, settings
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from progression.errors import ImageError, ProgressionError
+
+MAX_FILE_BYTES = 256 << 20
+"""Largest file that is opened; 40 megapixels of 16 bits in one channel take 80 MB."""
+_MARK_END = 132
+"""Bytes of the preamble and the DICM mark."""
+
+
+def parse(content: bytes, label: str) -> FileDataset:
+    """Parse a DICOM file's bytes; element values are converted when they are asked for.
+
+    Parameters
+    ----------
+    content : the whole file, with its 128-byte preamble and the DICM mark.
+    label : file name, for messages.
+
+    Raises
+    ------
+    ImageError
+        If it is too large, deflated as a whole (it may expand without bound), damaged, or nested too deeply.
+    """
+    if len(content) > MAX_FILE_BYTES:
+        raise ImageError(f"{label}: over {MAX_FILE_BYTES >> 20} MB; expected one radiograph; export it alone")
+    with guarded(label):
+        meta = read_dataset(
+            BytesIO(content[_MARK_END:]), False, True, stop_when=lambda tag, *_: tag.group != 2
+        )
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            raise ImageError(
+                f"{label}: deflated as a whole, and may expand without bound; convert it (dcmconv +te)"
+            )
+        return dcmread(BytesIO(content))
+
+
+@contextmanager
+def guarded(label: str) -> Iterator[None]:
+    """Whatever goes wrong with a file inside becomes an ImageError; pydicom's own checks and warnings stay silent.
+
+    Both may quote values, so only the kind of failure is told.
+    """
+    logger = logging.getLogger("pydicom")
+    disabled = logger.disabled
+    reading, writing = settings.reading_validation_mode, settings.writing_validation_mode
+    try:
+        logger.disabled = True
+        settings.reading_validation_mode = settings.writing_validation_mode = IGNORE
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ProgressionError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise ImageError(f"{label}: damaged or unusual DICOM ({kind}); export the film again") from error
+    finally:
+        logger.disabled = disabled
+        settings.reading_validation_mode, settings.writing_validation_mode = reading, writing
+
+
+def text(data: Dataset, keyword: str) -> str:
+    """An element's value as stripped text, the first of several; empty where absent."""
+    value = data.get(keyword)
+    if isinstance(value, MultiValue | list | tuple):
+        value = value[0] if len(value) else None
+    return "" if value is None else str(value).strip().strip("\0")
+
+
+def number(data: Dataset, keyword: str) -> float | None:
+    """An element's value as a finite number, the first of several; None where absent or none."""
+    written = text(data, keyword)
+    if not written:
+        return None
+    try:
+        value = float(written)
+    except ValueError:
+        return None
+    return value if abs(value) < float("inf") else None
+
+
+def items(data: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; empty where it is absent or not one."""
+    value = data.get(keyword)
+    return [item for item in value if isinstance(item, Dataset)] if value is not None else []

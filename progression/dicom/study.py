@@ -1,0 +1,151 @@
+"""What an object that returns to a film's study takes over from it: patient, study, and the film as its source."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.valuerep import PersonName
+
+from progression.dicom.parse import guarded, parse, text
+from progression.errors import OutputError, UsageError
+
+CHARACTER_SET = "ISO_IR 192"
+"""UTF-8, whatever the source is in: every name can be written in it."""
+_REQUIRED = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+             "ReferringPhysicianName", "StudyID", "AccessionNumber")  # fmt: skip
+"""Type 2 attributes of the Patient and General Study modules: present, maybe empty (PS3.3, C.7.1.1 and C.7.2.1)."""
+_TAKEN = (
+    *_REQUIRED,
+    # Patient (C.7.1.1)
+    "IssuerOfPatientID", "TypeOfPatientID", "OtherPatientIDsSequence", "PatientBirthTime", "OtherPatientNames",
+    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    # Clinical Trial Subject and Study (C.7.1.3, C.7.2.3)
+    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
+    # General Study (C.7.2.1), Patient Study (C.7.2.2)
+    "StudyInstanceUID", "StudyDescription", "IssuerOfAccessionNumberSequence", "PatientAge", "PatientSize",
+    "PatientWeight", "LongitudinalTemporalInformationModified",
+)  # fmt: skip
+_IDENTIFYING = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber")
+_SHORTEST_WORD = 3
+_ROOT = re.compile(r"[012](\.(0|[1-9]\d*))+")
+_LONGEST_ROOT = 40
+_IDENTIFYING = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber")
+_SHORTEST_WORD = 3
+
+
+@dataclass(frozen=True)
+class Study:
+    """A film's study, for objects that join it.
+
+    Attributes
+    ----------
+    taken : patient and study attributes, in UTF-8
+    film : SOP Class, SOP Instance and Series Instance UID of the film, the source of whatever is derived from it
+    orientation : Patient Orientation of the film's rows and columns; empty if it does not say
+    uid_root : of the new objects' UIDs; None for 2.25 and a random number
+    """
+
+    taken: Dataset
+    film: tuple[str, str, str]
+    orientation: tuple[str, ...]
+    uid_root: str | None = None
+
+    @classmethod
+    def of(cls, content: bytes, *, label: str, uid_root: str | None = None) -> "Study":
+        """Read a film's study from its file's bytes.
+
+        Raises
+        ------
+        ImageError
+            If it is damaged.
+        OutputError
+            If it lacks the UIDs by which an object could refer to it.
+        UsageError
+            If `uid_root` is none.
+        """
+        check_root(uid_root)
+        data = parse(content, label)
+        with guarded(label):
+            names = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+            uids = [uid.UID(str(data.get(name) or "")) for name in names]
+            for name, value in zip(names, uids, strict=True):
+                if not value.is_valid:
+                    raise OutputError(
+                        f"{label}: its {name} is missing or none; expected one, to return to its study"
+                    )
+            taken = copied(data, _TAKEN)
+            for name in _REQUIRED:
+                if name not in taken:
+                    setattr(taken, name, None)
+            orientation = data.get("PatientOrientation")
+            known = orientation if isinstance(orientation, MultiValue) and len(orientation) == 2 else ()
+            codes = tuple(str(one) for one in known)
+            if not all(re.fullmatch(r"[ALRPHF]{1,3}", code) for code in codes):
+                codes = ()
+            return cls(taken, (str(uids[0]), str(uids[1]), str(uids[2])), codes, uid_root)
+
+    def new_uid(self) -> str:
+        """A UID never used before, under the root."""
+        return str(uid.generate_uid(None if self.uid_root is None else f"{self.uid_root}."))
+
+    def join(self, made: Dataset) -> None:
+        """Give a new object this study's patient and study attributes."""
+        made.SpecificCharacterSet = CHARACTER_SET
+        made.update(self.taken)
+
+    def evidence(self) -> Dataset:
+        """The film as other objects refer to it: its UIDs. Patient and study come by `join`, which takes any value."""
+        film = Dataset()
+        for name in _REQUIRED:
+            setattr(film, name, None)
+        film.StudyInstanceUID = self.taken.StudyInstanceUID
+        film.SOPClassUID, film.SOPInstanceUID, film.SeriesInstanceUID = self.film
+        return film
+
+    def reference(self) -> Dataset:
+        """An item that refers to the film (PS3.3, 10.3)."""
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = self.film[:2]
+        return item
+
+
+def neutral_name_of(content: bytes, name: str, label: str) -> str:
+    """`name` unless it holds what identifies the patient; else knee- and a digest of the image's UID."""
+    data = parse(content, label)
+    with guarded(label):
+        told = " ".join(text(data, keyword) for keyword in _IDENTIFYING)
+        words = [word for word in re.split(r"[\W_]+", told.lower()) if len(word) >= _SHORTEST_WORD]
+        if not any(word in name.lower() for word in words):
+            return name
+        return f"knee-{sha256(text(data, 'SOPInstanceUID').encode()).hexdigest()[:8]}"
+
+
+def check_root(root: str | None) -> None:
+    """UsageError unless this can be the root of UIDs (PS3.5, 9.1), with room for a number under it."""
+    if root is not None and not (_ROOT.fullmatch(root) and len(root) <= _LONGEST_ROOT):
+        raise UsageError(
+            f"UID root {root!r}: expected numbers with dots, up to {_LONGEST_ROOT} characters (1.2.40.0.34)"
+        )
+
+
+def copied(data: Dataset, keywords: Iterable[str]) -> Dataset:
+    """A copy of some attributes as text and numbers, free of the character set in which they were written."""
+    made = Dataset()
+    for keyword in keywords:
+        if keyword in data:
+            setattr(made, keyword, _plain(data[keyword].value))
+    return made
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Sequence):
+        return Sequence([copied(item, [e.keyword for e in item if e.keyword]) for item in value])
+    if isinstance(value, MultiValue):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, str | PersonName) else value

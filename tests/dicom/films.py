@@ -1,0 +1,55 @@
+"""Films for the tests, as bytes and as files."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+
+from progression.dicom import example
+from progression.dicom.parse import guarded
+from progression.dicom.write import file_bytes
+from progression.types import Pixels, Side
+from tests.fakes import knee
+
+RAMP: Pixels = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
+SECRETS = ("Geheimnis", "Annegret", "PID-77123", "19561224", "ACC-99", "Hospital", "Doktor", "Strasse 5")
+"""What must not be found where no patient is named."""
+
+
+def content(made: Dataset) -> bytes:
+    """A data set as a file's bytes."""
+    return file_bytes(made, "test")
+
+
+def again(data: bytes) -> Dataset:
+    """A file's bytes as a data set."""
+    return pydicom.dcmread(BytesIO(data))
+
+
+def named(made: Dataset) -> Dataset:
+    """With a patient who has all of `SECRETS`."""
+    made.PatientName, made.PatientID, made.PatientBirthDate = "Geheimnis^Annegret", "PID-77123", "19561224"
+    made.AccessionNumber, made.InstitutionName = "ACC-99", "Hospital"
+    made.ReferringPhysicianName, made.PatientAddress = "Doktor^Ein", "Strasse 5"
+    return made
+
+
+def forced(made: Dataset, **values: object) -> Dataset:
+    """With values that pydicom would warn of: a damaged or careless film's."""
+    with guarded("test"):
+        for keyword, value in values.items():
+            setattr(made, keyword, value)
+    return made
+
+
+def save(path: Path, made: Dataset) -> Path:
+    """Write a data set as a file."""
+    path.write_bytes(content(made))
+    return path
+
+
+def dx(side: Side | None = Side.LEFT, **options: object) -> Dataset:
+    """A DX film of a test knee, 96 pixels wide."""
+    return example.dx(knee(), side=side, **{"spacing_mm": 1.4} | options)

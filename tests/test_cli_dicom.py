@@ -1,0 +1,170 @@
+"""DICOM on the command line: films in, objects and reports out, and no patient where none belongs."""
+
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from progression import cli, weights
+from progression.dicom import example
+from progression.report.mark import save_synthetic_png
+from progression.types import Side
+from progression.weights import ENVIRONMENT, MANIFEST
+from tests.dicom.films import SECRETS, again, dx, named, save
+from tests.fakes import FakePredictor, knee, save_knee
+
+OBJECTS = ["future_048m.dcm", "report.dcm", "report.pdf", "risk.dcm"]
+ALWAYS = ["figure.png", "future.gif", "future_048m.png", "prediction.json", "report.html"]
+
+
+@pytest.fixture
+def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePredictor:
+    """A fake predictor behind the command line, run in an empty folder with films in it."""
+    fake = FakePredictor()
+    module = SimpleNamespace(load_predictor=lambda model, *, device, engine, bank: fake)
+    monkeypatch.setitem(sys.modules, "progression.predict", module)
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "knee.dcm", named(dx(Side.LEFT)))
+    save(tmp_path / "both.dcm", named(example.bilateral_film(knee())))
+    save_knee(tmp_path / "knee.png")
+    return fake
+
+
+def names(folder: str) -> list[str]:
+    return sorted(entry.name for entry in Path("progression-out", folder).iterdir())
+
+
+def test_one_knee(predictor: FakePredictor) -> None:
+    assert cli.run(["predict", "knee.dcm", "--months", "48", "--uid-root", "1.2.3"]) == 0
+    assert predictor.calls[0]["sides"] == [Side.LEFT]
+    assert names("knee") == sorted(ALWAYS + OBJECTS)
+    made = again(Path("progression-out/knee/risk.dcm").read_bytes())
+    assert made.PatientID == "PID-77123" and made.SOPInstanceUID.startswith("1.2.3.")
+    assert cli.run(["predict", "knee.dcm", "--months", "48", "--no-dicom"]) == 0  # replaces the folder
+    assert names("knee") == ALWAYS
+
+
+def test_both_knees(predictor: FakePredictor, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["predict", "both.dcm"]) == 1
+    assert "shows both knees" in capsys.readouterr().err
+    centres = [f"--centre={side}={x},{y}" for side in Side for x, y in [example.centre_px(side)]]
+    assert cli.run(["predict", "both.dcm", *centres]) == 0
+    assert predictor.calls[-1]["sides"] == [Side.LEFT, Side.RIGHT]
+    assert predictor.calls[-1]["other_sides"] == [Side.RIGHT, Side.LEFT]
+    assert names("both-left") == names("both-right") == sorted(ALWAYS + OBJECTS)
+    assert cli.run(["predict", "both.dcm", "--side", "left", "--centre", "610,300"]) == 0
+    assert names("both") == sorted(ALWAYS + OBJECTS)
+
+
+def test_in_a_study_one_film_does_not_stop_the_others(
+    predictor: FakePredictor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chest, unsided = named(dx()), named(example.cr(knee(), spacing_mm=None))
+    chest.BodyPartExamined = "CHEST"
+    save(Path("chest.dcm"), chest)
+    save(Path("unsided.dcm"), unsided)
+    assert cli.run(["predict", "chest.dcm", "knee.dcm", "unsided.dcm", "both.dcm", "gone.dcm"]) == 1
+    told = capsys.readouterr().err
+    assert "chest.dcm: its Body Part Examined is not a knee" in told
+    assert "unsided.dcm does not say which knee it is" in told and "both.dcm: shows both knees" in told
+    assert "gone.dcm: no such file" in told and "4 of 5 knees failed" in told
+    assert [path.name for path in Path("progression-out").iterdir()] == ["knee"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        ("knee.dcm --side right", 2, "states that it is a left knee"),
+        ("both.dcm --centre 610,300", 2, "pass --centre left=x,y or right=x,y"),
+        ("both.dcm --centre left=610", 2, "expected x,y in pixels"),
+        ("both.dcm --centre up=610,300", 2, "unknown side 'up'"),
+        ("both.dcm --centre left=610,300 --centre left=230,300", 2, "two centres of one side"),
+        ("both.dcm --centre left=9000,300", 1, "does not lie in the film"),
+        ("both.dcm --centre left=610,300 --spacing-mm 0.7", 2, "states pixels of 0.5 mm"),
+        ("knee.png --side left --dicom", 2, "is not DICOM and belongs to no study"),
+        ("knee.png --side left --centre 48,48", 1, "does not say the size of its pixels"),
+        ("knee.dcm --uid-root a.b", 2, "UID root 'a.b'"),
+    ],
+)
+def test_refused_with_nothing_left(
+    predictor: FakePredictor, arguments: str, code: int, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = cli.run(["predict", *arguments.split()])
+    told = capsys.readouterr().err
+    assert reason in told and told.count("\n") == 1
+    assert found in (code, 1)
+    assert not Path("progression-out").exists()
+
+
+def test_only_objects_of_the_study_name_the_patient(
+    predictor: FakePredictor, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    film = named(dx(Side.LEFT))
+    film.SeriesDescription = "left knee of Annegret Geheimnis"
+    save(Path("Geheimnis_Annegret.dcm"), film)
+    assert cli.run(["predict", "Geheimnis_Annegret.dcm"]) == 0
+    told = capfd.readouterr()
+    texts = {"stdout": told.out.encode(), "stderr": told.err.encode(), "log": caplog.text.encode()}
+    for path in Path("progression-out").rglob("*"):
+        texts[f"name {path}"] = str(path).encode()
+        if path.is_file() and path.suffix != ".dcm":
+            texts[str(path)] = path.read_bytes()
+    for place, text in texts.items():
+        assert [secret for secret in SECRETS if secret.lower().encode() in text.lower()] == [], place
+    (folder,) = Path("progression-out").iterdir()
+    assert folder.name.startswith("knee-")
+
+
+def test_cohorts_take_films(predictor: FakePredictor) -> None:
+    rows = ["name,image,side,centre,spacing_mm", "a,knee.dcm,,,", 'b,both.dcm,left,"610,300",', "c,both.dcm,left,,",
+            'd,knee.png,left,"48,48",1.6']  # fmt: skip
+    Path("table.csv").write_text("\n".join(rows) + "\n")
+    assert cli.run(["cohort", "table.csv", "--out", "results.csv"]) == 1
+    text = Path("results.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in text[1:]] == ["a", "b", "c", "d"]
+    assert ["failed:" in line for line in text[1:]] == [False, False, True, False]
+    assert "shows both knees" in text[3]
+
+
+def test_deidentify(predictor: FakePredictor, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "dicom",
+        "deidentify",
+        "knee.dcm",
+        "both.dcm",
+        "knee.png",
+        "--out",
+        "clean",
+        "--key-file",
+        "key",
+    ]
+    assert cli.run(arguments) == 1
+    told = capsys.readouterr()
+    assert "2 of 3 films de-identified" in told.out and "file 3: not a DICOM file" in told.err
+    first = sorted(path.name for path in Path("clean").iterdir())
+    assert len(first) == 2 and Path("key").stat().st_mode & 0o077 == 0
+    for path in Path("clean").iterdir():
+        assert not [secret for secret in SECRETS if secret.encode() in path.read_bytes()]
+    assert cli.run(arguments) == 1
+    assert sorted(path.name for path in Path("clean").iterdir()) == first  # one key, one name
+    Path("key").write_text("short")
+    assert cli.run(arguments) == 2
+    assert "is no key" in capsys.readouterr().err
+
+
+def test_examples_predict_as_they_say(
+    predictor: FakePredictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path("models/default")
+    model.mkdir(parents=True)
+    (model / MANIFEST).write_text("{}")
+    save_synthetic_png(model / "example.png", knee(), side=Side.RIGHT)
+    monkeypatch.setenv(ENVIRONMENT, "models")
+    monkeypatch.setattr(weights, "locations", lambda: (Path("models"),))
+    assert cli.run(["dicom", "example", "--out", "examples"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert cli.run(line.split()[1:]) == 0
+    assert names("knee") == names("film-left") == names("film-right") == sorted(ALWAYS + OBJECTS)

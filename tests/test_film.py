@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from progression.dicom import example
+from progression.errors import ImageError, UsageError
+from progression.film import FIELD_MM, Place, known_side, neutral_name, read_knee
+from progression.image import cut_square
+from progression.report.mark import save_synthetic_png
+from progression.types import Side
+from tests.dicom.films import content, dx, named, save
+from tests.fakes import knee
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Path:
+    return save(tmp_path / "both.dcm", example.bilateral_film(knee()))
+
+
+def test_a_single_knee_is_taken_whole_and_says_its_side(tmp_path: Path) -> None:
+    film = save(tmp_path / "knee.dcm", dx(Side.LEFT))
+    found = read_knee(film)
+    assert found.side is Side.LEFT and found.pixels.shape == (96, 96) and found.notes == ()
+    assert read_knee(film, side=Side.LEFT).side is Side.LEFT
+    for read in (read_knee, known_side):
+        with pytest.raises(UsageError, match="states that it is a left knee, not a right one"):
+            read(film, side=Side.RIGHT)
+
+
+def test_pictures_of_other_kinds_need_no_spacing(tmp_path: Path) -> None:
+    save_synthetic_png(tmp_path / "knee.png", knee(), side=Side.RIGHT)
+    assert read_knee(tmp_path / "knee.png").side is Side.RIGHT
+    assert read_knee(knee()).side is None
+    with pytest.raises(UsageError, match="right knee, not a left"):
+        read_knee(tmp_path / "knee.png", side=Side.LEFT)
+
+
+def test_both_knees_need_centres(both: Path) -> None:
+    with pytest.raises(
+        ImageError, match=r"shows both knees \(SeriesDescription both\); give each one's centre"
+    ):
+        read_knee(both, side=Side.LEFT)
+
+
+def test_squares_of_both_knees_are_the_knees(both: Path) -> None:
+    found = {
+        side: read_knee(both, side=side, place=Place(centre=example.centre_px(side))).pixels for side in Side
+    }
+    assert found[Side.LEFT].shape == (280, 280) == (round(FIELD_MM / example.SPACING_MM),) * 2
+    np.testing.assert_allclose(found[Side.LEFT][:, ::-1], found[Side.RIGHT], atol=1e-3)
+    expected = np.asarray(Image.fromarray(knee()).resize((280, 280), Image.Resampling.BICUBIC)).clip(0, 1)
+    span = lambda x: (x - x.min()) / np.ptp(x)  # noqa: E731
+    np.testing.assert_allclose(span(found[Side.RIGHT]), span(expected), atol=0.01)
+
+
+def test_cutting_counts_pixels_from_the_upper_left() -> None:
+    film = np.arange(100).reshape(10, 10)
+    assert cut_square(film, centre=(4, 5), size=4, label="x").tolist() == film[3:7, 2:6].tolist()
+    edge = cut_square(film, centre=(1, 5), size=4, label="x")
+    assert edge[:, 0].tolist() == edge[:, 1].tolist() == film[3:7, 0].tolist()
+    for centre in ((-1, 5), (5, 10), (0.5, 5)):
+        with pytest.raises(ImageError, match="does not lie in the film of 10 x 10"):
+            cut_square(film, centre=centre, size=4, label="x")
+
+
+def test_spacing_is_needed_to_cut_only(tmp_path: Path) -> None:
+    film = save(tmp_path / "knee.dcm", example.cr(knee(400), spacing_mm=None))
+    assert read_knee(film, side=Side.LEFT).pixels.shape == (400, 400)
+    centre = (200.0, 200.0)
+    with pytest.raises(ImageError, match=r"does not say the size of its pixels; pass it \(--spacing-mm"):
+        read_knee(film, side=Side.LEFT, place=Place(centre))
+    assert read_knee(film, side=Side.LEFT, place=Place(centre, 0.5)).pixels.shape == (280, 280)
+    for wrong in (0.0, 3.0, float("nan")):
+        with pytest.raises(UsageError, match=r"expected the size of a pixel, 0\.01 to 2 mm"):
+            read_knee(film, side=Side.LEFT, place=Place(centre, wrong))
+
+
+def test_spacing_given_and_stated_agree(both: Path) -> None:
+    centre = example.centre_px(Side.LEFT)
+    assert read_knee(both, side=Side.LEFT, place=Place(centre, 0.505)).pixels.shape == (277, 277)
+    with pytest.raises(UsageError, match=r"states pixels of 0\.5 mm, not 0\.6"):
+        read_knee(both, side=Side.LEFT, place=Place(centre, 0.6))
+
+
+def test_a_header_that_contradicts_itself_is_told_and_decided_by_the_user(tmp_path: Path) -> None:
+    film = dx(Side.LEFT)
+    film.SeriesDescription = "right knee"
+    path = save(tmp_path / "knee.dcm", film)
+    told = r"contradicts itself about the side \(ImageLaterality left, AnatomicRegionModifierSequence left, "
+    with pytest.raises(UsageError, match=told):
+        read_knee(path)
+    found = read_knee(path, side=Side.RIGHT)
+    assert found.side is Side.RIGHT and "taken as right, as asked" in found.notes[0]
+
+
+def test_a_wide_picture_is_warned_of(tmp_path: Path) -> None:
+    film = save(tmp_path / "knee.dcm", dx(spacing_mm=2.0))
+    assert read_knee(film).notes == ()
+    film = save(tmp_path / "wide.dcm", example.dx(knee(256), side=Side.LEFT, spacing_mm=1.0))
+    assert "the picture is 256 mm wide" in read_knee(film).notes[0]
+
+
+@pytest.mark.parametrize("centre", ["", "a,b", "1", "1,2,3"])
+def test_centres_as_text(centre: str) -> None:
+    if not centre:
+        assert Place.parse() == Place()
+        return
+    with pytest.raises(UsageError, match="expected x,y in pixels"):
+        Place.parse(centre)
+
+
+def test_a_file_called_by_its_patient_is_called_otherwise(tmp_path: Path) -> None:
+    film = save(tmp_path / "x.dcm", named(dx()))
+    for name in ("geheimnis_knee", "scan-77123", "Annegret", "19561224"):
+        other = neutral_name(film, name)
+        assert other.startswith("knee-") and len(other) == 13 and other == neutral_name(film, name)
+    assert neutral_name(film, "visit1") == "visit1"
+    assert content(dx()) != b"" and neutral_name(save(tmp_path / "y.dcm", dx()), "visit1") == "visit1"
