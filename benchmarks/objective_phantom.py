@@ -52,7 +52,7 @@ from phantom_tables import change, p_value
 from progression.data.dataset import Knees
 from progression.data.phantom import VISIT_MONTHS, sample_knee
 from progression.files import atomic_write
-from progression.latent.bank import build_graded, build_imaged
+from progression.latent.build import build_graded, build_imaged
 from progression.latent.directions import Directions
 from progression.latent.objective import Weights
 from progression.latent.part import from_bytes

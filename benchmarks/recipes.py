@@ -139,7 +139,7 @@ class FrozenTrainer(GanTrainer):
 
     def _seen(self, x: Tensor) -> list[Tensor]:
         """Maps of pictures that were moved and enlarged."""
-        moves = torch.randint(2 * JUDGE_SHIFT + 1, (len(x), 2), generator=self.rng).tolist()
+        moves = torch.randint(2 * JUDGE_SHIFT + 1, (len(x), 2), generator=self.rng)
         maps: list[Tensor] = self.maps(enlarged(shifted(x, moves, JUDGE_SHIFT)))
         return maps
 

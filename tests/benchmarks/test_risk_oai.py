@@ -217,9 +217,7 @@ def test_whole_benchmark(
     assert len(report["rows"]) == len(methods) * len(ends) and ("train", "fast", 96) in ends
     for row in report["rows"]:
         ours = any(m.ours and (m.name, m.setting) == (row["method"], row["setting"]) for m in methods)
-        assert ("minus" in row) == (
-            not ours and row["setting"] in (scripts.risk_methods.IMAGE, scripts.risk_methods.READ)
-        )
+        assert ("minus" in row) == (not ours)
         assert row["knees"] <= (60 if row["cohort"] == "train" else 30) and 0 <= row["auc"] <= 1
     table = (out / "risk_table.md").read_text()
     assert table.count("risk model (shipped)") == 2 * len(ends) and "person" not in table
