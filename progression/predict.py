@@ -592,8 +592,8 @@ class Predictor:
     def _warnings(
         self, typicality: float, mirrored: float, grade: int | None, reason: str
     ) -> tuple[str, ...]:
-        found = [f"accepted although {reason}"] if reason else []
-        if typicality < ATYPICAL:
+        found = [f"accepted although {reason}: do not rely on this"] if reason else []
+        if typicality < ATYPICAL and not reason:
             found.append(
                 f"unlike the training radiographs (typicality {typicality:.3f}): do not rely on this"
             )

@@ -76,8 +76,7 @@ def demo(
     if side is None:
         raise WeightsError(f"{image} is missing or does not state its side; install the package again")
     entry = Entry(name=image.stem, image=str(image), side=side)
-    # no radiograph has SYNTHETIC burned in, so by its layout the example is unlike them
-    request = Request(horizon_months=(24, 48, 72, 96), accept_atypical=True)
+    request = Request(horizon_months=(24, 48, 72, 96))
     _predict([entry], out, request=request, model="default", device=device, engine=engine)
 
 
