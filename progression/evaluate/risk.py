@@ -22,6 +22,7 @@ from progression.errors import TableError, UsageError
 from progression.evaluate.followup import Followup
 from progression.evaluate.report import as_table, interval, markdown_table
 from progression.evaluate.scores import judge_scores
+from progression.evaluate.sets import SETS, evaluate_sets
 from progression.metrics.auc import structural_components
 from progression.types import KL_GRADES
 
@@ -153,6 +154,7 @@ def evaluate_risk(
         "grade_rates_from": "the judged knees" if reference is None else f"{len(reference)} other knees",
         "bootstrap": {"draws": n_draws, "seed": seed, "unit": "subject"},
         "rows": rows,
+        "grade_sets": evaluate_sets(results, outcomes) if SETS in results else [],
     }
 
 
@@ -193,18 +195,40 @@ def judged(
 
 
 def risk_table(report: Mapping[str, Any]) -> str:
-    """One line a horizon, end point and score."""
-    return as_table(_HEADER, [_line(row) for row in report["rows"]])
+    """One line a horizon, end point and score; then one a horizon and baseline grade for the sets of grades."""
+    tables = [as_table(_HEADER, [_line(row) for row in report["rows"]])]
+    if report["grade_sets"]:
+        tables.append(as_table(_SETS_HEADER, _sets_lines(report)))
+    return "\n\n".join(tables)
 
 
 def risk_markdown(report: Mapping[str, Any]) -> str:
     """`risk_table` for Markdown."""
-    return markdown_table(_HEADER, [_line(row) for row in report["rows"]])
+    tables = [markdown_table(_HEADER, [_line(row) for row in report["rows"]])]
+    if report["grade_sets"]:
+        tables.append(markdown_table(_SETS_HEADER, _sets_lines(report)))
+    return "\n\n".join(tables)
 
 
 _HEADER = ("score", "months", "n", "events", "AUC [95 % by people]", "[DeLong]", "censored", "AP",
            "sensitivity", "specificity", "Brier", "skill", "ECE", "slope", "− read grade", "p")  # fmt: skip
 """Sensitivity at 90 % specificity, specificity at 80 % sensitivity (`progression.evaluate.scores`)."""
+
+
+_SETS_HEADER = ("90 % sets of the future grade", "months", "n", "coverage [95 % by people]", "mean size")
+
+
+def _sets_lines(report: Mapping[str, Any]) -> list[tuple[object, ...]]:
+    return [
+        (
+            "all" if row["baseline"] is None else f"grade {row['baseline']} at baseline",
+            f"{row['horizon_months']:g}",
+            row["n"],
+            interval(row["coverage"], row["coverage_people"]),
+            row["mean_size"],
+        )
+        for row in report["grade_sets"]
+    ]
 
 
 def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
