@@ -286,10 +286,10 @@ def explanation_figure(explanation: Explanation) -> Figure:
     for column, near in enumerate(explanation.neighbours):
         title = f"{near.kind} neighbour, {near.distance:.2f}\n{_series(near)}"
         picture(cell(1, column), near.rendering, title, window, synthetic=True)
-    _draw_drivers(figure.add_subplot(grid[2, 3:columns]), explanation.main_transition)
-    rest = columns // 2
-    _draw_what_if(figure.add_subplot(grid[2, columns + 1 : columns + rest + 1]), explanation)
-    _draw_steps(figure.add_subplot(grid[2, columns + rest + 2 :]), explanation)
+    bottom = grid[2, :].subgridspec(1, 12, wspace=0.6)  # labels take what is left of each
+    _draw_drivers(figure.add_subplot(bottom[0, 3:6]), explanation.main_transition)
+    _draw_what_if(figure.add_subplot(bottom[0, 7:9]), explanation)
+    _draw_steps(figure.add_subplot(bottom[0, 10:12]), explanation)
     figure.text(
         0.03, 0.97,
         f"{prediction.name}, {prediction.side.value} knee: chance of a rise within {horizon.horizon_months} months "
