@@ -232,7 +232,8 @@ class Predictor:
         horizon_months : whole months from 1 to 96.
         grades : baseline KL grades that a reader gave, None where there is none; used by `risk_*`.
         others : the same people's other knees of the same day, None where there is none; used by `risk_*`, where the
-            model has a part `risk_pair`. A knee that is asked about and also another's other is graded once.
+            model has a part `risk_pair`; left out, with a warning, where it would be refused. A knee that is asked
+            about and also another's other is graded once.
         other_grades : what a reader called those.
         subjects : whose knees these are, where the bank may hold knees of the same people: those are passed over.
         histories : earlier films of each knee, in any order, none where there are none (`progression.latent.history`).
@@ -281,13 +282,14 @@ class Predictor:
                     f"{which}refused, {reason}; expected one knee from the front, upright, the joint in the middle "
                     "(--accept-atypical predicts it all the same)"
                 )
+        beside, unlike = self._knees_among(beside, accept_atypical=accept_atypical)
         seen = self._see(radiographs, read, beside, beside_read)
         now = seen.grading
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
         past = self._past(radiographs, seen, earlier)
-        forecast = self.risk.forecast(seen, months) if self.risk else None
-        if forecast and self.risk and past is not None:
-            forecast = with_past(self.risk, seen, months, past)
+        forecast = None
+        if self.risk:
+            forecast = with_past(self.risk, seen, months, past) if past else self.risk.forecast(seen, months)
         terms = weights or (Weights() if method == "joint" else PAPER)
         change = self._change(code.key, months, terms, forecast, neighbours, subjects)
         futures_ws = code.ws[:, None] + change[:, :, None, :]
@@ -347,7 +349,8 @@ class Predictor:
                         float(code.mirrored_typicality[i]),
                         read[i],
                         reasons[i],
-                    ),
+                    )
+                    + unlike[i],
                     provenance=provenance
                     | {"grade_read": read[i], "other_grade_read": beside_read[i]}
                     | _told(earlier[i], past, i),
@@ -454,6 +457,21 @@ class Predictor:
         if self.appearance is None:
             return [1.0] * len(radiographs)
         return [float(one) for one in self.appearance(self._pictures(radiographs, appearance.RESOLUTION))]
+
+    def _knees_among(
+        self, others: Sequence[Radiograph | None], *, accept_atypical: bool
+    ) -> tuple[list[Radiograph | None], list[tuple[str, ...]]]:
+        """The other knees that are laid out like knees, and a warning for each that is left out."""
+        kept: list[Radiograph | None] = list(others)
+        told: list[tuple[str, ...]] = [()] * len(kept)
+        for i, other in enumerate(others):
+            if other is None or accept_atypical:
+                continue
+            layout = self._laid_out([other])
+            reason = self._reasons_to_refuse([other], [1.0], layout)[0]
+            if reason:
+                kept[i], told[i] = None, (f"other knee left out: {reason}",)
+        return kept, told
 
     def _reasons_to_refuse(
         self, radiographs: Sequence[Radiograph], drawn: Sequence[float], laid_out: Sequence[float]

@@ -155,6 +155,20 @@ def test_a_model_refuses_unless_told_otherwise(found: Appearance, tmp_path: Path
     assert forced.warnings[0].startswith("accepted although it looks like a knee of the other side")
 
 
+def test_an_other_knee_that_would_be_refused_has_no_part(found: Appearance, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "tiny")
+    found.save(folder)
+    predictor = load_predictor(folder, device="cpu", engine="torch")
+    asked = Radiograph(knee(160, 5), Side.RIGHT, "asked")
+    mirrored = Radiograph(knee(160, 6), Side.LEFT, "other")  # a right knee, taken for a left one
+    alone = predictor.predict_batch([asked])[0]
+    without = predictor.predict_batch([asked], others=[mirrored])[0]
+    assert not without.other_knee
+    assert without.horizons[0].risk_any == alone.horizons[0].risk_any
+    assert without.warnings == ("other knee left out: it looks like a knee of the other side (check --side)",)
+    assert predictor.predict_batch([asked], others=[mirrored], accept_atypical=True)[0].other_knee
+
+
 def test_command_lines(found: Appearance, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_model(tmp_path / "tiny")
     found.save(folder)
