@@ -30,7 +30,7 @@ Preset = Annotated[
     str,
     typer.Option(
         "--preset",
-        help="cpu, or gpu for a large GPU; gan also has cpu-64; joint cpu-sharpen, cpu-widen; "
+        help="cpu, or gpu for a large GPU; gan also has cpu-64; joint cpu-sharpen, cpu-widen, cpu-enlarge; "
         "grader cpu-robust, gpu-robust, gpu-256.",
     ),
 ]
