@@ -1,4 +1,4 @@
-"""A side question of two benchmarks, on phantoms and on real knees: does the risk model leave something in the code?"""
+"""A side question of the benchmarks on phantoms and on real knees: does the risk model leave something in the code?"""
 
 from __future__ import annotations
 

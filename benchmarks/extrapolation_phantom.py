@@ -51,7 +51,7 @@ import phantom_measures as measures
 import phantom_risks
 import torch
 from code_risk import PENALTY, CodeRisk
-from phantom_films import FILMED, HORIZONS, Films, baselines, every_visit, take_films
+from phantom_films import FILMED, HORIZONS, Films, baselines, both_banks, every_visit, take_films
 from phantom_measures import Models
 from phantom_tables import distance_table, tables
 from torch import Tensor
@@ -59,7 +59,6 @@ from torch import Tensor
 from progression.data.phantom import VISIT_MONTHS, sample_knee
 from progression.files import atomic_write
 from progression.latent.bank import TrajectoryBank
-from progression.latent.build import build_graded, build_imaged
 from progression.latent.part import EncoderPart, encode_keys, from_bytes, load_generator
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader, Grading
@@ -183,18 +182,7 @@ def make_banks(work: Path, plan: Plan) -> None:
     films = load_films(work, "train")
     encoder = EncoderPart.load(load_model(work / "model")).encoder
     first, last = (encode_keys(encoder, films.images[:, visit]) for visit in (0, -1))
-    n = len(first)
-    imaged = build_imaged(
-        torch.cat([first, last]),
-        subject=films.names * 2,
-        side=["right"] * 2 * n,
-        months=[0.0] * n + [VISIT_MONTHS[-1]] * n,
-        grade=[*films.grade[:, 0].tolist(), *films.grade[:, -1].tolist()],
-    )
-    graded = build_graded(
-        first, subject=films.names, grade_series=films.grade.numpy(), series_months=VISIT_MONTHS
-    )
-    for kind, bank in zip(measures.KINDS, (imaged, graded), strict=True):
+    for kind, bank in both_banks(films, first, last).items():
         bank.save(work / f"bank-{kind}", dtype="float32", resolution=plan.resolution)
 
 

@@ -46,13 +46,12 @@ from extrapolation_phantom import CHUNK, GRADER_STAGES
 from linear_codes import LinearCodes, LinearModels
 from numpy.typing import NDArray
 from objective_measures import SHOWN
-from phantom_films import FILMED, baselines, every_visit, take_films
+from phantom_films import FILMED, baselines, both_banks, every_visit, take_films
 from phantom_tables import change, p_value
 
 from progression.data.dataset import Knees
-from progression.data.phantom import VISIT_MONTHS, sample_knee
+from progression.data.phantom import sample_knee
 from progression.files import atomic_write
-from progression.latent.build import build_graded, build_imaged
 from progression.latent.directions import Directions
 from progression.latent.objective import Weights
 from progression.latent.part import from_bytes
@@ -220,22 +219,11 @@ def load_models(work: Path) -> LinearModels:
         base.load_films(work, "train"),
     )
     first, last = stored["train"][:, 0], stored["train"][:, -1]
-    n = len(first)
-    imaged = build_imaged(
-        torch.cat([first, last]),
-        subject=films.names * 2,
-        side=["right"] * 2 * n,
-        months=[0.0] * n + [VISIT_MONTHS[-1]] * n,
-        grade=[*films.grade[:, 0].tolist(), *films.grade[:, -1].tolist()],
-    )
-    graded = build_graded(
-        first, subject=films.names, grade_series=films.grade.numpy(), series_months=VISIT_MONTHS
-    )
     return LinearModels(
         LinearCodes(*(stored[name] for name in ("mean", "axes", "centre"))),
         Grader.from_tensors(files.tensors("grader"), files.config("grader")),
         RiskModel.from_tensors(files.tensors("risk"), files.config("risk")),
-        {"imaged": imaged, "graded": graded},
+        both_banks(films, first, last),
     )
 
 

@@ -1,4 +1,4 @@
-"""Subjects and films of `extrapolation_phantom.py`."""
+"""Subjects, films and banks of the benchmarks on phantoms."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from progression.data.dataset import Knees
 from progression.data.phantom import VISIT_MONTHS, sample_knee
 from progression.image import to_model
+from progression.latent.bank import TrajectoryBank
+from progression.latent.build import build_graded, build_imaged
 
 HORIZONS = (24.0, 48.0, 96.0)
 VISITS = [VISIT_MONTHS.index(month) for month in HORIZONS]
@@ -102,3 +104,19 @@ def baselines(films: Films) -> Knees:
         grade_series=films.grade.numpy(),
         series_months=np.array(VISIT_MONTHS),
     )
+
+
+def both_banks(films: Films, first: Tensor, last: Tensor) -> dict[str, TrajectoryBank]:
+    """`imaged` from the codes (N, D) of first and last films, `graded` from those of the first and all grades."""
+    n = len(first)
+    imaged = build_imaged(
+        torch.cat([first, last]),
+        subject=films.names * 2,
+        side=["right"] * 2 * n,
+        months=[0.0] * n + [VISIT_MONTHS[-1]] * n,
+        grade=[*films.grade[:, 0].tolist(), *films.grade[:, -1].tolist()],
+    )
+    graded = build_graded(
+        first, subject=films.names, grade_series=films.grade.numpy(), series_months=VISIT_MONTHS
+    )
+    return {"imaged": imaged, "graded": graded}

@@ -365,10 +365,10 @@ METHODS = (
         "neighbours by ImageNet features, read the same", READ, _near(by_features, read=True), needs="features"
     ),
     Method("risk model of both (shipped)", BOTH, partial(multistate_of_both, read=False), ours=True, drawn=True),
-    Method("risk model of one (shipped)", BOTH, partial(multistate, read=False)),
+    Method("risk model of one (shipped)", BOTH, partial(multistate, read=False), drawn=True),
     Method("logistic on both seen grades", BOTH, logistic(seen_grade, other_seen_grade)),
     Method("risk model of both (shipped)", BOTH_READ, partial(multistate_of_both, read=True), ours=True, drawn=True),
-    Method("risk model of one (shipped)", BOTH_READ, partial(multistate, read=True)),
+    Method("risk model of one (shipped)", BOTH_READ, partial(multistate, read=True), drawn=True),
     Method("both read grades: their event rate", BOTH_READ, each_end_point(rate_of_both_grades)),
     Method("logistic on both read grades", BOTH_READ, logistic(read_grades, other_read_grades)),
     Method(

@@ -25,7 +25,8 @@ from progression.data.visits import read_visits
 from progression.image import read_image
 from progression.memory import keep_freed_memory
 from progression.metrics.proportions import proportion
-from progression.predict import ATYPICAL, MISLAID, OFF_MANIFOLD, Predictor, load_predictor
+from progression.predict import Predictor, load_predictor
+from progression.refusal import ATYPICAL, MISLAID, OFF_MANIFOLD
 from progression.types import Radiograph, Side
 
 

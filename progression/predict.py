@@ -12,7 +12,8 @@
 
 Source: Han et al. 2022 (arXiv 2111.11439), steps 4 to 7; `docs/architecture.md` says what is done otherwise.
 Both methods are weights of one objective (`progression.latent.objective`); "joint" is ours (`latent.expected`).
-Earlier films of the knee set its pace (`latent.history`), and futures may be spread (`latent.spread`).
+Earlier films of the knee set its pace (`latent.history`), and futures may be spread (`latent.spread`). Beside the path:
+`asked` (what comes in), `refusal` (what is no knee), `sight` (what the grader sees), `answer` (what goes out).
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from progression import __version__
+from progression.answer import Between, Found, answers, provenance
+from progression.asked import Asked, pictures
 from progression.engine import Engine, choose, load_engine
-from progression.errors import NotAKneeError, UsageError
+from progression.errors import UsageError
 from progression.film import read_knee
-from progression.image import exposure, from_model, read_image, to_model
+from progression.image import exposure, from_model, read_image
 from progression.latent import appearance
 from progression.latent.appearance import Appearance
 from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
@@ -40,40 +42,22 @@ from progression.latent.directions import PART as DIRECTIONS
 from progression.latent.directions import Directions
 from progression.latent.expected import StepEffects, step_chances
 from progression.latent.extrapolate import key_of
-from progression.latent.history import Past, Visits, joint_of, with_past
+from progression.latent.history import Past, joint_of, with_past
 from progression.latent.invert import project, refine
 from progression.latent.objective import PAPER, Ground, Observed, Weights, grade_probe, solve, spread_of_rates
 from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
 from progression.latent.perceptual import SeenDistance
 from progression.latent.spread import PERCENTILES, change_at, steps_at
 from progression.latent.whiten import Whitening
+from progression.refusal import Gate
 from progression.risk.forecast import Forecast, RiskModels, Seen
-from progression.risk.grader import Grader, concatenate
-from progression.risk.model import Risk
-from progression.risk.risk import excess, product_risk
+from progression.risk.grader import Grader
+from progression.sight import look_back, see
 from progression.stylegan2 import Generator
-from progression.types import (
-    EarlierFilm,
-    HorizonPrediction,
-    Pixels,
-    Prediction,
-    Radiograph,
-    Request,
-    Side,
-    SpreadPicture,
-    check_grade,
-    check_horizons,
-)
+from progression.types import EarlierFilm, Pixels, Prediction, Radiograph, Request, Side, check_horizons
 from progression.weights import ModelFiles, load_model
 
-T = TypeVar("T")
 NEIGHBOURS = 5
-ATYPICAL = 0.01
-"""Typicality under which a picture is called unlike the training radiographs, with a warning."""
-MISLAID = 0.005
-"""Typicality of its layout under which a picture is refused: one knee in four hundred, nearly all that are none."""
-OFF_MANIFOLD = 0.001
-"""Typicality under which a picture is refused for what the model makes of it."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +72,6 @@ class Code:
     reconstruction: Tensor
     typicality: Tensor
     mirrored_typicality: Tensor
-
-
-@dataclass(frozen=True)
-class Between:
-    """Futures of N knees at H horizons and P percentiles: change in grades (N, H, P), images (N, H, P, 1, R, R)."""
-
-    change: Tensor
-    images: Tensor
 
 
 def load_predictor(
@@ -264,129 +240,72 @@ class Predictor:
             accept_atypical=accept_atypical,
         )
         self.check_method(method)
-        months = request.horizon_months
-        read = _one_each(grades, radiographs, "grades")
-        beside = _one_each(others, radiographs, "other knees")
-        beside_read = _one_each(other_grades, radiographs, "grades of the other knee")
-        earlier = [films or () for films in _one_each(histories, radiographs, "histories")]
+        asked = Asked.of(
+            radiographs, grades=grades, others=others, other_grades=other_grades, histories=histories
+        )
         if not radiographs:
             return []
+        months, terms = request.horizon_months, weights or (Weights() if method == "joint" else PAPER)
+        # x_0 → w_0
         x0 = self._pictures(radiographs, self.resolution)
         code = self._invert(x0, request)
-        laid_out = self._laid_out(radiographs)
-        reasons = self._reasons_to_refuse(radiographs, code.typicality.tolist(), laid_out)
-        for radiograph, reason in zip(radiographs, reasons, strict=True):
-            if reason and not accept_atypical:
-                which = f"{radiograph.name}: " if len(radiographs) > 1 else ""
-                raise NotAKneeError(
-                    f"{which}refused, {reason}; expected one knee from the front, upright, the joint in the middle "
-                    "(--accept-atypical predicts it all the same)"
-                )
-        beside, unlike = self._knees_among(beside, accept_atypical=accept_atypical)
-        seen = self._see(radiographs, read, beside, beside_read)
-        now = seen.grading
-        neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
-        past = self._past(radiographs, seen, earlier)
-        forecast = None
-        if self.risk:
-            forecast = with_past(self.risk, seen, months, past) if past else self.risk.forecast(seen, months)
-        terms = weights or (Weights() if method == "joint" else PAPER)
-        change = self._change(code.key, months, terms, forecast, neighbours, subjects)
-        futures_ws = code.ws[:, None] + change[:, :, None, :]
-        futures = self._render(futures_ws.flatten(0, 1)).unflatten(0, futures_ws.shape[:2])
-        p_future = self.engine.grade(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
-        product = torch.stack(product_risk(now.now, p_future), dim=-1)
-        beyond = self._excess(self.engine.grade(code.reconstruction).now, p_future)
-        between = self._spread(code, seen, months, past, subjects) if request.spread else None
-        # without a risk part the product's running maximum over the horizons asked for
-        risk = (
-            torch.stack([forecast.risk.fast, forecast.risk.any], dim=-1)
-            if forecast
-            else torch.cummax(product, dim=1).values
+        asked, warnings = Gate(self.appearance, self.device).admit(
+            asked,
+            typicality=code.typicality,
+            mirrored=code.mirrored_typicality,
+            accept_atypical=accept_atypical,
         )
-        provenance = self._provenance(request) | {"objective": asdict(terms)}
-        predictions = []
-        for i, radiograph in enumerate(radiographs):
-            shown = partial(from_model, side=radiograph.side, exposure=exposure(radiograph.pixels))
-            horizons = tuple(
-                HorizonPrediction(
-                    horizon_months=month,
-                    image=shown(futures[i, h]) if render else None,
-                    risk_fast=float(risk[i, h, 0]),
-                    risk_any=float(risk[i, h, 1]),
-                    risk_fast_product=float(product[i, h, 0]),
-                    risk_any_product=float(product[i, h, 1]),
-                    kl_future=tuple(p_future[i, h].tolist()),
-                    risk_fast_excess=float(beyond[i, h, 0]),
-                    risk_any_excess=float(beyond[i, h, 1]),
-                    **(_sureness(forecast.risk, i, h) if forecast else {}),
-                    spread=tuple(
-                        SpreadPicture(
-                            percentile, float(between.change[i, h, p]), shown(image) if render else None
-                        )
-                        for p, (percentile, image) in enumerate(
-                            zip(PERCENTILES, between.images[i, h], strict=True)
-                        )
-                    )
-                    if between
-                    else (),
-                )
-                for h, month in enumerate(months)
-            )
-            predictions.append(
-                Prediction(
-                    name=radiograph.name,
-                    side=radiograph.side,
-                    horizons=horizons,
-                    baseline=shown(x0[i]),
-                    reconstruction=shown(code.reconstruction[i]),
-                    kl_now=tuple(now.now[i].tolist()),
-                    typicality=float(code.typicality[i]),
-                    neighbour_distances=tuple(neighbours.distance[i].tolist()),
-                    other_knee=forecast is not None and bool(forecast.with_other[i]),
-                    warnings=self._warnings(
-                        min(float(code.typicality[i]), laid_out[i]),
-                        float(code.mirrored_typicality[i]),
-                        read[i],
-                        reasons[i],
-                    )
-                    + unlike[i],
-                    provenance=provenance
-                    | {"grade_read": read[i], "other_grade_read": beside_read[i]}
-                    | _told(earlier[i], past, i),
-                )
-            )
-        return predictions
+        # what is to be expected of these knees
+        seen, past, forecast = self._foresee(asked, months)
+        # w_0 → ŵ(T) → x̂_T
+        neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
+        change = self._change(code.key, months, terms, forecast, neighbours, subjects)
+        futures = self._render(code.ws[:, None] + change[:, :, None, :])
+        # grade both
+        p_future = self.engine.grade(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
+        found = Found(
+            baseline=x0,
+            reconstruction=code.reconstruction,
+            typicality=code.typicality,
+            futures=futures,
+            p_now=seen.grading.now,
+            p_rebuilt=self.engine.grade(code.reconstruction).now,
+            p_future=p_future,
+            neighbours=neighbours,
+            forecast=forecast,
+            past=past,
+            between=self._between(code, seen, months, past, subjects) if spread else None,
+        )
+        origin = provenance(
+            request,
+            files=self.files,
+            bank_hash=self.bank_hash,
+            device=self.device,
+            engine=self.engine,
+            neighbours=min(NEIGHBOURS, len(self.bank)),
+        )
+        return answers(
+            found,
+            asked,
+            months,
+            warnings=warnings,
+            provenance=origin | {"objective": asdict(terms)},
+            render=render,
+        )
 
-    def _past(
-        self, radiographs: Sequence[Radiograph], seen: Seen, earlier: Sequence[Sequence[EarlierFilm]]
-    ) -> Past | None:
-        """What earlier films say of each knee; None where no knee has any."""
-        if not any(earlier):
-            return None
-        if self.risk is None:
-            raise UsageError(
-                f"earlier films need to know what was to be expected, and model {self.files.name} has no risk part: "
-                "train one (progression train risk), or predict from one film"
+    def _foresee(self, asked: Asked, months: Sequence[int]) -> tuple[Seen, Past | None, Forecast | None]:
+        """What the grader sees, what earlier films say, and the forecast, None without a risk part."""
+        views = partial(self._pictures, resolution=self.grader.input_resolution)
+        seen = see(asked, views, self.engine)
+        if any(asked.histories):
+            risk = self._risk_part(
+                "earlier films need to know what was to be expected", "predict from one film"
             )
-        now, visits = seen.grading, []
-        for i, (radiograph, films) in enumerate(zip(radiographs, earlier, strict=True)):
-            past = sorted(films, key=lambda film: -film.months_before)
-            gradings = [now.rows(torch.tensor([i]))]
-            if past:
-                given = [Radiograph(film.pixels, radiograph.side, radiograph.name) for film in past]
-                graded = self.engine.grade(self._pictures(given, self.grader.input_resolution))
-                gradings.insert(0, graded.cpu())
-            visits.append(
-                Visits(
-                    grading=concatenate(gradings),
-                    months=[-film.months_before for film in past] + [0.0],
-                    read=[*_grades([film.grade for film in past]).tolist(), int(seen.grade[i])],
-                )
-            )
-        return Past.of(self.risk.alone, visits)
+            past = look_back(asked, seen, views, self.engine, risk=risk)
+            return seen, past, with_past(risk, seen, months, past)
+        return seen, None, self.risk.forecast(seen, months) if self.risk else None
 
-    def _spread(
+    def _between(
         self,
         code: Code,
         seen: Seen,
@@ -395,16 +314,13 @@ class Predictor:
         subjects: Sequence[str | None] | None,
     ) -> Between:
         """Futures at the percentiles of the change."""
-        assert self.risk is not None  # `check_method` saw to it
-        joint = joint_of(self.risk, seen, months, past=past)
+        joint = joint_of(self._risk_part("a spread", "leave it out"), seen, months, past=past)
         change = change_at(joint, PERCENTILES, variability=self.steps.variability)
         made = steps_at(joint, change, variability=self.steps.variability).float()
         looks = self.steps.steps(code.key.cpu(), subject=subjects)
         # row by row: a product over the batch would round with its size
         moves = torch.stack([share @ look for share, look in zip(made, looks, strict=True)]).to(self.device)
-        ws = code.ws[:, None, None] + moves[:, :, :, None, :]
-        images = self._render(ws.flatten(0, 2)).unflatten(0, ws.shape[:3])
-        return Between(change, images)
+        return Between(change, self._render(code.ws[:, None, None] + moves[:, :, :, None, :]))
 
     def check_method(self, method: str) -> None:
         """Refuse a method that this model and bank cannot serve, before any knee is looked at.
@@ -414,18 +330,22 @@ class Predictor:
         UsageError
             For "joint" without a risk part, or with a bank whose grades were not read.
         """
-        if method != "joint":
-            return
+        if method == "joint":
+            self._risk_part(
+                "method joint needs to know how likely each grade is to rise", "use --method paper"
+            )
+            _ = self.steps
+
+    def _risk_part(self, need: str, otherwise: str) -> RiskModels:
         if self.risk is None:
             raise UsageError(
-                f"method joint needs to know how likely each grade is to rise, and model {self.files.name} has no "
-                "risk part: train one (progression train risk), or use --method paper"
+                f"{need}, and model {self.files.name} has no risk part: train one (progression train risk), "
+                f"or {otherwise}"
             )
-        _ = self.steps
+        return self.risk
 
     def _pictures(self, radiographs: Sequence[Radiograph], resolution: int) -> Tensor:
-        views = [to_model(r.pixels, side=r.side, resolution=resolution) for r in radiographs]
-        return torch.stack(views).to(self.device)
+        return pictures(radiographs, resolution, self.device)
 
     def _invert(self, x: Tensor, request: Request) -> Code:
         """Latents, and how knee-like the pictures are as shown and mirrored (from the encoder's own code)."""
@@ -451,45 +371,6 @@ class Predictor:
             )
             reconstruction = self._render(ws)
         return Code(key, ws, reconstruction, found, mirrored)
-
-    def _laid_out(self, radiographs: Sequence[Radiograph]) -> list[float]:
-        """Share of knees that are laid out as oddly as each picture; 1 for a model that cannot tell."""
-        if self.appearance is None:
-            return [1.0] * len(radiographs)
-        return [float(one) for one in self.appearance(self._pictures(radiographs, appearance.RESOLUTION))]
-
-    def _knees_among(
-        self, others: Sequence[Radiograph | None], *, accept_atypical: bool
-    ) -> tuple[list[Radiograph | None], list[tuple[str, ...]]]:
-        """The other knees that are laid out like knees, and a warning for each that is left out."""
-        kept: list[Radiograph | None] = list(others)
-        told: list[tuple[str, ...]] = [()] * len(kept)
-        for i, other in enumerate(others):
-            if other is None or accept_atypical:
-                continue
-            layout = self._laid_out([other])
-            reason = self._reasons_to_refuse([other], [1.0], layout)[0]
-            if reason:
-                kept[i], told[i] = None, (f"other knee left out: {reason}",)
-        return kept, told
-
-    def _reasons_to_refuse(
-        self, radiographs: Sequence[Radiograph], drawn: Sequence[float], laid_out: Sequence[float]
-    ) -> list[str]:
-        """Why each picture is no knee that the model knows; empty where it is one."""
-        found = []
-        for radiograph, drawing, layout in zip(radiographs, drawn, laid_out, strict=True):
-            reason = ""
-            if layout < MISLAID:
-                reason = (
-                    f"it is not laid out like the training radiographs (share of knees as odd: {layout:.4f})"
-                )
-            if drawing < OFF_MANIFOLD:
-                reason = f"the model cannot draw it (typicality {drawing:.4f})"
-            if reason and self.appearance is not None:
-                reason = self.appearance.turned(self._pictures([radiograph], appearance.RESOLUTION)) or reason
-            found.append(reason)
-        return found
 
     def _change(
         self,
@@ -578,100 +459,6 @@ class Predictor:
         """How grade steps look in W, learnt from the bank when first asked for."""
         return StepEffects.fit(self.bank)
 
-    def _see(
-        self,
-        radiographs: Sequence[Radiograph],
-        grades: Sequence[int | None],
-        others: Sequence[Radiograph | None],
-        other_grades: Sequence[int | None],
-    ) -> Seen:
-        """Grade the knees and the people's other knees, each picture once."""
-        pictures = {_picture(r): r for r in (*radiographs, *others) if r is not None}
-        place = {key: position for position, key in enumerate(pictures)}
-        x = self._pictures(list(pictures.values()), self.grader.input_resolution)
-        return Seen(
-            networks=[grading.cpu() for grading in self.engine.grade_each(x)],
-            knee=torch.tensor([place[_picture(r)] for r in radiographs]),
-            grade=_grades(grades),
-            other=torch.tensor([-1 if r is None else place[_picture(r)] for r in others]),
-            other_grade=_grades(other_grades),
-        )
-
     def _render(self, ws: Tensor) -> Tensor:
-        return self.engine.render(ws).clamp(-1, 1)
-
-    @staticmethod
-    def _excess(p_rebuilt: Tensor, p_future: Tensor) -> Tensor:
-        """(N, H, 2) fast and any: the product between two synthetic pictures, above that for no change."""
-        changed = product_risk(p_rebuilt, p_future)
-        unchanged = product_risk(p_rebuilt, p_rebuilt[:, None])
-        return torch.stack([excess(r, r0) for r, r0 in zip(changed, unchanged, strict=True)], dim=-1)
-
-    def _warnings(
-        self, typicality: float, mirrored: float, grade: int | None, reason: str
-    ) -> tuple[str, ...]:
-        found = [f"accepted although {reason}: do not rely on this"] if reason else []
-        if typicality < ATYPICAL and not reason:
-            found.append(
-                f"unlike the training radiographs (typicality {typicality:.3f}): do not rely on this"
-            )
-        if mirrored > 0.05 and mirrored > 10 * typicality:
-            found.append("looks more like a knee of the other side: check --side")
-        if grade == 4:
-            found.append("grade 4 is the highest: it cannot rise")
-        elif grade == 3:
-            found.append("grade 3 cannot rise by two")
-        return tuple(found)
-
-    def _provenance(self, request: Request) -> dict[str, Any]:
-        return {
-            "versions": {"progression": __version__, "torch": torch.__version__, "numpy": np.__version__},
-            "model": self.files.name,
-            "weights_sha256": self.files.hashes() | {"bank": self.bank_hash},
-            "device": self.device.type,
-            "engine": self.engine.provenance(),
-            "seed": request.seed,
-            "arguments": asdict(request)
-            | {"refine_steps": request.steps, "neighbours": min(NEIGHBOURS, len(self.bank))},
-        }
-
-
-def _one_each(
-    given: Sequence[T | None] | None, radiographs: Sequence[Radiograph], what: str
-) -> Sequence[T | None]:
-    """One a knee, None where there is none; UsageError for another number."""
-    found = [None] * len(radiographs) if given is None else list(given)
-    if len(found) != len(radiographs):
-        raise UsageError(
-            f"{len(found)} {what} for {len(radiographs)} knees: give one a knee, None if there is none"
-        )
-    return found
-
-
-def _picture(radiograph: Radiograph) -> tuple[int, Side]:
-    """What tells one picture from another within a call."""
-    return id(radiograph.pixels), radiograph.side
-
-
-def _grades(grades: Sequence[int | None]) -> Tensor:
-    """-1 where unread; UsageError for what is no grade."""
-    return torch.tensor([-1 if grade is None else check_grade(grade) for grade in grades])
-
-
-def _sureness(risk: Risk, knee: int, horizon: int) -> dict[str, Any]:
-    """Fields of a `HorizonPrediction`: what is expected to be read, and how sure that is."""
-    found: dict[str, Any] = {"kl_read": tuple(risk.future[knee, horizon].tolist())}
-    for event, interval in (("fast", risk.fast_interval), ("any", risk.any_interval)):
-        if interval is not None:
-            found[f"risk_{event}_interval"] = tuple(interval[knee, horizon].tolist())
-    if risk.grade_set is not None:
-        found["kl_set"] = tuple(risk.grade_set[knee, horizon].nonzero()[:, 0].tolist())
-    return found
-
-
-def _told(films: Sequence[EarlierFilm], past: Past | None, i: int) -> dict[str, Any]:
-    """For the provenance: the earlier films of knee i, and the pace that they gave."""
-    if past is None or not films:
-        return {}
-    told = [{"months_before": film.months_before, "grade_read": film.grade} for film in films]
-    return {"history": told, "pace": float(past.pace[i])}
+        """Codes (..., L, D) as pictures (..., 1, R, R)."""
+        return self.engine.render(ws.flatten(0, -3)).clamp(-1, 1).unflatten(0, ws.shape[:-2])

@@ -22,6 +22,7 @@ from progression.latent.extrapolate import extrapolate, key_of
 from progression.latent.invert import refine
 from progression.latent.perceptual import SeenDistance
 from progression.predict import NEIGHBOURS, Predictor, load_predictor
+from progression.risk.risk import product_excess
 from progression.types import Radiograph, Side
 from progression.weights import load_model, save_part
 
@@ -108,10 +109,10 @@ def test_a_knees_numbers_do_not_depend_on_the_batch_or_on_rendering(
             assert a.kl_future == pytest.approx(b.kl_future, abs=1e-4)
 
 
-def test_the_excess_is_zero_where_nothing_changes(predictor: Predictor) -> None:
+def test_the_excess_is_zero_where_nothing_changes() -> None:
     graded = torch.tensor([[0.5, 0.5, 0, 0, 0]])
-    same = predictor._excess(graded, graded[:, None])
-    risen = predictor._excess(graded, torch.tensor([[[0, 0, 0.5, 0.5, 0]]]))
+    same = product_excess(graded, graded[:, None])
+    risen = product_excess(graded, torch.tensor([[[0, 0, 0.5, 0.5, 0]]]))
     assert torch.equal(same, torch.zeros(1, 1, 2))
     # fast: 0.25·(0→2) + 0.25·(0→3) + 0.25·(1→3) = 0.75 over 0; any: (1 − 0.25) / (1 − 0.25)
     torch.testing.assert_close(risen, torch.tensor([[[0.75, 1.0]]]))

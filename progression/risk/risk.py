@@ -8,6 +8,7 @@ pictures graded 50/50 between neighbouring grades give R_any = 0.25).  `excess` 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -44,3 +45,18 @@ def excess(risk: Tensor, risk_unchanged: Tensor) -> Tensor:
     """
     unchanged = risk_unchanged.reshape(-1, 1).clamp(max=1 - 1e-6)
     return ((risk - unchanged) / (1 - unchanged)).clamp(0, 1)
+
+
+def product_excess(p_rebuilt: Tensor, p_future: Tensor) -> Tensor:
+    """(N, H, 2) fast and any: the product between two synthetic pictures, above that for no change.
+
+    Parameters
+    ----------
+    p_rebuilt
+        (N, 5) grade probabilities of the reconstruction.
+    p_future
+        (N, H, 5) of the synthetic futures.
+    """
+    changed = product_risk(p_rebuilt, p_future)
+    unchanged = product_risk(p_rebuilt, p_rebuilt[:, None])
+    return torch.stack([excess(r, r0) for r, r0 in zip(changed, unchanged, strict=True)], dim=-1)
