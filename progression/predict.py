@@ -13,7 +13,7 @@
 Source: Han et al. 2022 (arXiv 2111.11439), steps 4 to 7; `docs/architecture.md` says what is done otherwise.
 Both methods are weights of one objective (`progression.latent.objective`); "joint" is ours (`latent.expected`).
 Earlier films of the knee set its pace (`latent.history`), and futures may be spread (`latent.spread`). Beside the path:
-`asked` (what comes in), `refusal` (what is no knee), `sight` (what the grader sees), `answer` (what goes out).
+`asked` (what comes in), `inversion`, `refusal` (what is no knee), `sight` (what the grader sees), `change`, `answer`.
 """
 
 from __future__ import annotations
@@ -31,24 +31,21 @@ from torch import Tensor
 
 from progression.answer import Between, Found, answers, provenance
 from progression.asked import Asked, pictures
+from progression.change import Change
 from progression.engine import Engine, choose, load_engine
 from progression.errors import UsageError
 from progression.film import read_knee
 from progression.image import exposure, from_model, read_image
+from progression.inversion import Code, Inversion
 from progression.latent import appearance
 from progression.latent.appearance import Appearance
-from progression.latent.bank import Neighbours, TrajectoryBank, check_built_with
-from progression.latent.directions import PART as DIRECTIONS
+from progression.latent.bank import TrajectoryBank, check_built_with
 from progression.latent.directions import Directions
-from progression.latent.expected import StepEffects, step_chances
-from progression.latent.extrapolate import key_of
+from progression.latent.expected import StepEffects
 from progression.latent.history import Past, joint_of, with_past
-from progression.latent.invert import project, refine
-from progression.latent.objective import PAPER, Ground, Observed, Weights, grade_probe, solve, spread_of_rates
-from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
+from progression.latent.objective import PAPER, Weights
+from progression.latent.part import EncoderPart, load_generator
 from progression.latent.perceptual import SeenDistance
-from progression.latent.spread import PERCENTILES, change_at, steps_at
-from progression.latent.whiten import Whitening
 from progression.refusal import Gate
 from progression.risk.forecast import Forecast, RiskModels, Seen
 from progression.risk.grader import Grader
@@ -58,20 +55,6 @@ from progression.types import EarlierFilm, Pixels, Prediction, Radiograph, Reque
 from progression.weights import ModelFiles, load_model
 
 NEIGHBOURS = 5
-
-
-@dataclass(frozen=True)
-class Code:
-    """What inversion gives for N pictures: latents, reconstructions (N, 1, R, R), typicality (N,).
-
-    The search key is the encoder's, as in banks, whatever comes after it.
-    """
-
-    key: Tensor
-    ws: Tensor
-    reconstruction: Tensor
-    typicality: Tensor
-    mirrored_typicality: Tensor
 
 
 def load_predictor(
@@ -248,7 +231,7 @@ class Predictor:
         months, terms = request.horizon_months, weights or (Weights() if method == "joint" else PAPER)
         # x_0 → w_0
         x0 = self._pictures(radiographs, self.resolution)
-        code = self._invert(x0, request)
+        code = self.inversion(x0, request)
         asked, warnings = Gate(self.appearance, self.device).admit(
             asked,
             typicality=code.typicality,
@@ -259,8 +242,13 @@ class Predictor:
         seen, past, forecast = self._foresee(asked, months)
         # w_0 → ŵ(T) → x̂_T
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
-        change = self._change(code.key, months, terms, forecast, neighbours, subjects)
+        change = self.change.expected(
+            code.key, months, weights=terms, forecast=forecast, neighbours=neighbours, subjects=subjects
+        )
         futures = self._render(code.ws[:, None] + change[:, :, None, :])
+        between = None
+        if spread and self.risk:
+            between = self._between(code, joint_of(self.risk, seen, months, past=past), subjects)
         # grade both
         p_future = self.engine.grade(futures.flatten(0, 1)).now.unflatten(0, futures.shape[:2])
         found = Found(
@@ -274,7 +262,7 @@ class Predictor:
             neighbours=neighbours,
             forecast=forecast,
             past=past,
-            between=self._between(code, seen, months, past, subjects) if spread else None,
+            between=between,
         )
         origin = provenance(
             request,
@@ -305,21 +293,9 @@ class Predictor:
             return seen, past, with_past(risk, seen, months, past)
         return seen, None, self.risk.forecast(seen, months) if self.risk else None
 
-    def _between(
-        self,
-        code: Code,
-        seen: Seen,
-        months: Sequence[int],
-        past: Past | None,
-        subjects: Sequence[str | None] | None,
-    ) -> Between:
+    def _between(self, code: Code, joint: Tensor, subjects: Sequence[str | None] | None) -> Between:
         """Futures at the percentiles of the change."""
-        joint = joint_of(self._risk_part("a spread", "leave it out"), seen, months, past=past)
-        change = change_at(joint, PERCENTILES, variability=self.steps.variability)
-        made = steps_at(joint, change, variability=self.steps.variability).float()
-        looks = self.steps.steps(code.key.cpu(), subject=subjects)
-        # row by row: a product over the batch would round with its size
-        moves = torch.stack([share @ look for share, look in zip(made, looks, strict=True)]).to(self.device)
+        change, moves = self.change.between(code.key, joint, subjects=subjects)
         return Between(change, self._render(code.ws[:, None, None] + moves[:, :, :, None, :]))
 
     def check_method(self, method: str) -> None:
@@ -347,66 +323,15 @@ class Predictor:
     def _pictures(self, radiographs: Sequence[Radiograph], resolution: int) -> Tensor:
         return pictures(radiographs, resolution, self.device)
 
-    def _invert(self, x: Tensor, request: Request) -> Code:
-        """Latents, and how knee-like the pictures are as shown and mirrored (from the encoder's own code)."""
-        both = torch.cat([x, x.flip(3)])
-        ws = self.engine.encode(both)
-        rebuilt = self.engine.render(ws)
-        typicality = self.encoder.typicality(*rebuilt_figures(rebuilt, self.encoder.whitening, ws, both))
-        found, mirrored = typicality.split(len(x))
-        ws, reconstruction = ws[: len(x)], rebuilt[: len(x)].clamp(-1, 1)
-        key = key_of(ws)
-        if request.inversion == "projection":
-            ws = project(self.generator, x, seed=request.seed)
-            reconstruction = self._render(ws)
-        elif request.steps:
-            ws = refine(
-                self.generator,
-                ws,
-                x,
-                steps=request.steps,
-                whitening=self.encoder.whitening,
-                perceptual=self.likeness,
-                dtype=self.likeness.dtype,
-            )
-            reconstruction = self._render(ws)
-        return Code(key, ws, reconstruction, found, mirrored)
-
-    def _change(
-        self,
-        key: Tensor,
-        months: Sequence[int],
-        weights: Weights,
-        forecast: Forecast | None,
-        neighbours: Neighbours,
-        subjects: Sequence[str | None] | None,
-    ) -> Tensor:
-        """(N, H, D): the change that makes the objective least."""
-        w0, expected, observed = key.cpu(), None, None
-        if weights.expected and forecast is not None:
-            chances = step_chances(forecast.now, forecast.risk.future)
-            expected = self.steps.displacement_at(w0, chances, subject=subjects)
-        if weights.neighbours:
-            bank = self.bank
-            variance = spread_of_rates(bank.displacement, bank.interval_months)
-            observed = Observed(*bank.trajectories(neighbours), neighbours.distance, variance)
-        ground = self.ground if weights.manifold or weights.kept or weights.grade else None
-        change = solve(w0, months, weights=weights, expected=expected, neighbours=observed, ground=ground)
-        return change.to(self.device)
+    @cached_property
+    def inversion(self) -> Inversion:
+        """How radiographs become codes."""
+        return Inversion(self.engine, self.generator, self.encoder, self.grader)
 
     @cached_property
-    def ground(self) -> Ground:
-        """What the objective's terms beside the data stand on, learnt from the bank when first asked for.
-
-        The directions are the model's own; without such a part the term `kept` has nothing to stand on.
-        """
-        probe = grade_probe(self.bank.w, self.bank.grade_series[:, 0].long())
-        whitening = Whitening.fit(self.bank.w)
-        if DIRECTIONS not in self.files.parts:
-            return Ground(whitening, probe=probe)
-        found = Directions.load(self.files)
-        kept = torch.tensor([name != "grade" for name in found.names])
-        return Ground(whitening, found.effect, kept, probe)
+    def change(self) -> Change:
+        """How codes change."""
+        return Change(self.bank, self.files)
 
     @cached_property
     def directions(self) -> Directions:
@@ -445,19 +370,15 @@ class Predictor:
         edited = self._render(self.directions.edit(ws, **amounts))[0]
         return from_model(edited, side=radiograph.side, exposure=exposure(radiograph.pixels))
 
-    @cached_property
+    @property
     def likeness(self) -> SeenDistance:
-        """What refinement goes by, through the grader's first network; made when first asked for.
+        """What refinement goes by."""
+        return self.inversion.likeness
 
-        In bfloat16 where the engine was asked for half precision, as is then the refinement's rendering.
-        """
-        dtype = torch.float32 if self.engine.precision == "float32" else torch.bfloat16
-        return SeenDistance.of(self.generator, self.grader, dtype=dtype)
-
-    @cached_property
+    @property
     def steps(self) -> StepEffects:
         """How grade steps look in W, learnt from the bank when first asked for."""
-        return StepEffects.fit(self.bank)
+        return self.change.steps
 
     def _render(self, ws: Tensor) -> Tensor:
         """Codes (..., L, D) as pictures (..., 1, R, R)."""

@@ -247,9 +247,9 @@ def test_without_a_risk_part_the_product_is_the_risk(tmp_path: Path) -> None:
 def test_projection_runs_and_differs(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     from functools import partial
 
-    from progression import predict
+    from progression import inversion
 
-    monkeypatch.setattr(predict, "project", partial(predict.project, steps=5))
+    monkeypatch.setattr(inversion, "project", partial(inversion.project, steps=5))
     projected = predictor.predict(knee(), side="right", inversion="projection")
     encoded = predictor.predict(knee(), side="right")
     assert not np.allclose(projected.reconstruction, encoded.reconstruction, atol=1e-3)
@@ -262,9 +262,9 @@ def test_projection_does_not_depend_on_the_place_in_the_batch(
 ) -> None:
     from functools import partial
 
-    from progression import predict
+    from progression import inversion
 
-    monkeypatch.setattr(predict, "project", partial(predict.project, steps=5))
+    monkeypatch.setattr(inversion, "project", partial(inversion.project, steps=5))
     both = predictor.predict_batch([radiograph(0), radiograph(1)], inversion="projection")
     alone = predictor.predict_batch([radiograph(1)], inversion="projection")
     np.testing.assert_allclose(both[1].reconstruction, alone[0].reconstruction, atol=1e-4)
