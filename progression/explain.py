@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from progression.asked import Asked
 from progression.image import exposure, from_model, to_model
 from progression.latent.expected import step_chances
 from progression.latent.extrapolate import key_of
@@ -64,6 +65,8 @@ def explain(
     *,
     horizon_months: Sequence[int] = (48,),
     grade: int | None = None,
+    other: Radiograph | None = None,
+    other_grade: int | None = None,
     subject: str | None = None,
     accept_atypical: bool = False,
     samples: int = SAMPLES,
@@ -73,6 +76,8 @@ def explain(
     Parameters
     ----------
     horizon_months, grade, accept_atypical : as `Predictor.predict` takes them
+    other, other_grade : the person's other knee of the same day; the risk is told without and with it. Drivers, readings
+        and maps are those of this knee's own risk model
     subject : whose knee it is, where the bank may hold knees of the same person
     samples : of the smoothed gradient
 
@@ -88,6 +93,8 @@ def explain(
         [radiograph],
         horizon_months=horizon_months,
         grades=[grade],
+        others=[other],
+        other_grades=[other_grade],
         subjects=[subject],
         accept_atypical=accept_atypical,
     )
@@ -99,7 +106,14 @@ def explain(
     read = torch.tensor([-1 if grade is None else grade])
     p_now = risk.grade_now(grading, read)
     start = int(p_now.argmax())
-    chances = step_chances(p_now, risk.predict(grading, months[-1:], grade=read).future)[0, 0]
+    alone = risk.predict(grading, months, grade=read)
+    chances = step_chances(p_now, alone.future)[0, -1]
+    if prediction.other_knee:
+        asked = Asked.of([radiograph], grades=[grade], others=[other], other_grades=[other_grade])
+        with torch.no_grad():
+            forecast = predictor.foresee(asked, months)[2]
+        assert forecast is not None
+        chances = step_chances(forecast.now, forecast.risk.future)[0, -1]
     terms, follow_up = shown.step_terms(prediction, chances)
     return Explanation(
         prediction=prediction,
@@ -119,6 +133,9 @@ def explain(
         transitions=transition_terms(risk, grading, start=start, until_months=months[-1]),
         step_terms=terms,
         what_if=what_if(risk, grading, months),
+        without_other=WhatIf(grade, tuple(alone.any[0].tolist()), tuple(alone.fast[0].tolist()))
+        if prediction.other_knee
+        else None,
     )
 
 

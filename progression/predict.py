@@ -239,7 +239,7 @@ class Predictor:
             accept_atypical=accept_atypical,
         )
         # what is to be expected of these knees
-        seen, past, forecast = self._foresee(asked, months)
+        seen, past, forecast = self.foresee(asked, months)
         # w_0 → ŵ(T) → x̂_T
         neighbours = self.bank.search(code.key, k=min(NEIGHBOURS, len(self.bank)), exclude_subject=subjects)
         change = self.change.expected(
@@ -281,7 +281,7 @@ class Predictor:
             render=render,
         )
 
-    def _foresee(self, asked: Asked, months: Sequence[int]) -> tuple[Seen, Past | None, Forecast | None]:
+    def foresee(self, asked: Asked, months: Sequence[int]) -> tuple[Seen, Past | None, Forecast | None]:
         """What the grader sees, what earlier films say, and the forecast, None without a risk part."""
         views = partial(self._pictures, resolution=self.grader.input_resolution)
         seen = see(asked, views, self.engine)

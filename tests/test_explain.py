@@ -141,6 +141,23 @@ def test_a_bank_of_peoples_knees_is_named_as_one(explained: Explanation) -> None
     assert "renderings come from the codes of people's radiographs" in text and "nobody's" not in text
 
 
+def test_the_other_knee_is_told_apart(predictor: Predictor) -> None:
+    """Without it, the risk of the knee alone; with it, the prediction's, whose change the steps make."""
+    other = Radiograph(knee(seed=3), Side.RIGHT, "other knee")
+    asked = {"horizon_months": MONTHS, "accept_atypical": True}
+    both = explain(predictor, KNEE, grade=1, other=other, other_grade=3, samples=0, **asked)
+    (alone,) = predictor.predict_batch([KNEE], grades=[1], **asked)
+    (together,) = predictor.predict_batch([KNEE], grades=[1], others=[other], other_grades=[3], **asked)
+    assert both.without_other is not None and both.prediction.other_knee
+    np.testing.assert_allclose(both.without_other.risk_any, [h.risk_any for h in alone.horizons], atol=1e-6)
+    np.testing.assert_allclose(both.without_other.risk_fast, [h.risk_fast for h in alone.horizons], atol=1e-6)
+    last = both.prediction.horizons[-1]
+    assert last.risk_any == pytest.approx(together.horizons[-1].risk_any, abs=1e-6)
+    assert last.risk_any != pytest.approx(both.without_other.risk_any[-1], abs=1e-4)
+    assert both.step_terms[1].chance == pytest.approx(last.risk_any, abs=1e-6)
+    assert f"({last.risk_any - both.without_other.risk_any[-1]:+.1%})" in explanation_text(both)
+
+
 def test_grade_four_has_nothing_to_rise_to(predictor: Predictor) -> None:
     explained = explain(predictor, KNEE, grade=4, samples=1)
     assert explained.transitions == () and explained.main_transition is None
@@ -152,6 +169,7 @@ def test_json_holds_numbers_and_nobodys_name(explained: Explanation) -> None:
     told = json.loads(json.dumps(explanation_json(explained), allow_nan=False))
     assert {*told} == {
         "prediction", "grade_read", "start_grade", "saliency", "neighbours", "transitions", "step_terms", "what_if",
+        "without_other",
     }  # fmt: skip
     assert "P0" not in json.dumps(told["neighbours"]) and "rendering" not in told["neighbours"][0]
     assert told["transitions"][0]["drivers"][0].keys() == {"name", "words", "group", "value", "log_rate"}

@@ -23,6 +23,13 @@ def explain(
     grade: Annotated[
         int | None, typer.Option("--grade", help="Baseline KL grade, 0 to 4, if a reader gave one.")
     ] = None,
+    other: Annotated[
+        str | None,
+        typer.Option("--other", help="The person's other knee, same day: risk without and with it."),
+    ] = None,
+    other_grade: Annotated[
+        int | None, typer.Option("--other-grade", help="Its KL grade, 0 to 4, if a reader gave one.")
+    ] = None,
     subject: Annotated[
         str, typer.Option("--subject", help="Whose knee it is, as in --bank; their own rows are passed over.")
     ] = "",
@@ -36,6 +43,7 @@ def explain(
     """
     from progression.explain import explain as explain_knee
     from progression.files import check_writable
+    from progression.film import read_knee
     from progression.image import read_image
     from progression.predict import load_predictor
     from progression.report.explanation import check_explanation_replaceable, write_explanation
@@ -44,16 +52,23 @@ def explain(
     horizons = check_horizons(months)
     if grade is not None:
         check_grade(grade)
+    if other_grade is not None:
+        check_grade(other_grade)
     knee = Side.parse(side_of(image, None if side is None else Side.parse(side)))
     name = Path(image.rpartition("::")[2]).stem
     check_writable(out)
     check_explanation_replaceable(out / name)
     radiograph = Radiograph(read_image(image), knee, name)
+    beside = None
+    if other is not None:
+        beside = Radiograph(read_knee(other, side=knee.other).pixels, knee.other, "other knee")
     explanation = explain_knee(
         load_predictor(model, device=device, engine=engine, bank=bank),
         radiograph,
         horizon_months=horizons,
         grade=grade,
+        other=beside,
+        other_grade=other_grade,
         subject=subject or None,
         accept_atypical=accept_atypical,
     )

@@ -162,6 +162,7 @@ class Explanation:
     transitions : the rates from `start_grade`, in every era up to the horizon
     step_terms : of the predicted change
     what_if : image alone, then grades 0 to 4
+    without_other : risk at each horizon of this knee alone, where the other knee had a part in the prediction's
     """
 
     prediction: Prediction
@@ -172,6 +173,7 @@ class Explanation:
     transitions: tuple[TransitionTerms, ...]
     step_terms: tuple[StepTerm, ...]
     what_if: tuple[WhatIf, ...]
+    without_other: WhatIf | None = None
 
     @property
     def main_transition(self) -> TransitionTerms | None:
@@ -193,6 +195,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         ],
         "step_terms": [asdict(one) for one in explanation.step_terms],
         "what_if": [asdict(one) for one in explanation.what_if],
+        "without_other": explanation.without_other and asdict(explanation.without_other),
     }
 
 
@@ -212,6 +215,7 @@ def explanation_text(explanation: Explanation) -> str:
         f"Typicality {prediction.typicality:.2f} (share of ordinary knees that the model finds as odd).",
         "",
         *(f"Warning: {text}.\n" for text in prediction.warnings),
+        *_other_lines(explanation),
         "## What drives the risk",
         "",
         *_driver_lines(explanation),
@@ -333,6 +337,27 @@ def _reading(explanation: Explanation) -> str:
     if explanation.grade_read is None:
         return "no reader's grade was given"
     return f"a reader called it grade {explanation.grade_read}"
+
+
+def _other_lines(explanation: Explanation) -> list[str]:
+    alone = explanation.without_other
+    if alone is None:
+        return []
+    lines = [
+        "## What the other knee adds",
+        "",
+        "| by | rise, this knee alone | both knees | by two or more, alone | both |",
+    ]
+    lines.append("|---" * 5 + "|")
+    for any_, fast, both in zip(
+        alone.risk_any, alone.risk_fast, explanation.prediction.horizons, strict=True
+    ):
+        lines.append(
+            f"| {both.horizon_months} months | {any_:.0%} | {both.risk_any:.0%} ({both.risk_any - any_:+.1%}) "
+            f"| {fast:.0%} | {both.risk_fast:.0%} ({both.risk_fast - fast:+.1%}) |"
+        )
+    text = "Two models: what drives the risk, the other readings and the maps below are of this knee's own; the change is of both."
+    return [*lines, "", text, ""]
 
 
 def _driver_lines(explanation: Explanation) -> list[str]:
