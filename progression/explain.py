@@ -76,8 +76,8 @@ def explain(
     Parameters
     ----------
     horizon_months, grade, accept_atypical : as `Predictor.predict` takes them
-    other, other_grade : the person's other knee of the same day; the risk is told without and with it. Drivers, readings
-        and maps are those of this knee's own risk model
+    other, other_grade : the person's other knee of the same day; the risk is told without and with it. Drivers,
+        readings and maps are those of this knee's own risk model
     subject : whose knee it is, where the bank may hold knees of the same person
     samples : of the smoothed gradient
 

@@ -346,7 +346,7 @@ def _other_lines(explanation: Explanation) -> list[str]:
     lines = [
         "## What the other knee adds",
         "",
-        "| by | rise, this knee alone | both knees | by two or more, alone | both |",
+        "| by | rise, alone | both knees | by two or more, alone | both |",
     ]
     lines.append("|---" * 5 + "|")
     for any_, fast, both in zip(
@@ -356,7 +356,10 @@ def _other_lines(explanation: Explanation) -> list[str]:
             f"| {both.horizon_months} months | {any_:.0%} | {both.risk_any:.0%} ({both.risk_any - any_:+.1%}) "
             f"| {fast:.0%} | {both.risk_fast:.0%} ({both.risk_fast - fast:+.1%}) |"
         )
-    text = "Two models: what drives the risk, the other readings and the maps below are of this knee's own; the change is of both."
+    text = (
+        "Two models: what drives the risk, the other readings and the maps below are of this knee's own; "
+        "the change is of both."
+    )
     return [*lines, "", text, ""]
 
 
