@@ -52,7 +52,9 @@ def read_nifti(
     unpacked = gzip.GzipFile(fileobj=stream) if start == b"\x1f\x8b" else stream
     head = unpacked.read(540)
     size = next((n for n in _HEADER_BYTES if n in (_int32(head, "<i4"), _int32(head, ">i4"))), 0)
-    header = getattr(nibabel, _HEADER_BYTES[size])(head[:size], check=False) if len(head) > size > 0 else None
+    header = (
+        getattr(nibabel, _HEADER_BYTES[size])(head[:size], check=False) if len(head) >= size > 0 else None
+    )
     if header is None or bytes(header["magic"])[:3] not in _MAGIC:
         raise ImageError(f"{label}: not a NIfTI file of one part; save it as .nii or .nii.gz")
     shape = header.get_data_shape()

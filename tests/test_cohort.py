@@ -343,7 +343,8 @@ ON_RAY = """
 import sys
 from pathlib import Path
 from progression.errors import WeightsError
-from tests.test_cohort import FakePredictor, Ray, many, no_predictor, run_cohort, REQUEST
+from progression.processes import Ray
+from tests.test_cohort import FakePredictor, many, no_predictor, run_cohort, REQUEST
 entries = many(lambda text: Path(sys.argv[1]) / "table.csv")
 try:
     run_cohort(Ray(no_predictor, "local"), entries, sys.argv[2], request=REQUEST, batch=1)

@@ -65,15 +65,15 @@ def test_whole_numbers_are_what_they_are_however_stored(tmp_path: Path, form: st
 def test_scale_and_fractions(tmp_path: Path) -> None:
     path = save(tmp_path / "unit.nii", (SHOWN.T / 4095).astype(np.float32), "LPS")
     np.testing.assert_allclose(read_image(path), SHOWN / 4095, atol=1e-7)
-    made = nibabel.load(save(tmp_path / "scaled.nii", SHOWN.T, "LPS"))
-    made.header.set_slope_inter(2, 10)
+    made = nibabel.load(save(tmp_path / "scaled.nii", SHOWN.T // 2, "LPS"))
+    made.header.set_slope_inter(2, 1)
+    made.header["vox_offset"] = 352
     content = bytearray((tmp_path / "scaled.nii").read_bytes())
     content[:348] = made.header.binaryblock
     (tmp_path / "scaled.nii").write_bytes(content)
-    expected = (2 * SHOWN.astype(np.float32) + 10) / 8191
-    if expected.max() > 1:
-        expected = expected * 8191 / 16383
-    np.testing.assert_allclose(read_image(tmp_path / "scaled.nii"), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        read_image(tmp_path / "scaled.nii"), (2.0 * (SHOWN // 2) + 1) / 4095, atol=1e-7
+    )
 
 
 def test_which_knee_is_not_said(tmp_path: Path) -> None:
@@ -145,6 +145,21 @@ def test_only_what_the_header_promises_is_unpacked(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(plain)[:2000])
     with pytest.raises(ImageError, match="damaged or truncated"):
         read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_damage_is_told_in_one_line(tmp_path: Path, suffix: str) -> None:
+    whole = save(tmp_path / f"knee{suffix}", SHOWN.T, "LPS").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        content = bytearray(whole)
+        for at in rng.integers(0, min(len(content), 400), size=rng.integers(1, 4)):
+            content[at] = rng.integers(0, 256)
+        (tmp_path / f"damaged{suffix}").write_bytes(content[: int(rng.integers(1, 2 * len(content)))])
+        try:
+            read_image(tmp_path / f"damaged{suffix}")
+        except ImageError as error:
+            assert "\n" not in str(error) and str(error).startswith(f"damaged{suffix}")
 
 
 def test_without_nibabel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
