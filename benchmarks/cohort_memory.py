@@ -2,9 +2,9 @@
 
     python benchmarks/cohort_memory.py --films 1000 4000
 
-Small DICOM films of nobody, two a study, in folders; a predictor that only answers, so that what is measured is finding,
-reading, pairing and writing. Each number of films is a process of its own; printed are the peak of its memory, and
-seconds.
+Small DICOM films of nobody, two a study, in folders; a predictor that only answers, so that what is measured is
+finding, reading, pairing and writing. Each number of films is a process of its own; printed are the peak of its memory,
+and seconds.
 """
 
 import argparse

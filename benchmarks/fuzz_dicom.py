@@ -2,8 +2,9 @@
 
 Seeds: the package's own example films in every transfer syntax that can be written here, and the DICOM files that
 pydicom brings, as they are and as Secondary Captures. Each mutation is read as a film; in turn it is also looked at for
-its patient's name, for the study to which objects return, as a cohort lists it, and de-identified. An answer or a ProgressionError is right;
-any other exception, a killed process, a hang, too much memory, or a file written is a finding.
+its patient's name, for the study to which objects return, as a cohort lists it, and de-identified. An answer or a
+ProgressionError is right; any other exception, a killed process, a hang, too much memory, or a file written is a
+finding.
 
     python benchmarks/fuzz_dicom.py --mutations 100000
 

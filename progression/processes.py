@@ -75,7 +75,7 @@ class Processes(Generic[Tool]):
 class Ray(Generic[Tool]):
     """All cores of the Ray cluster at an address (or its GPUs); "local" starts one here, which ends with the work.
 
-    `load` makes the tool, once a process; it and the tasks must mean the same on every machine: the same paths, and
+    A program that is in a cluster already stays there. `load` makes the tool, once a process; it and the tasks must mean the same on every machine: the same paths, and
     the same version of this package. Needs the extra `ray`.
     """
 
@@ -87,8 +87,10 @@ class Ray(Generic[Tool]):
         """See `Workers`. A process that ends by itself is started again three times, as its machine may have gone."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to Ray's makers
         ray = import_extra("ray", feature="--ray", extra="ray", otherwise=", or use --workers")
+        ours = not ray.is_initialized()
         try:
-            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+            if ours:
+                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise ProgressionError(
                 f"no Ray cluster at {self.address!r} ({' '.join(str(error).split())[:200]}); start one with "
@@ -110,7 +112,8 @@ class Ray(Generic[Tool]):
                 "to go on"
             ) from error
         finally:
-            ray.shutdown()
+            if ours:
+                ray.shutdown()
 
 
 def _in_order(

@@ -342,10 +342,12 @@ def test_a_ray_cluster_gives_the_same_rows(write: Write, tmp_path: Path) -> None
 ON_RAY = """
 import sys
 from pathlib import Path
+import ray
 from progression.errors import WeightsError
 from progression.processes import Ray
 from tests.test_cohort import FakePredictor, many, no_predictor, run_cohort, REQUEST
 entries = many(lambda text: Path(sys.argv[1]) / "table.csv")
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 try:
     run_cohort(Ray(no_predictor, "local"), entries, sys.argv[2], request=REQUEST, batch=1)
 except WeightsError as error:
