@@ -83,7 +83,7 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE", help="DICOM, PNG, JPEG, WebP, TIFF or .npy, one knee each or --centre."
+            metavar="IMAGE", help="DICOM, PNG, JPEG, WebP, TIFF, NIfTI or .npy, one knee each or --centre."
         ),
     ],
     side: Annotated[
@@ -288,7 +288,7 @@ def _stems(images: "Sequence[str]") -> dict[str, str]:
 
     stems: dict[str, str] = {}
     for image in images:
-        stem = Path(image.rpartition("::")[2]).stem
+        stem = Path(image.rpartition("::")[2]).stem.removesuffix(".nii")
         if stem in ("", ".", ".."):
             raise UsageError(f"{image!r} has no name to call its outputs by; rename the file")
         if stem in stems:
