@@ -75,8 +75,8 @@ class Processes(Generic[Tool]):
 class Ray(Generic[Tool]):
     """All cores of the Ray cluster at an address (or its GPUs); "local" starts one here, which ends with the work.
 
-    A program that is in a cluster already stays there. `load` makes the tool, once a process; it and the tasks must mean
-    the same on every machine: the same paths, and the same version of this package. Needs the extra `ray`.
+    A program that is in a cluster already stays there. `load` makes the tool, once a process; it and the tasks must
+    mean the same on every machine: the same paths, and the same version of this package. Needs the extra `ray`.
     """
 
     load: Callable[[], Tool]
