@@ -2,8 +2,9 @@
 
 Seeds: the package's own example films in every transfer syntax that can be written here, and the DICOM files that
 pydicom brings, as they are and as Secondary Captures. Each mutation is read as a film; in turn it is also looked at for
-its patient's name, for the study to which objects return, and de-identified. An answer or a ProgressionError is right;
-any other exception, a killed process, a hang, too much memory, or a file written is a finding.
+its patient's name, for the study to which objects return, as a cohort lists it, and de-identified. An answer or a
+ProgressionError is right; any other exception, a killed process, a hang, too much memory, or a file written is a
+finding.
 
     python benchmarks/fuzz_dicom.py --mutations 100000
 
@@ -97,6 +98,9 @@ def seeds() -> dict[str, bytes]:
             found[path.name] = path.read_bytes()
             if (disguised := _as_capture(found[path.name])) is not None:
                 found[f"{path.name} as SC"] = disguised
+    for path in sorted((Path(pydicom.__file__).parent / "data" / "test_files").rglob("DICOMDIR*")):
+        if path.is_file():
+            found[path.name] = path.read_bytes()
     return found
 
 
@@ -185,6 +189,7 @@ def read_everything(content: bytes, turn: int) -> str:
         lambda: neutral_name_of(content, "x", "x.dcm"),
         lambda: Study.of(content, label="x.dcm").evidence(),
         lambda: Deidentifier(key=b"k" * 32, keep_intervals=True).file(content, "x.dcm"),
+        lambda: _list(content),
     )
     told = []
     for step in (lambda: check_pixels(read_film(content, "x.dcm").values, "x.dcm"), uses[turn % len(uses)]):
@@ -196,6 +201,22 @@ def read_everything(content: bytes, turn: int) -> str:
                 raise AssertionError(f"a message of {len(str(error))} characters or several lines") from error
             told.append(type(error).__name__)
     return told[0]
+
+
+def _list(content: bytes) -> None:
+    """As the films of a folder, and of a DICOMDIR, are looked at."""
+    from progression.dicom.catalogue import directory_files, is_directory, listed
+
+    with tempfile.NamedTemporaryFile() as stream:
+        stream.write(content)
+        stream.flush()
+        path = Path(stream.name)
+        listed(path, "x")
+        if is_directory(path):
+            inside = [
+                found.resolve().is_relative_to(path.parent.resolve()) for found in directory_files(path)
+            ]
+            assert all(inside), "a DICOMDIR leads out of its folder"
 
 
 def _work(seed: int, first: int, count: int) -> None:

@@ -30,7 +30,8 @@ import torch
 import torch.nn.functional as F
 from latency import HORIZONS, synthetic_knees
 
-from progression.cohort import Entry, run_cohort
+from progression.cohort import run_cohort
+from progression.entries import Entry
 from progression.latent.bank import Neighbours, TrajectoryBank
 from progression.latent.expected import principal_axes
 from progression.latent.part import load_generator

@@ -1,8 +1,6 @@
 """Many knees: a table in, a table out; a knee that fails does not stop the others, nor a kill the whole run."""
 
 import json
-import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
@@ -13,20 +11,19 @@ from typing import Protocol, TypeVar
 
 import pandas as pd
 
-from progression.errors import ImageError, ProgressionError, TableError, UsageError
+from progression.entries import Entry, parse_grade
+from progression.errors import ImageError, ProgressionError, UsageError
 from progression.files import GrowingFile, digest, growing_file, part_path
 from progression.film import Knee, Place, read_knee
 from progression.image import label_of
-from progression.processes import map_in_processes
+from progression.processes import Workers
 from progression.report.outputs import COLUMNS, row
-from progression.types import KL_GRADES, EarlierFilm, Prediction, Radiograph, Request, Side
+from progression.types import EarlierFilm, Prediction, Radiograph, Request, Side
 
 T = TypeVar("T")
 BATCH = 8
 """Knees a batch; the numbers do not depend on it."""
-_BAD_CSV = (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError)
 _FAILED = "failed: "
-_NEEDED = ("name", "image", "side")
 
 
 class BatchPredictor(Protocol):
@@ -54,48 +51,12 @@ class BatchPredictor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One knee to be predicted: as asked for, not yet read.
-
-    Attributes
-    ----------
-    name : for outputs
-    image : path, or `archive.zip::member`
-    side : text, parsed when the knee's turn comes; empty if the image says it
-    grade : baseline KL grade as text, empty if no reader gave one
-    subject : whose knee it is, where the bank may hold knees of the same people; those are passed over
-    centre : "x,y" of the joint's centre in a film, pixels; empty if the image shows one knee
-    spacing_mm : size of the film's pixels as text, if the image does not say it
-    other : the person's other knee of the same day
-    previous : earlier films of the knee: path, months before, KL grade or None
-    """
-
-    name: str
-    image: str
-    side: str
-    grade: str = ""
-    subject: str = ""
-    centre: str = ""
-    spacing_mm: str = ""
-    other: "Entry | None" = None
-    previous: tuple[tuple[str, float, int | None], ...] = ()
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What became of an entry: a prediction, or the reason why not."""
 
     entry: Entry
     result: Prediction | ProgressionError
-
-
-@dataclass(frozen=True)
-class Processes:
-    """Predictors in processes of their own: `load`, which must be picklable, makes one in each of `count`."""
-
-    load: Callable[[], BatchPredictor]
-    count: int
 
 
 def predict_entries(
@@ -130,87 +91,8 @@ def predict_entries(
             yield Outcome(entry, loaded if isinstance(loaded, ProgressionError) else next(results))
 
 
-def read_table(path: str | Path, *, images: str | Path | None = None) -> list[Entry]:
-    """Read a cohort table.
-
-    Parameters
-    ----------
-    path
-        CSV with the columns name, image, side and optionally grade, subject, centre and spacing_mm; others are
-        ignored. Where a subject has one row a side, each knee's prediction uses the other one too.
-    images
-        Folder to which the image paths are relative; the table's own folder by default.
-
-    Raises
-    ------
-    TableError
-        If it cannot be read, a column is missing, it has no rows, or a name is empty or there twice. What is
-        wrong with one knee's image, side or grade shows when its turn comes.
-    """
-    path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            table = pd.read_csv(
-                path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-            ).fillna("")
-    except OSError as error:
-        raise TableError(f"cannot read {path}: {error.strerror or error}; check the path") from error
-    except (*_BAD_CSV, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise TableError(f"{path} is not a CSV table ({reason}); save it as comma-separated UTF-8") from error
-    table.columns = table.columns.str.strip()
-    missing = [column for column in _NEEDED if column not in table.columns]
-    if missing:
-        have = ", ".join(table.columns)
-        raise TableError(f"{path} lacks the column {missing[0]!r} (it has: {have}); name it so")
-    if table.empty:
-        raise TableError(f"{path} has no rows; expected one a knee")
-    names = table["name"].str.strip()
-    for number, name in enumerate(names, start=1):
-        if not name:
-            raise TableError(f"{path} row {number}: empty name; give every knee its own")
-    twice = names[names.duplicated()]
-    if len(twice):
-        raise TableError(
-            f"{path} row {twice.index[0] + 1}: name {twice.iloc[0]!r} is there twice; give every knee its own"
-        )
-    root = Path(images) if images is not None else path.parent
-    optional = ("grade", "subject", "centre", "spacing_mm")
-    for column in optional:
-        if column not in table.columns:
-            table[column] = ""
-    columns = (table[column].str.strip() for column in ("image", "side", *optional))
-    entries = [
-        Entry(name, str(root / image) if image else "", *rest)
-        for name, image, *rest in zip(names, *columns, strict=True)
-    ]
-    return _paired(entries)
-
-
-def _paired(entries: Sequence[Entry]) -> list[Entry]:
-    """Each with the other knee of its subject, where that has one row a side; several visits are left alone."""
-    by_subject: dict[str, list[Entry]] = {}
-    for entry in entries:
-        by_subject.setdefault(entry.subject, []).append(entry)
-    found = []
-    for entry in entries:
-        others = [one for one in by_subject[entry.subject] if one is not entry] if entry.subject else []
-        if len(others) == 1 and _opposite(entry.side, others[0].side):
-            entry = replace(entry, other=others[0])
-        found.append(entry)
-    return found
-
-
-def _opposite(side: str, other: str) -> bool:
-    try:
-        return Side.parse(side).other is Side.parse(other)
-    except UsageError:
-        return False  # told when the knee's turn comes
-
-
 def run_cohort(
-    predictor: BatchPredictor | Processes,
+    predictor: BatchPredictor | Workers[BatchPredictor],
     entries: Sequence[Entry],
     out: str | Path,
     *,
@@ -224,12 +106,13 @@ def run_cohort(
     Parameters
     ----------
     predictor
-        One predictor, or processes that each have their own; the rows and their order are the same.
+        One predictor, or workers that each have their own; the rows and their order are the same.
     out
         The table: one row a knee and horizon with the columns of `report.outputs.COLUMNS`, in the order of
         `entries`, horizons ascending. A failed knee has its rows, with numbers empty and the reason in
-        `warnings`. It bears its name only when it is whole. A run that was stopped goes on where it was, batch by
-        batch, if entries, request and identity are the same.
+        `warnings`, which calls a knee by its name, never by its file's. The table bears its name only when it is
+        whole. A run that was stopped goes on where it was, batch by batch, if entries, request and identity are the
+        same.
     identity
         What else the numbers depend on: hashes of the weights, the engine.
     progress
@@ -260,8 +143,9 @@ def run_cohort(
             for outcome in group:
                 result = outcome.result
                 if isinstance(result, ProgressionError):
-                    failed.append(outcome)
-                    reason = {"name": outcome.entry.name, "warnings": f"{_FAILED}{result}"}
+                    told = _told(outcome.entry, str(result))
+                    failed.append(Outcome(outcome.entry, ProgressionError(told)))
+                    reason = {"name": outcome.entry.name, "warnings": f"{_FAILED}{told}"}
                     rows += [{**reason, "horizon_months": months} for months in request.horizon_months]
                 else:
                     rows += [row(result, horizon) for horizon in result.horizons]
@@ -274,16 +158,17 @@ def run_cohort(
 
 
 def _outcomes(
-    predictor: BatchPredictor | Processes, entries: Sequence[Entry], request: Request, batch: int
+    predictor: BatchPredictor | Workers[BatchPredictor],
+    entries: Sequence[Entry],
+    request: Request,
+    batch: int,
 ) -> Iterator[Outcome]:
     """Outcomes without pictures, in order."""
-    if not isinstance(predictor, Processes):
+    if not isinstance(predictor, Workers):
         yield from predict_entries(predictor, entries, request=request, render=False, batch=batch)
         return
     work = partial(_outcomes_of_group, request=request)
-    for outcomes in map_in_processes(
-        work, _grouped(entries, batch), load=predictor.load, count=predictor.count
-    ):
+    for outcomes in predictor.map(work, _grouped(entries, batch)):
         yield from outcomes
 
 
@@ -312,6 +197,13 @@ def _failed_before(results: GrowingFile, entries: Sequence[Entry], horizons: int
             if text.startswith(_FAILED):
                 found.append(Outcome(entry, ProgressionError(text.removeprefix(_FAILED))))
     return found
+
+
+def _told(entry: Entry, reason: str) -> str:
+    """A reason that begins with a file's name, which may be a patient's, with the knee's name in its place."""
+    label = label_of(entry.image)
+    known = label and reason.startswith((f"{label}: ", f"{label} "))
+    return entry.name + reason.removeprefix(label) if known else reason
 
 
 @dataclass(frozen=True)
@@ -365,46 +257,10 @@ def _earlier(image: str, months_before: float, grade: int | None, *, side: Side)
     return EarlierFilm(read_knee(image, side=side).pixels, months_before, grade)
 
 
-def parse_previous(text: str) -> tuple[str, float, int | None]:
-    """An earlier film, "old.png:24" or with its KL grade "old.png:24:1": path, months before, grade.
-
-    Raises
-    ------
-    UsageError
-        For anything else.
-    """
-    found = re.fullmatch(r"(.+?):(\d+(?:\.\d+)?)(?::([0-4]))?", text)
-    if found is None or not float(found[2]) > 0:
-        raise UsageError(
-            f"earlier film {text!r}: expected PICTURE:MONTHS or PICTURE:MONTHS:GRADE, months before this one "
-            "(--previous old.png:24:1)"
-        )
-    return found[1], float(found[2]), None if found[3] is None else int(found[3])
-
-
-def parse_grade(text: str) -> int | None:
-    """A baseline KL grade from a table's cell: empty is None; "2" and "2.0" are 2.
-
-    Raises
-    ------
-    UsageError
-        For anything but 0 to 4.
-    """
-    if not text.strip():
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not number.is_integer() or not 0 <= number < KL_GRADES:
-        raise UsageError(f"grade {text!r}: expected a Kellgren-Lawrence grade from 0 to 4, or nothing")
-    return int(number)
-
-
 def _predict(
     predictor: BatchPredictor, knees: Sequence[_Loaded], request: Request, render: bool
 ) -> list[Prediction | ProgressionError]:
-    """One result a knee; if the batch fails, knee by knee, to tell the one that does from the others."""
+    """One result a knee; if the batch fails, by halves, to tell the knee that does from the others."""
     if not knees:
         return []
     try:
@@ -427,7 +283,8 @@ def _predict(
     except ProgressionError as error:
         if len(knees) == 1:
             return [error]
-        return [result for knee in knees for result in _predict(predictor, [knee], request, render)]
+        halves = knees[: len(knees) // 2], knees[len(knees) // 2 :]
+        return [result for half in halves for result in _predict(predictor, half, request, render)]
     return [
         replace(prediction, warnings=(*knee.notes, *prediction.warnings)) if knee.notes else prediction
         for knee, prediction in zip(knees, predicted, strict=True)

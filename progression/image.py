@@ -26,7 +26,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from progression.errors import ImageError
+from progression.errors import ImageError, ProgressionError
 from progression.types import Pixels, Side
 
 MIN_SIDE_PIXELS = 64
@@ -45,10 +45,13 @@ _LATERALITY = {"L": Side.LEFT, "R": Side.RIGHT}
 _INVERTED_BELOW = -0.1
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 _MAX_MEMBER_BYTES = 16 * MAX_PIXELS
-_ACCEPTED = "a DICOM, PNG, JPEG, WebP or TIFF picture or a .npy array"
+_ACCEPTED = "a DICOM, PNG, JPEG, WebP, TIFF or NIfTI picture or a .npy array"
 _DICOM_MARK = b"DICM"
 _DICOM_MARK_AT = 128
 _DICOM_SUFFIXES = (".dcm", ".dicom")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".npy", *NIFTI_SUFFIXES)
+"""How pictures are called that are not DICOM; which of these one is, its content says, but for NIfTI."""
 MAX_OUTSIDE = 0.25
 """Largest share of a square's side that may lie outside the film that it is cut from."""
 
@@ -67,7 +70,7 @@ def read_image(source: str | Path | npt.NDArray[np.generic]) -> Pixels:
     Parameters
     ----------
     source
-        Path of a DICOM, PNG, JPEG, WebP, TIFF or `.npy` file; or `archive.zip::member`; or an array (H, W),
+        Path of a DICOM, PNG, JPEG, WebP, TIFF, NIfTI or `.npy` file; or `archive.zip::member`; or an array (H, W),
         (H, W, 1), (H, W, 3) or (H, W, 4), unsigned integers or floats in [0, 1].
 
     Returns
@@ -82,7 +85,9 @@ def read_image(source: str | Path | npt.NDArray[np.generic]) -> Pixels:
     ImageError
         Not a picture, damaged, animated, under 64 pixels a side, over 40 megapixels (checked before
         decoding), longer than twice its width, in colour, constant, or with values that are NaN or out of
-        range. Of DICOM, what `progression.dicom.read` refuses.
+        range. Of DICOM, what `progression.dicom.read` refuses; of NIfTI, what `progression.nifti` does.
+    DependencyError
+        If a package that only this format needs is not installed.
     """
     return check_pixels(load(source), label_of(source))
 
@@ -111,7 +116,7 @@ def load(source: str | Path | npt.NDArray[np.generic]) -> npt.NDArray[np.generic
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow on odd metadata; what matters is checked afterwards
             return _load(str(source), label)
-    except ImageError:
+    except ProgressionError:
         raise
     except Exception as error:  # decoders raise nearly anything on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -147,6 +152,15 @@ def dicom_content(source: str | Path | npt.NDArray[np.generic]) -> bytes | None:
             f"{label_of(source)}: lacks the DICM mark of a DICOM file; export it again, with its preamble"
         )
     return None
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Whether a file bears DICOM's mark, whatever it is called; one that cannot be opened does not."""
+    try:
+        with open(path, "rb") as opened:
+            return opened.read(_DICOM_MARK_AT + len(_DICOM_MARK))[_DICOM_MARK_AT:] == _DICOM_MARK
+    except OSError:
+        return False
 
 
 def cut_square(
@@ -295,6 +309,13 @@ def _load(source: str, label: str) -> npt.NDArray[np.generic]:
         stream = None
     if not start:
         raise ImageError(f"{label}: the file is empty; export the picture again")
+    if label.lower().endswith(NIFTI_SUFFIXES):
+        from progression.nifti import read_nifti  # nibabel is imported for NIfTI only
+
+        if stream is not None:
+            return read_nifti(stream, label, check_size=_check_size)
+        with open(source, "rb") as opened:
+            return read_nifti(opened, label, check_size=_check_size)
     if start[:6] == b"\x93NUMPY":
         array = np.load(stream or source, mmap_mode=None if stream else "r", allow_pickle=False)
         _check_size(array.shape[0] if array.ndim else 0, array.shape[1] if array.ndim > 1 else 0, label)

@@ -1,4 +1,4 @@
-"""The same work in several processes, results in order."""
+"""The same work in several processes, of this machine or of a Ray cluster; results in order."""
 
 from __future__ import annotations
 
@@ -8,49 +8,125 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from progression.errors import ProgressionError
+from progression.errors import ProgressionError, import_extra
 
 Tool = TypeVar("Tool")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Made = TypeVar("Made", covariant=True)
 _AHEAD = 2  # tasks a process that are handed out before results are taken
 
 
-def map_in_processes(
-    work: Callable[[Tool, Task], Result], tasks: Iterable[Task], *, load: Callable[[], Tool], count: int
-) -> Iterator[Result]:
-    """work(tool, task) of every task in the tasks' order, `tool` being made once a process by `load`.
+@runtime_checkable
+class Workers(Protocol[Made]):
+    """Processes that each have a tool of their own."""
 
-    Processes are started anew (spawned), so that a GPU and threads work in them; all arguments must be picklable. Tasks
-    are taken and results kept only a few ahead.
+    def map(self, work: Callable[[Made, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """work(tool, task) of every task in the tasks' order; all arguments must be picklable.
 
-    Raises
-    ------
-    ProgressionError
-        If a process ends by itself, as one does that is out of memory; and whatever `load` or `work` raises.
+        Tasks are taken and results kept only a few ahead.
+
+        Raises
+        ------
+        ProgressionError
+            If a process ends by itself, as one does that is out of memory; and whatever `work` raises, or the making of
+            its tool.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Processes(Generic[Tool]):
+    """`count` processes of this machine, started anew (spawned), so that a GPU and threads work in them.
+
+    `load`, which must be picklable, makes the tool, once a process.
     """
-    waiting: deque[Future[Result]] = deque()
-    spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=spawned, initializer=_go_with_the_parent) as pool:
+
+    load: Callable[[], Tool]
+    count: int
+
+    def map(self, work: Callable[[Tool, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """See `Workers`."""
+        spawned = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.count, mp_context=spawned, initializer=_go_with_the_parent) as pool:
+            try:
+                yield from _in_order(
+                    lambda task: pool.submit(_work, work, self.load, task),
+                    lambda future: future.result(),
+                    tasks,
+                    ahead=_AHEAD * self.count,
+                )
+            except BrokenProcessPool as error:
+                raise ProgressionError(
+                    f"one of {self.count} processes was stopped, perhaps for lack of memory: run it again with fewer "
+                    "to go on"
+                ) from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Ray(Generic[Tool]):
+    """All cores of the Ray cluster at an address (or its GPUs); "local" starts one here, which ends with the work.
+
+    A program that is in a cluster already stays there. `load` makes the tool, once a process; it and the tasks must
+    mean the same on every machine: the same paths, and the same version of this package. Needs the extra `ray`.
+    """
+
+    load: Callable[[], Tool]
+    address: str
+    gpu: bool = False
+
+    def map(self, work: Callable[[Tool, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """See `Workers`. A process that ends by itself is started again three times, as its machine may have gone."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to Ray's makers
+        ray = import_extra("ray", feature="--ray", extra="ray", otherwise=", or use --workers")
+        ours = not ray.is_initialized()
         try:
-            for task in tasks:
-                waiting.append(pool.submit(_work, work, load, task))
-                if len(waiting) >= _AHEAD * count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
+            if ours:
+                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise ProgressionError(
-                f"one of {count} processes was stopped, perhaps for lack of memory: run it again with fewer to go on"
+                f"no Ray cluster at {self.address!r} ({' '.join(str(error).split())[:200]}); start one with "
+                "ray start --head, or pass --ray local"
+            ) from error
+        try:
+            count = int(ray.cluster_resources().get("GPU" if self.gpu else "CPU", 0))
+            if count < 1:
+                raise ProgressionError(f"the Ray cluster at {self.address!r} has no GPU; pass --device cpu")
+            remote = ray.remote(num_cpus=1, num_gpus=int(self.gpu))(_work)
+            yield from _in_order(
+                lambda task: remote.remote(work, self.load, task), ray.get, tasks, ahead=_AHEAD * count
+            )
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, ProgressionError) else error from None
+        except ray.exceptions.RayError as error:
+            raise ProgressionError(
+                f"the Ray cluster lost a process ({type(error).__name__}), perhaps for lack of memory: run it again "
+                "to go on"
             ) from error
         finally:
-            for future in waiting:
-                future.cancel()
+            if ours:
+                ray.shutdown()
+
+
+def _in_order(
+    submit: Callable[[Task], Any], result: Callable[[Any], Any], tasks: Iterable[Task], *, ahead: int
+) -> Iterator[Any]:
+    """Results of what is handed out, in the tasks' order."""
+    waiting: deque[Any] = deque()
+    for task in tasks:
+        waiting.append(submit(task))
+        if len(waiting) >= ahead:
+            yield result(waiting.popleft())
+    while waiting:
+        yield result(waiting.popleft())
 
 
 def _go_with_the_parent() -> None:

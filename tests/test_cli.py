@@ -111,7 +111,7 @@ def test_cohort_reports_failed_knees_and_keeps_the_rest(
     assert cli.run(["cohort", "table.csv", "--out", "results.csv"]) == 1
     told = capsys.readouterr()
     assert "1 of 2 knees predicted" in told.out
-    assert "a: gone.png: no such file" in told.err and "1 of 2 knees failed" in told.err
+    assert "error: a: no such file" in told.err and "1 of 2 knees failed" in told.err
     assert len(pd.read_csv("results.csv")) == 2
 
 
@@ -187,3 +187,14 @@ def test_the_module_runs_and_help_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_grades_of_two_knees(predictor: FakePredictor, capsys: pytest.CaptureFixture[str]) -> None:
+    knees = ["predict", "one.png", "two.png", "--side", "left"]
+    assert cli.run([*knees, "--grade", "3"]) == 0
+    assert cli.run([*knees, "--grade", "3", "--grade", "1"]) == 0
+    assert [call["grades"] for call in predictor.calls] == [[3, 3], [3, 1]]
+    assert cli.run([*knees, *["--grade", "3"] * 3]) == 2
+    assert "3 grades with 2 knees" in capsys.readouterr().err
+    assert cli.run([*knees, "--grade", "3", "--grade", "5"]) == 2
+    assert "from 0 to 4" in capsys.readouterr().err

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from progression.cohort import Entry, Processes, parse_grade, predict_entries, read_table, run_cohort
+from progression.cohort import predict_entries, run_cohort
+from progression.entries import Entry, parse_grade, read_table
 from progression.errors import OutputError, ProgressionError, TableError, UsageError, WeightsError
+from progression.processes import Processes
 from progression.report.mark import save_synthetic_png
 from progression.report.outputs import COLUMNS, row
 from progression.types import Prediction, Radiograph, Request, Side
@@ -134,7 +136,7 @@ def test_a_side_that_the_picture_contradicts(write: Write, tmp_path: Path) -> No
     failed = run_cohort(FakePredictor(), entries, tmp_path / "r.csv", request=Request())
     assert [outcome.entry.name for outcome in failed] == ["a"]
     reason = pd.read_csv(tmp_path / "r.csv")["warnings"][0]
-    assert reason == "failed: stated.png states that it is a left knee, not a right one; correct the side"
+    assert reason == "failed: a states that it is a left knee, not a right one; correct the side"
 
 
 def test_numbers_do_not_depend_on_the_batch(write: Write) -> None:
@@ -220,7 +222,8 @@ def whole_table(entries: list[Entry], request: Request) -> bytes:
         if isinstance(outcome.result, Prediction):
             rows += [row(outcome.result, horizon) for horizon in outcome.result.horizons]
         else:
-            reason = {"name": outcome.entry.name, "warnings": f"failed: {outcome.result}"}
+            told = str(outcome.result).replace("text.png", outcome.entry.name, 1)
+            reason = {"name": outcome.entry.name, "warnings": f"failed: {told}"}
             rows += [{**reason, "horizon_months": months} for months in request.horizon_months]
     return pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n").encode()
 
@@ -324,3 +327,40 @@ def test_a_run_goes_on_after_kill_9(write: Write, tmp_path: Path) -> None:
     run_cohort(predictor, entries, out, request=REQUEST, batch=2)
     assert predictor.calls[0]["names"] == ["k6", "k7"]
     assert out.read_bytes() == whole_table(entries, REQUEST)
+
+
+def test_a_ray_cluster_gives_the_same_rows(write: Write, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    script = [sys.executable, "-c", ON_RAY, str(tmp_path), str(tmp_path / "r.csv")]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(script, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[0] == "no model 'x'"
+    assert (tmp_path / "r.csv").read_bytes() == whole_table(many(write), REQUEST)
+
+
+ON_RAY = """
+import sys
+from pathlib import Path
+import ray
+from progression.errors import WeightsError
+from progression.processes import Ray
+from tests.test_cohort import FakePredictor, many, no_predictor, run_cohort, REQUEST
+entries = many(lambda text: Path(sys.argv[1]) / "table.csv")
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+try:
+    run_cohort(Ray(no_predictor, "local"), entries, sys.argv[2], request=REQUEST, batch=1)
+except WeightsError as error:
+    print(error)
+run_cohort(Ray(FakePredictor, "local"), entries, sys.argv[2], request=REQUEST, batch=1)
+"""
+
+
+def test_a_refused_knee_is_found_by_halves(write: Write) -> None:
+    folder = write("").parent
+    entries = [Entry(f"k{i}", str(folder / f"{i % 3}.png"), "left") for i in range(8)]
+    predictor = FakePredictor(fail_on="k5")
+    outcomes = list(predict_entries(predictor, entries, request=Request(), render=False))
+    assert [o.entry.name for o in outcomes if not isinstance(o.result, Prediction)] == ["k5"]
+    sizes = [len(call["names"]) for call in predictor.calls]  # type: ignore[arg-type]
+    assert sizes == [8, 4, 4, 2, 1, 1, 2]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from progression.cli import run
-from progression.cohort import Entry, parse_previous, predict_entries
+from progression.cohort import predict_entries
+from progression.entries import Entry, parse_previous
 from progression.errors import UsageError
 from progression.latent.expected import StepEffects
 from progression.latent.objective import PAPER, Weights

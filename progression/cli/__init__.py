@@ -12,6 +12,7 @@ from importlib import import_module
 import typer
 
 from progression import __version__
+from progression.cli import cohort as _cohort
 from progression.cli import explain as _explain_knee
 from progression.cli import predict as _predict
 from progression.errors import ProgressionError
@@ -49,7 +50,7 @@ def build_app() -> typer.Typer:
 
     app.command("demo")(_predict.demo)
     app.command("predict")(_predict.predict)
-    app.command("cohort")(_predict.cohort)
+    app.command("cohort")(_cohort.cohort)
     app.command("explain")(_explain_knee.explain)
     for group in GROUPS:
         app.add_typer(import_module(f"progression.cli.{group}").app, name=group)

@@ -6,7 +6,7 @@ import sys
 class Bar:
     """On a terminal's stderr, with the time left; nothing where stderr is a file or a pipe."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

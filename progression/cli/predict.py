@@ -1,4 +1,4 @@
-"""`progression demo`, `predict` and `cohort`."""
+"""`progression demo` and `predict`."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from progression.cli.bar import Bar
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from progression.cohort import Entry, Outcome
+    from progression.cohort import Outcome
+    from progression.entries import Entry
     from progression.predict import Predictor
     from progression.types import Request, Side
 
@@ -65,7 +64,7 @@ def demo(
     engine: Engine = "auto",
 ) -> None:
     """Predict the shipped synthetic example and write ./progression-demo/."""
-    from progression.cohort import Entry
+    from progression.entries import Entry
     from progression.errors import WeightsError
     from progression.image import stated_side
     from progression.types import Request
@@ -84,7 +83,7 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE", help="DICOM, PNG, JPEG, WebP, TIFF or .npy, one knee each or --centre."
+            metavar="IMAGE", help="DICOM, PNG, JPEG, WebP, TIFF, NIfTI or .npy, one knee each or --centre."
         ),
     ],
     side: Annotated[
@@ -115,7 +114,11 @@ def predict(
     seed: Seed = 0,
     refine_steps: Refine = None,
     grade: Annotated[
-        int | None, typer.Option("--grade", help="Baseline KL grade, 0 to 4, if a reader gave one.")
+        list[int] | None,
+        typer.Option(
+            "--grade",
+            help="Baseline KL grade, 0 to 4, if a reader gave one; once for all knees, or one each in their order.",
+        ),
     ] = None,
     other: Annotated[
         str | None,
@@ -158,7 +161,7 @@ def predict(
     which carry its patient's data. Two centres: OUT/STEM-left/ and OUT/STEM-right/, each knee with the other in view.
     A picture that fails is reported, the others are predicted, and the exit code is 1.
     """
-    from progression.cohort import parse_previous
+    from progression.entries import parse_previous
     from progression.errors import UsageError
     from progression.types import Request, Side, check_grade
 
@@ -171,14 +174,13 @@ def predict(
         spread=spread,
         accept_atypical=accept_atypical,
     )
-    for given in (grade, other_grade):
-        if given is not None:
-            check_grade(given)
+    for given in (*(grade or ()), *(() if other_grade is None else (other_grade,))):
+        check_grade(given)
     if other is None and other_grade is not None:
         raise UsageError("--other-grade without --other: give the picture of the other knee too")
     earlier = tuple(parse_previous(text) for text in previous or ())
     asked = Side.parse(side) if side is not None else None
-    read, other_read = ("" if one is None else str(one) for one in (grade, other_grade))
+    other_read = "" if other_grade is None else str(other_grade)
     entries = [
         entry
         for stem, image in _stems(images).items()
@@ -191,11 +193,14 @@ def predict(
             f"--previous with {len(entries)} knees: earlier films are of one knee, give one picture"
         )
     beside = None if other is None else _beside(other, other_read, entries)
+    entries = [
+        replace(entry, grade=read) for entry, read in zip(entries, _one_each(grade, entries), strict=True)
+    ]
     on_one_film = (
         entries[::-1] if centre and len(images) == 1 and len(entries) == 2 else [beside] * len(entries)
     )
     entries = [
-        replace(entry, grade=read, subject=subject, other=one, previous=earlier)
+        replace(entry, subject=subject, other=one, previous=earlier)
         for entry, one in zip(entries, on_one_film, strict=True)
     ]
     _check_dicom(images, asked=dicom, uid_root=uid_root)
@@ -203,71 +208,6 @@ def predict(
     _predict(
         entries, out, request=request, model=model, device=device, engine=engine, bank=bank, objects=options
     )
-
-
-def cohort(
-    table: Annotated[
-        Path,
-        typer.Argument(
-            metavar="TABLE.csv",
-            help="Columns name, image, side; optional: grade, subject, centre, spacing_mm.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="The results, a CSV file.")],
-    months: Months = [48],  # noqa: B006  typer copies it
-    images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of the image paths [the table's own].")
-    ] = None,
-    model: Model = "default",
-    device: Device = "auto",
-    engine: Engine = "auto",
-    seed: Seed = 0,
-    refine_steps: Refine = None,
-    inversion: Inversion = "encoder",
-    method: Method = "joint",
-    bank: Bank = None,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes; each loads the model and takes a core.")
-    ] = 1,
-    accept_atypical: Atypical = False,
-) -> None:
-    """Predict every knee of a table and write one row a knee and horizon.
-
-    The two knees of a subject inform each other's risks. A knee that fails keeps its rows, with the reason in
-    `warnings`; the exit code is then 1. The table appears when the last knee is done. A run that was stopped goes
-    on with the same command.
-    """
-    from functools import partial
-
-    from progression.cohort import Processes, read_table, run_cohort
-    from progression.engine import choose
-    from progression.errors import OutputError
-    from progression.files import check_writable
-    from progression.types import Request
-    from progression.weights import load_model
-
-    request = Request(
-        horizon_months=tuple(months),
-        refine_steps=refine_steps,
-        inversion=inversion,
-        method=method,
-        seed=seed,
-        accept_atypical=accept_atypical,
-    )
-    entries = read_table(table, images=images)
-    if out.is_dir():
-        raise OutputError(f"cannot write {out}: it is a folder; name a file in it (--out {out}/results.csv)")
-    check_writable(out.parent)
-    name, chosen = choose(engine, device)
-    identity = {"engine": name, "device": chosen.type, "model": load_model(model).hashes()}
-    if bank is not None:
-        identity["bank"] = load_model(bank).hashes()
-    load = partial(_load, model, device=device, engine=engine, bank=bank, method=method)
-    predictor = load() if workers == 1 else Processes(load, workers)
-    with Bar("knees", len(entries)) as bar:
-        failed = run_cohort(predictor, entries, out, request=request, identity=identity, progress=bar.at)
-    typer.echo(f"{len(entries) - len(failed)} of {len(entries)} knees predicted: {out}")
-    _report(failed, len(entries))
 
 
 def _predict(
@@ -292,7 +232,7 @@ def _predict(
     check_writable(out)
     for entry in entries:
         check_replaceable(out / entry.name)
-    predictor = _load(model, device=device, engine=engine, bank=bank, method=request.method)
+    predictor = load_served(model, device=device, engine=engine, bank=bank, method=request.method)
     failed: list[Outcome] = []
     for outcome in predict_entries(predictor, entries, request=request, render=True):
         if isinstance(outcome.result, ProgressionError):
@@ -316,10 +256,10 @@ def _predict(
             )
         for text in outcome.result.warnings:
             typer.echo(f"  warning: {text}")
-    _report(failed, len(entries))
+    report_failed(failed, len(entries))
 
 
-def _load(model: str, *, device: str, engine: str, bank: str | None, method: str) -> "Predictor":
+def load_served(model: str, *, device: str, engine: str, bank: str | None, method: str) -> "Predictor":
     """A predictor that can serve the method."""
     from progression.predict import load_predictor
 
@@ -328,11 +268,12 @@ def _load(model: str, *, device: str, engine: str, bank: str | None, method: str
     return predictor
 
 
-def _report(failed: "Sequence[Outcome]", total: int) -> None:
+def report_failed(failed: "Sequence[Outcome]", total: int) -> None:
     """Tell the failed knees on stderr, one line each, and exit with 1 if there are any."""
     for outcome in failed:
         reason = str(outcome.result)
-        known = reason.startswith(f"{outcome.entry.name}.")  # an image's error begins with the file's name
+        # an image's error begins with the file's name, or with the knee's
+        known = reason.startswith(tuple(outcome.entry.name + end for end in (".", ": ", " ")))
         named = reason if known else f"{outcome.entry.name}: {reason}"
         typer.echo(f"progression: error: {named}", err=True)
     if failed and total > 1:
@@ -347,13 +288,26 @@ def _stems(images: "Sequence[str]") -> dict[str, str]:
 
     stems: dict[str, str] = {}
     for image in images:
-        stem = Path(image.rpartition("::")[2]).stem
+        stem = Path(image.rpartition("::")[2]).stem.removesuffix(".nii")
         if stem in ("", ".", ".."):
             raise UsageError(f"{image!r} has no name to call its outputs by; rename the file")
         if stem in stems:
             raise UsageError(f"{stems[stem]} and {image} would both write {stem}/; rename one, or run twice")
         stems[stem] = image
     return stems
+
+
+def _one_each(grades: "Sequence[int] | None", entries: "Sequence[Entry]") -> list[str]:
+    """A knee's grade as text each: one grade is of all of them, several are in their order."""
+    from progression.errors import UsageError
+
+    if not grades:
+        return [""] * len(entries)
+    if len(grades) not in (1, len(entries)):
+        raise UsageError(
+            f"{len(grades)} grades with {len(entries)} knees: give --grade once for all, or once a knee in their order"
+        )
+    return [str(one) for one in (grades if len(grades) > 1 else [*grades] * len(entries))]
 
 
 def side_of(image: str, asked: "Side | None") -> str:
@@ -370,7 +324,7 @@ def side_of(image: str, asked: "Side | None") -> str:
 
 def _beside(other: str, grade: str, entries: "Sequence[Entry]") -> "Entry":
     """The other knee of the one that is asked about, which must be readable, and of the other side."""
-    from progression.cohort import Entry
+    from progression.entries import Entry
     from progression.errors import UsageError
     from progression.film import read_knee
     from progression.types import Side
@@ -403,7 +357,7 @@ def _entries(
 
     What is wrong with the picture shows when its turn comes; with its side and place, at once if it is `alone`.
     """
-    from progression.cohort import Entry
+    from progression.entries import Entry
     from progression.errors import ImageError, UsageError
     from progression.film import Place, known_side, neutral_name
     from progression.types import Side

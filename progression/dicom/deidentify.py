@@ -1,6 +1,6 @@
 """De-identification of radiographs by the Basic Application Confidentiality Profile (PS3.15, Annex E).
 
-`basic_profile.csv` is Table E.1-1 of edition 2026c, column "Basic Prof.". Where it leaves a choice, what keeps the
+`basic_profile.csv` is Table E.1-1 of edition 2026d, column "Basic Prof.". Where it leaves a choice, what keeps the
 object valid is taken: X/Z is emptied, X/D, Z/D and X/Z/D get a dummy, X/Z/U* keeps its references under new UIDs.
 
 | on top of the table | |
@@ -32,7 +32,7 @@ from progression.dicom.read import ACCEPTED, DX_FOR_PROCESSING
 from progression.dicom.write import file_bytes
 from progression.errors import ImageError
 
-EDITION = "2026c"
+EDITION = "2026d"
 KEY_BYTES = 32
 _LONGEST_SHIFT_DAYS = 3650
 _CHANGED = ("DA", "DT", "PN")

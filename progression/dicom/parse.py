@@ -4,10 +4,13 @@ Nothing of the file's own text goes into a message: it may be a patient's.
 """
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.config import IGNORE, settings
@@ -37,17 +40,27 @@ def parse(content: bytes, label: str) -> FileDataset:
     ImageError
         If it is too large, deflated as a whole (it may expand without bound), damaged, or nested too deeply.
     """
-    if len(content) > MAX_FILE_BYTES:
-        raise ImageError(f"{label}: over {MAX_FILE_BYTES >> 20} MB; expected one radiograph; export it alone")
     with guarded(label):
-        meta = read_dataset(
-            BytesIO(content[_MARK_END:]), False, True, stop_when=lambda tag, *_: tag.group != 2
+        return _parsed(BytesIO(content), len(content), label)
+
+
+def parse_header(path: str | Path, label: str) -> FileDataset:
+    """What a DICOM file says before its pixels, which are not read; raises as `parse`."""
+    with guarded(label), open(path, "rb") as stream:
+        return _parsed(stream, os.fstat(stream.fileno()).st_size, label, pixels=False)
+
+
+def _parsed(stream: BinaryIO, size_bytes: int, label: str, *, pixels: bool = True) -> FileDataset:
+    if size_bytes > MAX_FILE_BYTES:
+        raise ImageError(f"{label}: over {MAX_FILE_BYTES >> 20} MB; expected one radiograph; export it alone")
+    stream.seek(_MARK_END)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != 2)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise ImageError(
+            f"{label}: deflated as a whole, and may expand without bound; convert it (dcmconv +te)"
         )
-        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            raise ImageError(
-                f"{label}: deflated as a whole, and may expand without bound; convert it (dcmconv +te)"
-            )
-        return dcmread(BytesIO(content))
+    stream.seek(0)
+    return dcmread(stream, stop_before_pixels=not pixels)
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def read_film(content: bytes, label: str) -> Film:
     """
     data = parse(content, label)
     with guarded(label):
-        header = _header(data, label)
+        header = header_of(data, label)
         stored = stored_values(data, label)
         values = stored if stored.ndim == 3 else to_grey(stored, data, label)
         return Film(values, header)
@@ -85,10 +85,11 @@ def read_header(content: bytes, label: str) -> Header:
     """What a film's header says, without unpacking its pixels; raises as `read_film`."""
     data = parse(content, label)
     with guarded(label):
-        return _header(data, label)
+        return header_of(data, label)
 
 
-def _header(data: FileDataset, label: str) -> Header:
+def header_of(data: FileDataset, label: str) -> Header:
+    """`read_header` of a data set; inside `guarded`."""
     _check_kind(data, label)
     return Header(
         laterality=laterality(data),

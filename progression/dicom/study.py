@@ -35,8 +35,6 @@ _IDENTIFYING = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber
 _SHORTEST_WORD = 3
 _ROOT = re.compile(r"[012](\.(0|[1-9]\d*))+")
 _LONGEST_ROOT = 40
-_IDENTIFYING = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber")
-_SHORTEST_WORD = 3
 
 
 @dataclass(frozen=True)
@@ -119,11 +117,16 @@ def neutral_name_of(content: bytes, name: str, label: str) -> str:
     """`name` unless it holds what identifies the patient; else knee- and a digest of the image's UID."""
     data = parse(content, label)
     with guarded(label):
-        told = " ".join(text(data, keyword) for keyword in _IDENTIFYING)
-        words = [word for word in re.split(r"[\W_]+", told.lower()) if len(word) >= _SHORTEST_WORD]
-        if not any(word in name.lower() for word in words):
-            return name
-        return f"knee-{sha256(text(data, 'SOPInstanceUID').encode()).hexdigest()[:8]}"
+        return neutral(data, name)
+
+
+def neutral(data: Dataset, name: str) -> str:
+    """`neutral_name_of` of a data set."""
+    told = " ".join(text(data, keyword) for keyword in _IDENTIFYING)
+    words = [word for word in re.split(r"[\W_]+", told.lower()) if len(word) >= _SHORTEST_WORD]
+    if not any(word in name.lower() for word in words):
+        return name
+    return f"knee-{sha256(text(data, 'SOPInstanceUID').encode()).hexdigest()[:8]}"
 
 
 def check_root(root: str | None) -> None:

@@ -1,0 +1,93 @@
+"""What a cohort must know of a film before it is read, from its header alone; and what a DICOMDIR lists."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+
+from pydicom import uid
+from pydicom.multival import MultiValue
+
+from progression.dicom.parse import guarded, items, parse_header, text
+from progression.dicom.read import header_of
+from progression.dicom.study import neutral
+from progression.errors import ImageError
+from progression.types import Side
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A film as its header tells of it.
+
+    Attributes
+    ----------
+    name : the one that was proposed, or one that does not name the patient
+    side : the knee; None where the header does not say one
+    visit : digest of study and patient, the same for the films of one day and person; to compare, never to be written.
+        Empty where the header does not say both
+    """
+
+    name: str
+    side: Side | None
+    visit: str
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a DICOM file is a DICOMDIR (PS3.3, Annex F); damaged ones are none."""
+    try:
+        data = parse_header(path, path.name)
+        with guarded(path.name):
+            return bool(data.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage)
+    except ImageError:
+        return False
+
+
+def listed(path: Path, name: str) -> Listed:
+    """What a film's header tells; where that cannot be read, little: reading the film will say why.
+
+    `name` is kept unless it holds the patient's name, number, birth date or accession number.
+    """
+    side, visit = None, ""
+    try:
+        data = parse_header(path, path.name)
+        with guarded(path.name):
+            name = neutral(data, name)
+            person = "\0".join(
+                text(data, key) for key in ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
+            )
+            study = text(data, "StudyInstanceUID")
+            if study and text(data, "PatientID"):
+                visit = blake2b(f"{study}\0{person}".encode(), digest_size=16).hexdigest()
+            side = header_of(data, path.name).laterality.side
+    except ImageError:
+        pass
+    return Listed(name, side, visit)
+
+
+def directory_files(path: Path) -> list[Path]:
+    """The images that a DICOMDIR lists, in its order, as paths below its folder.
+
+    Raises
+    ------
+    ImageError
+        If it is damaged, or lists what lies elsewhere.
+    """
+    data = parse_header(path, path.name)
+    with guarded(path.name):
+        found = []
+        for record in items(data, "DirectoryRecordSequence"):
+            if text(record, "DirectoryRecordType") != "IMAGE":
+                continue
+            listed_id = record.get("ReferencedFileID")
+            parts = [
+                str(part) for part in (listed_id if isinstance(listed_id, MultiValue) else [listed_id or ""])
+            ]
+            if not all(_is_plain(part) for part in parts):
+                raise ImageError(
+                    f"{path.name}: lists files outside its folder; expected a DICOMDIR with its films"
+                )
+            found.append(path.parent.joinpath(*parts))
+        return found
+
+
+def _is_plain(part: str) -> bool:
+    return part not in ("", ".", "..") and PurePosixPath(part).name == part and not set(part) & set("\\:\0")

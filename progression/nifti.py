@@ -1,0 +1,127 @@
+"""A NIfTI file that holds one radiograph, (W, H) or with axes of length one, turned as radiographs are looked at.
+
+The patient's right is at the viewer's left, and the head (or, of a picture taken to lie flat, the front) at the top, as
+the file's affine says (RAS+, https://nifti.nimh.nih.gov/nifti-1). Only as much is unpacked as the header promises and
+the size allows. NIfTI does not say which knee it shows, and its spacing is not taken: many converters write 1 mm.
+"""
+
+import gzip
+from collections.abc import Callable
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from progression.errors import ImageError, import_extra
+
+_MAX_EXTENSION_BYTES = 1 << 20
+_HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
+_MAGIC = (b"n+1", b"n+2")
+_SCREEN = {"L": 1, "P": 0, "I": 0}
+"""Which way the columns and the rows of a screen run: to the patient's left; to the back, or to the feet."""
+
+
+def read_nifti(
+    stream: BinaryIO, label: str, *, check_size: Callable[[int, int, str], None]
+) -> npt.NDArray[np.generic]:
+    """Read one radiograph.
+
+    Parameters
+    ----------
+    stream
+        The file; gzip is known by its first bytes.
+    check_size
+        Of height, width and label; raises where a picture of that size is refused, before its pixels are unpacked.
+
+    Returns
+    -------
+    (H, W)
+        With the file's scale applied; whole numbers from 0 to 65,535 as unsigned integers, however they are stored.
+
+    Raises
+    ------
+    ImageError
+        For a volume or a series, a picture from the side, colour, an orientation that is not stated or stated in two
+        ways, and files that are damaged.
+    DependencyError
+        If nibabel is not installed.
+    """
+    nibabel = import_extra("nibabel", feature="NIfTI", extra="nifti", otherwise=", or export a PNG")
+    start = stream.read(2)
+    stream.seek(0)
+    unpacked = gzip.GzipFile(fileobj=stream) if start == b"\x1f\x8b" else stream
+    head = unpacked.read(540)
+    size = next((n for n in _HEADER_BYTES if n in (_int32(head, "<i4"), _int32(head, ">i4"))), 0)
+    header = (
+        getattr(nibabel, _HEADER_BYTES[size])(head[:size], check=False) if len(head) >= size > 0 else None
+    )
+    if header is None or bytes(header["magic"])[:3] not in _MAGIC:
+        raise ImageError(f"{label}: not a NIfTI file of one part; save it as .nii or .nii.gz")
+    shape = header.get_data_shape()
+    axes = [axis for axis, length in enumerate(shape) if length != 1]
+    if len(axes) != 2 or axes[-1] > 2:
+        raise ImageError(
+            f"{label}: {' x '.join(map(str, shape))}: expected one radiograph, not a volume or a series; "
+            "export the one picture that shows the knee"
+        )
+    picture = tuple(int(shape[axis]) for axis in axes)
+    kind = header.get_data_dtype()
+    if kind.kind not in "uif":
+        raise ImageError(f"{label}: not grey; expected whole numbers or floats; export it in grey")
+    ways = _ways(nibabel, header, axes, label)
+    rows = next(axis for axis in (0, 1) if ways[axis].upper() in "SIAP")
+    check_size(picture[rows], picture[1 - rows], label)
+    offset = int(header["vox_offset"])
+    if not len(head[:size]) <= offset <= _MAX_EXTENSION_BYTES:
+        raise ImageError(
+            f"{label}: its pixels begin at byte {offset}; expected {size} to {_MAX_EXTENSION_BYTES}"
+        )
+    wanted = offset + picture[0] * picture[1] * kind.itemsize
+    content = head + unpacked.read(max(0, wanted - len(head)))
+    if len(content) < wanted:
+        raise ImageError(f"{label}: damaged or truncated; export the picture again")
+    stored = np.frombuffer(content[offset:wanted], dtype=kind).reshape(picture, order="F")
+    values = _scaled(stored, *header.get_slope_inter())
+    for axis, way in enumerate(ways):
+        if way not in _SCREEN:
+            values = np.flip(values, axis)
+    return np.ascontiguousarray(values if rows == 0 else values.T)
+
+
+def _int32(head: bytes, kind: str) -> int:
+    return int(np.frombuffer(head[:4], kind)[0]) if len(head) >= 4 else 0
+
+
+def _ways(nibabel: object, header: object, axes: list[int], label: str) -> list[str]:
+    """Where the two axes of the picture lead: one of L R, and one of S I A P."""
+    codes = [nibabel.aff2axcodes(affine) for affine in _affines(header)]  # type: ignore[attr-defined]
+    found = {tuple(code[axis] for axis in axes) for code in codes}
+    if not found:
+        raise ImageError(f"{label}: does not say how it is oriented; set its sform or qform, or export a PNG")
+    if len(found) > 1:
+        raise ImageError(f"{label}: its sform and its qform contradict each other; correct one of them")
+    ways = list(found.pop())
+    if len({"L", "R"} & set(ways)) != 1:
+        raise ImageError(f"{label}: shows the knee from the side; expected a radiograph from the front")
+    return ways
+
+
+def _affines(header: object) -> list[npt.NDArray[np.float64]]:
+    """All that the header states, sform first."""
+    stated = (header.get_sform(coded=True)[0], header.get_qform(coded=True)[0])  # type: ignore[attr-defined]
+    return [affine for affine in stated if affine is not None]
+
+
+def _scaled(
+    stored: npt.NDArray[np.generic], slope: float | None, intercept: float | None
+) -> npt.NDArray[np.generic]:
+    values = stored.astype(stored.dtype.newbyteorder("="))
+    if slope is not None and (slope, intercept) != (1, 0):
+        values = values.astype(np.float64) * slope + (intercept or 0.0)
+    if values.dtype == np.uint8 or not np.isfinite(values).all():
+        return values
+    low, high = float(values.min()), float(values.max())
+    # most tools store whole numbers as floats or signed; 0 to 1 is a range of its own
+    if low >= 0 and 1 < high < 2**16 and (values == np.round(values)).all():
+        return values.astype(np.uint16)
+    return values.astype(np.float32) if values.dtype.kind == "f" else values
