@@ -46,7 +46,7 @@ def identify(content: bytes, label: str) -> Identity:
         for name, value in zip(_UIDS, values, strict=True):
             if not (value and uid.UID(value).is_valid):
                 raise ImageError(f"{label}: its {name} is missing or none; export the object again")
-        return Identity(*values, synthetic=text(data, "SyntheticData") == "YES")
+        return Identity(values[0], values[1], values[2], synthetic=text(data, "SyntheticData") == "YES")
 
 
 def is_uid(value: str) -> bool:

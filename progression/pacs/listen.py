@@ -15,7 +15,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 
 from progression.dicom.identify import identify
 from progression.errors import OutputError, ProgressionError
-from progression.pacs.peers import NOBODY, Peer, Tls, check_title
+from progression.pacs.peers import Peer, Tls, check_title
 from progression.pacs.queue import Queue
 
 SUCCESS, OUT_OF_RESOURCES, NO_FILM, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
@@ -23,6 +23,8 @@ SUCCESS, OUT_OF_RESOURCES, NO_FILM, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC
 ASSOCIATIONS = 4
 """At once; each may hold one object in memory."""
 TIMEOUT_S = 60
+_UNKNOWN_CALLER = (0x01, 0x01, 0x03)
+"""For good, by the service user: calling AE title not recognised (PS3.8, 9.3.4)."""
 _FILMS = (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -74,13 +76,12 @@ class Listener:
         self._bytes: dict[Any, int] = {}
         entity = AE(ae_title=check_title(title))
         entity.require_called_aet = True
-        entity.require_calling_aet = sorted({peer.title for peer in peers})
         entity.maximum_associations = ASSOCIATIONS
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT_S
         entity.add_supported_context(Verification)
         for kind in _FILMS:
             entity.add_supported_context(kind, transfer_syntaxes())
-        handlers = [
+        handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_REJECTED, self._rejected),
             (evt.EVT_DATA_RECV, self._counted),
@@ -89,13 +90,16 @@ class Listener:
             (evt.EVT_CONN_CLOSE, self._closed),
         ]
         try:
-            self._server = entity.start_server(
+            server = entity.start_server(
                 address, block=False, evt_handlers=handlers, ssl_context=tls.server() if tls else None
             )
         except OSError as error:
             raise OutputError(
                 f"cannot listen on {address[0]} port {address[1]}: {error.strerror or error}; choose another"
             ) from error
+
+        assert server is not None  # as it does not block
+        self._server = server
 
     @property
     def port(self) -> int:
@@ -112,16 +116,16 @@ class Listener:
         self._server.shutdown()
 
     def _requested(self, event: evt.Event) -> None:
-        """A known title from an unknown address becomes nobody's, which the negotiation rejects."""
+        """Reject who is no peer, by title and address; a wrong called title is the library's to reject."""
         caller = event.assoc.requestor
-        title = str(caller.primitive.calling_ae_title).strip()
+        title = str(getattr(caller.primitive, "calling_ae_title", "")).strip()
         if not any(peer.is_it(title, caller.address) for peer in self._peers):
-            caller.primitive.calling_ae_title = NOBODY
+            event.assoc.acse.send_reject(*_UNKNOWN_CALLER)
+            self._rejected(event)
+            event.assoc.kill()
 
     def _rejected(self, event: evt.Event) -> None:
-        self._tell(
-            f"rejected an association from {event.assoc.requestor.address}: no peer, or wrongly addressed"
-        )
+        self._tell(f"rejected an association from {event.assoc.requestor.address}")
 
     def _counted(self, event: evt.Event) -> None:
         """Close the line over which more comes than one object may have: it would fill the memory."""
@@ -132,7 +136,8 @@ class Listener:
             self._tell(
                 f"closed an association with {event.assoc.requestor.address}: an object over the limit"
             )
-            event.assoc.dul.socket.close()
+            if event.assoc.dul.socket is not None:
+                event.assoc.dul.socket.close()
 
     def _echoed(self, event: evt.Event) -> int:
         self._whole(event)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-from progression.errors import UsageError
+from progression.errors import OutputError, UsageError
 
 _TITLE = re.compile(r"[A-Za-z0-9_.\-]{1,16}")
-NOBODY = "<nobody>"
-"""A title that no peer can have."""
+
+
+class NodeError(OutputError):
+    """A node cannot be reached, or ended the association."""
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,10 @@ class StudyFolder:
         """When the newest film came, seconds since the epoch."""
         return max((film.stat().st_mtime for film in self.films()), default=0.0)
 
+    def last_written(self) -> float:
+        """When its record was last written, seconds since the epoch."""
+        return (self.path / _STATE).stat().st_mtime
+
     def result(self, key: str) -> Path:
         """Folder of one prediction."""
         return self.path / "results" / key

@@ -11,14 +11,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 )
 
 from progression.errors import OutputError
-from progression.pacs.peers import Node, Tls
+from progression.pacs.peers import Node, NodeError, Tls
 
 CONNECTION_S, ANSWER_S = 10, 60
 _WARNINGS = range(0xB000, 0xC000)
-
-
-class NodeError(OutputError):
-    """The node cannot be reached, or ended the association."""
 
 
 class RefusedError(OutputError):

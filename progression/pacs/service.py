@@ -6,16 +6,19 @@ from pathlib import Path
 from threading import Event
 from time import monotonic, time
 
-from progression.errors import OutputError, ProgressionError
+from progression.errors import ProgressionError
+from progression.pacs.peers import NodeError
 from progression.pacs.queue import Queue, Record, State, StudyFolder
 from progression.pacs.reading import Reader
 
 ATTEMPTS = 3
-"""Starts of predicting a study, after which it is what ends the process, and fails."""
+"""Starts of predicting a study that did not come to an end, as one does not that kills the process; then it failed."""
 POLL_S = 0.25
 RETRY_S = (10.0, 600.0)
 """Wait after a failed sending, doubled each time, and its longest."""
 DAY_S = 86400.0
+_NODE = ""
+"""Stands for the node among the names of studies that wait."""
 
 Send = Callable[[Sequence[Path], Callable[[Path], None]], None]
 """Sends files and calls back for each that was confirmed; OutputError where it cannot."""
@@ -42,7 +45,7 @@ class Service:
     quiet_s: float = 30.0
     keep_days: float = 30.0
     coming: Callable[[], set[str]] = field(default=set)
-    _resting: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _resting: dict[str, int] = field(default_factory=dict)
     _waits: dict[str, float] = field(default_factory=dict)
     _due: dict[str, float] = field(default_factory=dict)
 
@@ -60,23 +63,23 @@ class Service:
                 worked = self._step(folder) or worked
             except ProgressionError as error:
                 self.tell(f"{folder.name}: {error}")
-                self._wait(folder)
+                self._wait(_NODE if isinstance(error, NodeError) else folder.name)
         return worked
 
     def _step(self, folder: StudyFolder) -> bool:
-        if self._rests(folder) or self._due.get(folder.name, 0.0) > monotonic():
+        if self._rests(folder) or self._waiting(folder.name):
             return False
-        record = folder.record()
+        record = before = folder.record()
         unread = [film.name for film in folder.films() if film.name not in record.films]
         if unread:
             if time() - folder.last_arrival() < self.quiet_s or folder.name in self.coming():
                 return False
             record = self._predict(folder, replace(record, attempts=record.attempts + 1))
-        if record.state is State.DONE and self.send is not None:
+        if record.state is State.DONE and self.send is not None and not self._waiting(_NODE):
             record = self._send(folder, record)
         if record.state in (State.SENT, State.FAILED) or self.send is None:
-            self._resting[folder.name] = (_changed(folder), time())
-        return True
+            self._resting[folder.name] = _changed(folder)
+        return record is not before
 
     def _predict(self, folder: StudyFolder, record: Record) -> Record:
         """Predict all films of a study; what is known already is not made again."""
@@ -88,14 +91,12 @@ class Service:
         keys, failures = record.keys, {}
         if record.attempts > ATTEMPTS:
             failures = {
-                name: f"ended the process {ATTEMPTS} times" for name in names if name not in record.films
+                name: f"not finished in {ATTEMPTS} attempts" for name in names if name not in record.films
             }
         else:
             try:
                 made = self.reader.read(films, folder.path / "results", known=record.keys)
                 keys, failures = tuple(dict.fromkeys((*keys, *made.keys))), dict(made.failures)
-            except OutputError:
-                raise  # the disk may have room later
             except Exception as error:  # whatever it is, the other studies go on
                 failures = {name: f"unexpected {type(error).__name__}" for name in names}
         state = State.DONE if keys else State.FAILED
@@ -123,26 +124,30 @@ class Service:
             self.send(waiting, confirmed)
         record = replace(record, state=State.SENT, sent=tuple(sent))
         folder.write(record)
-        self._waits.pop(folder.name, None)
+        for name in (folder.name, _NODE):
+            self._waits.pop(name, None)
         self.tell(f"{folder.name}: sent, {len(waiting)} objects")
         return record
 
-    def _wait(self, folder: StudyFolder) -> None:
-        wait = min(2 * self._waits.get(folder.name, RETRY_S[0] / 2), RETRY_S[1])
-        self._waits[folder.name] = wait
-        self._due[folder.name] = monotonic() + wait
+    def _wait(self, name: str) -> None:
+        """Leave a study, or all sending, alone for a while, and longer each time."""
+        self._waits[name] = min(2 * self._waits.get(name, RETRY_S[0] / 2), RETRY_S[1])
+        self._due[name] = monotonic() + self._waits[name]
+
+    def _waiting(self, name: str) -> bool:
+        return self._due.get(name, 0.0) > monotonic()
 
     def _rests(self, folder: StudyFolder) -> bool:
         """Whether there was nothing to do when it was last looked at, and nothing came since; removes old ones."""
         if folder.name not in self._resting:
             return False
-        changed, since = self._resting[folder.name]
+        changed = self._resting[folder.name]
         if changed != _changed(folder):
             del self._resting[folder.name]
             return False
-        if self.send is not None and changed and time() - since > self.keep_days * DAY_S:
+        if self.send is not None and changed and time() - folder.last_written() > self.keep_days * DAY_S:
             folder.empty()
-            self._resting[folder.name] = (_changed(folder), since)
+            self._resting[folder.name] = _changed(folder)
         return True
 
 
