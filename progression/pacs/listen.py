@@ -114,6 +114,7 @@ class Listener:
     def stop(self) -> None:
         """End all associations and listen no more."""
         self._server.shutdown()
+        self._server.server_close()
 
     def _requested(self, event: evt.Event) -> None:
         """Reject who is no peer, by title and address; a wrong called title is the library's to reject."""

@@ -65,6 +65,7 @@ def receiving(tls: SSLContext | None = None) -> Iterator[Receiver]:
         yield receiver
     finally:
         server.shutdown()
+        server.server_close()
 
 
 def call(
