@@ -1,5 +1,6 @@
 """Which object a DICOM file holds, told by its UIDs; nothing of its patient."""
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -10,6 +11,7 @@ from progression.dicom.read import ACCEPTED
 from progression.errors import ImageError
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
+_LONGEST_UID = 64
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,14 @@ def identify(content: bytes, label: str) -> Identity:
     with guarded(label):
         values = [text(data, name) for name in _UIDS]
         for name, value in zip(_UIDS, values, strict=True):
-            if not (value and uid.UID(value).is_valid):
+            if not is_uid(value):
                 raise ImageError(f"{label}: its {name} is missing or none; export the object again")
         return Identity(values[0], values[1], values[2], synthetic=text(data, "SyntheticData") == "YES")
 
 
 def is_uid(value: str) -> bool:
     """Whether a text is a UID (PS3.5, 9.1)."""
-    return bool(value) and uid.UID(value).is_valid
+    return len(value) <= _LONGEST_UID and re.fullmatch(uid.RE_VALID_UID, value) is not None
 
 
 def short_digest(value: str) -> str:

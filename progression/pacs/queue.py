@@ -165,7 +165,11 @@ class Queue:
             self._locked = (root / ".lock").open("wb")
         except OSError as error:
             raise output_error(root, error) from error
-        lock(self._locked, root)
+        try:
+            lock(self._locked, root)
+        except OutputError:
+            self._locked.close()
+            raise
         for left in root.glob("study-*/**/.*"):  # by a process that was killed while it wrote
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)

@@ -76,10 +76,11 @@ def call(
     called: str = OWN,
     tls: SSLContext | None = None,
     syntax: str | None = None,
+    answer_s: float = 20,
 ) -> list[int | None] | None:
     """C-ECHO, then C-STORE of each film; their statuses, None for no answer, or None if there is no association."""
     entity = AE(ae_title=title)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = answer_s
     entity.add_requested_context(Verification)
     for kind in (
         ComputedRadiographyImageStorage,

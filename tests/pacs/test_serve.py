@@ -20,7 +20,7 @@ from pydicom.uid import generate_uid
 from progression.dicom import example
 from progression.dicom.identify import identify
 from progression.errors import OutputError, UsageError
-from progression.pacs.listen import NO_FILM, NOT_UNDERSTOOD, OUT_OF_RESOURCES, Listener
+from progression.pacs.listen import NOT_UNDERSTOOD, OUT_OF_RESOURCES, Listener
 from progression.pacs.peers import Node, Peer, Tls
 from progression.pacs.queue import Limits, Queue, State
 from progression.pacs.reading import Reader
@@ -187,7 +187,7 @@ def test_limits(tmp_path: Path) -> None:
         made = serving_at(tmp_path / "queue", receiver, limits=Limits(1 << 20, 1, 0))
         noise = np.random.default_rng(0).random((1400, 1400), dtype=np.float32)
         large = example.dx(noise, side=Side.LEFT, spacing_mm=0.1)
-        assert call(made.listener.port, [large, dx()]) == [0, None, None]
+        assert call(made.listener.port, [large, dx()], answer_s=3) == [0, None, None]
         until(lambda: any("over the limit" in line for line in made.lines))
         films = study(dx(Side.LEFT), dx(Side.RIGHT))
         assert call(made.listener.port, films) == [0, 0, OUT_OF_RESOURCES]
@@ -205,13 +205,13 @@ def test_what_is_no_film_or_has_no_study_is_refused(serving: Serving) -> None:
     lost = dx()
     del lost.StudyInstanceUID
     odd = forced(dx(), StudyInstanceUID="none of ours")
-    liar = dx()
-    liar.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"  # CT
     found = call(serving.listener.port, [lost, odd])
     assert found == [0, NOT_UNDERSTOOD, NOT_UNDERSTOOD]
-    assert NO_FILM == 0xA900 and not list(serving.queue.studies())
+    assert not list(serving.queue.studies())
 
 
+# pynetdicom leaves the socket of a refused connection to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_node_that_refuses_or_is_away_gets_its_results_later(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +259,7 @@ def test_sent_studies_are_emptied_and_stay_known(serving: Serving) -> None:
 def test_no_patient_in_lines_names_or_records(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     good, bad = study(named(dx(Side.LEFT)), named(dx(Side.LEFT)))
-    bad.BodyPartExamined = "HAND OF GEHEIMNIS"
+    bad.BodyPartExamined = "GEHEIMNIS"
     call(serving.listener.port, [good, bad])
     serving.work()
     told = "\n".join(serving.lines) + caplog.text
