@@ -193,7 +193,7 @@ def growing_file(path: str | Path, *, run: str) -> Iterator[GrowingFile]:
         except OSError as error:
             raise output_error(path, error) from error
         with stream:
-            _lock(stream, path)
+            lock(stream, path)
             file = GrowingFile(path, stream, run)
             file._go_on()
             try:
@@ -262,8 +262,14 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _lock(stream: BinaryIO, path: Path) -> None:
-    """One writer at a time, where the system can say so; the lock goes with the process."""
+def lock(stream: BinaryIO, path: Path) -> None:
+    """One writer at a time, where the system can say so; the lock goes with the process.
+
+    Raises
+    ------
+    OutputError
+        If another one has it.
+    """
     if sys.platform == "win32":
         return
     import fcntl

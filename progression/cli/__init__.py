@@ -18,7 +18,7 @@ from progression.cli import predict as _predict
 from progression.errors import ProgressionError
 from progression.memory import keep_freed_memory
 
-GROUPS = ("weights", "bank", "data", "phantom", "train", "evaluate", "readers", "dicom")
+GROUPS = ("weights", "bank", "data", "phantom", "train", "evaluate", "readers", "dicom", "pacs")
 """Sub-commands, each in its own module as `app`; these import what is heavy inside their functions."""
 
 EXIT_STOPPED = 130

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
+from threading import RLock
 
 from pydicom import dcmread
 from pydicom.config import IGNORE, settings
@@ -25,6 +26,8 @@ MAX_FILE_BYTES = 256 << 20
 """Largest file that is opened; 40 megapixels of 16 bits in one channel take 80 MB."""
 _MARK_END = 132
 """Bytes of the preamble and the DICM mark."""
+_ONE_AT_A_TIME = RLock()
+"""What `guarded` sets is pydicom's, and so the whole process's."""
 
 
 def parse(content: bytes, label: str) -> FileDataset:
@@ -67,8 +70,13 @@ def _parsed(stream: BinaryIO, size_bytes: int, label: str, *, pixels: bool = Tru
 def guarded(label: str) -> Iterator[None]:
     """Whatever goes wrong with a file inside becomes an ImageError; pydicom's own checks and warnings stay silent.
 
-    Both may quote values, so only the kind of failure is told.
+    Both may quote values, so only the kind of failure is told. Threads wait for each other.
     """
+    with _ONE_AT_A_TIME:
+        yield from _guarded(label)
+
+
+def _guarded(label: str) -> Iterator[None]:
     logger = logging.getLogger("pydicom")
     disabled = logger.disabled
     reading, writing = settings.reading_validation_mode, settings.writing_validation_mode

@@ -1,9 +1,10 @@
 """What an object that returns to a film's study takes over from it: patient, study, and the film as its source."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import count
 
 from pydicom import uid
 from pydicom.dataset import Dataset
@@ -46,17 +47,19 @@ class Study:
     taken : patient and study attributes, in UTF-8
     film : SOP Class, SOP Instance and Series Instance UID of the film, the source of whatever is derived from it
     orientation : Patient Orientation of the film's rows and columns; empty if it does not say
-    uid_root : of the new objects' UIDs; None for 2.25 and a random number
+    uids : those of the new objects, one after the other (`uid_stream`)
     """
 
     taken: Dataset
     film: tuple[str, str, str]
     orientation: tuple[str, ...]
-    uid_root: str | None = None
+    uids: Iterator[str] = field(default_factory=lambda: uid_stream(), compare=False, repr=False)
 
     @classmethod
-    def of(cls, content: bytes, *, label: str, uid_root: str | None = None) -> "Study":
-        """Read a film's study from its file's bytes.
+    def of(
+        cls, content: bytes, *, label: str, uid_root: str | None = None, uid_seed: str | None = None
+    ) -> "Study":
+        """Read a film's study from its file's bytes; root and seed are those of `uid_stream`.
 
         Raises
         ------
@@ -86,11 +89,13 @@ class Study:
             codes = tuple(str(one) for one in known)
             if not all(re.fullmatch(r"[ALRPHF]{1,3}", code) for code in codes):
                 codes = ()
-            return cls(taken, (str(uids[0]), str(uids[1]), str(uids[2])), codes, uid_root)
+            return cls(
+                taken, (str(uids[0]), str(uids[1]), str(uids[2])), codes, uid_stream(uid_root, uid_seed)
+            )
 
     def new_uid(self) -> str:
-        """A UID never used before, under the root."""
-        return str(uid.generate_uid(None if self.uid_root is None else f"{self.uid_root}."))
+        """The next of `uids`."""
+        return next(self.uids)
 
     def join(self, made: Dataset) -> None:
         """Give a new object this study's patient and study attributes."""
@@ -127,6 +132,18 @@ def neutral(data: Dataset, name: str) -> str:
     if not any(word in name.lower() for word in words):
         return name
     return f"knee-{sha256(text(data, 'SOPInstanceUID').encode()).hexdigest()[:8]}"
+
+
+def uid_stream(root: str | None = None, seed: str | None = None) -> Iterator[str]:
+    """UIDs under a root (None: 2.25, PS3.5 B.2): never used before, or, with a seed, the same ones at every run."""
+    for number in count():
+        if root is not None:
+            sources = None if seed is None else [seed, str(number)]
+            yield str(uid.generate_uid(f"{root}.", entropy_srcs=sources))
+        elif seed is not None:
+            yield f"2.25.{int.from_bytes(sha256(f'{seed}/{number}'.encode()).digest()[:16])}"
+        else:
+            yield str(uid.generate_uid(None))
 
 
 def check_root(root: str | None) -> None:

@@ -103,11 +103,12 @@ def _spread(horizon: HorizonPrediction) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SourceFilm:
-    """The DICOM file that a prediction was made from, and the root of the UIDs of what returns to its study."""
+    """The DICOM file that a prediction was made from; root and seed of the UIDs of what returns to its study."""
 
     content: bytes
     label: str
     uid_root: str | None = None
+    uid_seed: str | None = None
 
 
 def write_prediction(folder: str | Path, prediction: Prediction, *, film: SourceFilm | None = None) -> Path:
@@ -163,7 +164,7 @@ def _write_objects(folder: Path, prediction: Prediction, film: SourceFilm) -> No
     from progression.report.objects import dicom_files
     from progression.report.pdf import report_pdf
 
-    study = Study.of(film.content, label=film.label, uid_root=film.uid_root)
+    study = Study.of(film.content, label=film.label, uid_root=film.uid_root, uid_seed=film.uid_seed)
     pdf = report_pdf(prediction)
     (folder / "report.pdf").write_bytes(pdf)
     for name, content in dicom_files(prediction, study, pdf=pdf).items():
