@@ -31,7 +31,6 @@ from torch import Tensor
 from progression import __version__
 from progression.engine import Engine, choose, load_engine
 from progression.errors import NotAKneeError, UsageError
-from progression.film import read_knee
 from progression.image import exposure, from_model, read_image, to_model
 from progression.latent import appearance
 from progression.latent.appearance import Appearance
@@ -47,6 +46,8 @@ from progression.latent.part import EncoderPart, load_generator, rebuilt_figures
 from progression.latent.perceptual import SeenDistance
 from progression.latent.spread import PERCENTILES, change_at, steps_at
 from progression.latent.whiten import Whitening
+from progression.localise.find import Finder
+from progression.localise.places import reader
 from progression.risk.forecast import Forecast, RiskModels, Seen
 from progression.risk.grader import Grader, concatenate
 from progression.risk.model import Risk
@@ -159,6 +160,11 @@ class Predictor:
     bank_hash: str
     appearance: Appearance | None = None
 
+    @cached_property
+    def finder(self) -> Finder | None:
+        """Finds knees in films; None where the model has no part for it."""
+        return Finder.load(self.files)
+
     @property
     def resolution(self) -> int:
         """Side of the rendered pictures, pixels."""
@@ -183,6 +189,7 @@ class Predictor:
         person's other knee of the same day, and `other_grade` what a reader called that one; `history` are earlier
         radiographs of this knee: (image, months before this one, KL grade or None).
         """
+        read_knee = reader(self.finder, accept_atypical=bool(options.get("accept_atypical")))
         given = Path(str(image).rpartition("::")[2]).stem if isinstance(image, str | Path) else "knee"
         knee = read_knee(image, side=None if side is None else Side.parse(side))
         which = Side.parse(side) if knee.side is None else knee.side

@@ -9,7 +9,10 @@ from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Month
 
 
 def explain(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or .npy of one knee.")],
+    image: Annotated[
+        str,
+        typer.Argument(metavar="IMAGE", help="DICOM, PNG, JPEG, WebP, TIFF or .npy of one knee, or a film."),
+    ],
     side: Annotated[
         str | None, typer.Option("--side", help="left or right; needed unless the picture says it.")
     ] = None,
@@ -36,7 +39,7 @@ def explain(
     """
     from progression.explain import explain as explain_knee
     from progression.files import check_writable
-    from progression.image import read_image
+    from progression.localise.places import reader
     from progression.predict import load_predictor
     from progression.report.explanation import check_explanation_replaceable, write_explanation
     from progression.types import Radiograph, Side, check_grade, check_horizons
@@ -48,9 +51,11 @@ def explain(
     name = Path(image.rpartition("::")[2]).stem
     check_writable(out)
     check_explanation_replaceable(out / name)
-    radiograph = Radiograph(read_image(image), knee, name)
+    predictor = load_predictor(model, device=device, engine=engine, bank=bank)
+    read = reader(predictor.finder, accept_atypical=accept_atypical)(image, side=knee)
+    radiograph = Radiograph(read.pixels, knee, name)
     explanation = explain_knee(
-        load_predictor(model, device=device, engine=engine, bank=bank),
+        predictor,
         radiograph,
         horizon_months=horizons,
         grade=grade,
@@ -58,5 +63,5 @@ def explain(
         accept_atypical=accept_atypical,
     )
     typer.echo(f"{name}: wrote {write_explanation(out / name, explanation)}")
-    for text in explanation.prediction.warnings:
+    for text in (*read.notes, *explanation.prediction.warnings):
         typer.echo(f"  warning: {text}")

@@ -98,7 +98,7 @@ def predict(
         typer.Option(
             "--centre",
             help="Joint centre in a larger film, pixels: x,y or left=x,y; repeatable, one knee each. "
-            "A square of 140 mm is cut around it.",
+            "A square of 140 mm, or of x,y,SIDE pixels, is cut around it [found by itself].",
         ),
     ] = None,
     spacing_mm: Annotated[
@@ -179,21 +179,18 @@ def predict(
     earlier = tuple(parse_previous(text) for text in previous or ())
     asked = Side.parse(side) if side is not None else None
     read, other_read = ("" if one is None else str(one) for one in (grade, other_grade))
-    entries = [
-        entry
-        for stem, image in _stems(images).items()
-        for entry in _entries(
-            stem, image, side=asked, centres=centre or [], spacing_mm=spacing_mm, alone=len(images) == 1
+    entries = []
+    for stem, image in _stems(images).items():
+        centres = centre or _found_centres(image, model, side=asked, accept_atypical=accept_atypical)
+        entries += _entries(
+            stem, image, side=asked, centres=centres, spacing_mm=spacing_mm, alone=len(images) == 1
         )
-    ]
     if earlier and len(entries) > 1:
         raise UsageError(
             f"--previous with {len(entries)} knees: earlier films are of one knee, give one picture"
         )
     beside = None if other is None else _beside(other, other_read, entries)
-    on_one_film = (
-        entries[::-1] if centre and len(images) == 1 and len(entries) == 2 else [beside] * len(entries)
-    )
+    on_one_film = entries[::-1] if len(images) == 1 and len(entries) == 2 else [beside] * len(entries)
     entries = [
         replace(entry, grade=read, subject=subject, other=one, previous=earlier)
         for entry, one in zip(entries, on_one_film, strict=True)
@@ -388,6 +385,28 @@ class _Objects:
 
     wanted: bool
     uid_root: str | None
+
+
+def _found_centres(image: str, model: str, *, side: "Side | None", accept_atypical: bool) -> list[str]:
+    """Centres of a film's knees as `--centre` takes them; none where the picture is one knee already, or is refused.
+
+    Why it is refused shows when its turn comes.
+    """
+    from progression.errors import ImageError
+    from progression.localise.find import Finder
+    from progression.localise.places import locate
+    from progression.weights import load_model
+
+    if not Path(image.rpartition("::")[0] or image).is_file():
+        return []
+    try:
+        found = locate(
+            image, finder=Finder.load(load_model(model)), side=side, accept_atypical=accept_atypical
+        )
+    except ImageError:
+        return []
+    wanted = [one for one in found if side is None or one.side in (None, side)]
+    return [one.centre for one in wanted if one.centre]
 
 
 def _entries(

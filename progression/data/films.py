@@ -169,9 +169,7 @@ class FilmMaker:
             for sign, which in ((-1, Side.RIGHT), (1, Side.LEFT))
         )
 
-    def _limb(
-        self, rng: np.random.Generator, knee: Pixels, shape: tuple[int, int], shown: Shown
-    ) -> Pixels:
+    def _limb(self, rng: np.random.Generator, knee: Pixels, shape: tuple[int, int], shown: Shown) -> Pixels:
         """A knee (R, R) with the limb that it belongs to, on black."""
         y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
         x, y = (x + 0.5 - shown.centre[0]) / shown.side_px, (y + 0.5 - shown.centre[1]) / shown.side_px
@@ -250,12 +248,16 @@ def with_implant(rng: np.random.Generator, knee: Pixels) -> Pixels:
     if style in ("total", "half"):
         sides = ((0.1, 0.48), (0.52, 0.9))
         for left, right in sides if style == "total" else (sides[rng.integers(2)],):
-            draw.rounded_rectangle(scaled(left, line - rng.uniform(0.16, 0.28), right, line - 0.02), 0.3 * size, 255)
+            draw.rounded_rectangle(
+                scaled(left, line - rng.uniform(0.16, 0.28), right, line - 0.02), 0.3 * size, 255
+            )
             draw.rectangle(scaled(left, line + 0.04, right, line + rng.uniform(0.07, 0.11)), 255)
         if style == "total":
             draw.rectangle(scaled(0.4, line - 0.2, 0.6, line - 0.12), 255)
             draw.rectangle(scaled(0.1, line + 0.04, 0.9, line + 0.08), 255)
-            draw.polygon(scaled(0.42, line + 0.05, 0.58, line + 0.05, 0.53, line + 0.32, 0.47, line + 0.32), 255)
+            draw.polygon(
+                scaled(0.42, line + 0.05, 0.58, line + 0.05, 0.53, line + 0.32, 0.47, line + 0.32), 255
+            )
     elif style == "nail":
         wide, x = rng.uniform(0.05, 0.1), rng.uniform(0.42, 0.58)
         ends = (-0.1, line - 0.15) if rng.random() < 0.5 else (line + 0.08, 1.1)
@@ -282,7 +284,9 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int]) -> Pixels:
     coarse = gaussian_filter(rng.standard_normal((24, 24)), rng.uniform(0.8, 4))
     low, high = coarse.min(), coarse.max()
     picture = Image.fromarray(((coarse - low) / (high - low)).astype(np.float32))
-    made: npt.NDArray[np.float32] = np.asarray(picture.resize(shape[::-1], Image.Resampling.BICUBIC)).clip(0, 1)
+    made: npt.NDArray[np.float32] = np.asarray(picture.resize(shape[::-1], Image.Resampling.BICUBIC)).clip(
+        0, 1
+    )
     return made
 
 
@@ -305,5 +309,7 @@ def _marked(rng: np.random.Generator, film: Pixels) -> Pixels:
         else:
             for step in range(12):
                 at = y + step * size * 0.4
-                draw.line([x, at, x + size * (0.6 if step % 5 else 1.0), at], fill=grey, width=max(1, longer // 300))
+                draw.line(
+                    [x, at, x + size * (0.6 if step % 5 else 1.0), at], fill=grey, width=max(1, longer // 300)
+                )
     return np.asarray(picture, np.float32) / 255

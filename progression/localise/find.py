@@ -4,7 +4,10 @@ The network sees a film fitted into 192 pixels, where a knee of a film of both m
 again, in a square twice its own: its middle, size and tilt are those of the second look.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +19,7 @@ from progression.errors import WeightsError
 from progression.image import PERCENTILES
 from progression.localise.network import SIDE, STRIDE, TILT_UNIT_DEG, KneeFinder
 from progression.types import Pixels
-from progression.weights import ModelFiles
+from progression.weights import ModelFiles, save_part
 
 PART = "localiser"
 LEAST_HEAT = 0.3
@@ -61,10 +64,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Finder:
-    """The network and the names of its kinds."""
+    """The network, the names of its kinds, and the ranges of what is usual (`progression.quality`), by name."""
 
     network: KneeFinder
     kinds: tuple[str, ...]
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __call__(self, pixels: Pixels) -> Seen:
         """Look at a film (H, W) in [0, 1], on the CPU."""
@@ -118,7 +122,8 @@ class Finder:
         """
         if PART not in files.parts:
             return None
-        kinds = tuple(files.config(PART)["kinds"])
+        config = files.config(PART)
+        kinds = tuple(config["kinds"])
         network = KneeFinder(kinds=len(kinds))
         try:
             network.load_state_dict(files.tensors(PART))
@@ -126,7 +131,19 @@ class Finder:
             raise WeightsError(
                 f"part {PART} of model {files.folder} is of another version: progression train localiser makes it anew"
             ) from error
-        return cls(network.eval().requires_grad_(False), kinds)
+        limits = {name: (float(low), float(high)) for name, (low, high) in config["usual"].items()}
+        return cls(network.eval().requires_grad_(False), kinds, limits)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        limits: Mapping[str, tuple[float, float]],
+        training: Mapping[str, Any],
+    ) -> Path:
+        """Write part "localiser" of a model folder; `training` says how it came about."""
+        config = {"kinds": self.kinds, "usual": dict(limits), "training": dict(training)}
+        return save_part(folder, PART, self.network.state_dict(), config, resolution=SIDE)
 
 
 def fitted(pixels: npt.NDArray[np.float32]) -> Tensor:

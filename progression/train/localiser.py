@@ -7,8 +7,8 @@ focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4), the others at the c
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -16,10 +16,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from progression.data.films import KINDS, FilmMaker, MadeFilm
-from progression.localise.find import fitted
+from progression.localise.find import Finder, fitted
 from progression.localise.network import SIDE, STRIDE, TILT_UNIT_DEG, Cells, KneeFinder
+from progression.quality import measure
+from progression.types import Pixels
 
+KNEE_PIXELS = 128
+"""Side of the knees that films are made of."""
 _WARM_UP = 100
+_RARE = 0.001
 _SPREAD_CELLS = 1.3
 
 
@@ -27,7 +32,7 @@ _SPREAD_CELLS = 1.3
 class LocaliserConfig:
     """Length and rate of a run: `steps` of `batch` films, AdamW's highest `rate` and `decay`, `seed` of all draws."""
 
-    steps: int = 1800
+    steps: int = 1000
     batch: int = 32
     rate: float = 2e-3
     decay: float = 1e-3
@@ -102,7 +107,7 @@ def batch(maker: FilmMaker, config: LocaliserConfig, step: int) -> tuple[Tensor,
 
 def train_localiser(
     knees: Tensor, *, config: LocaliserConfig, progress: Callable[[str], None] = lambda text: None
-) -> KneeFinder:
+) -> Finder:
     """Train on knees (N, R, R) uint8, all shown as right ones; minutes on one core."""
     torch.manual_seed(config.seed)
     network, maker = KneeFinder(kinds=len(KINDS)), FilmMaker(knees)
@@ -117,7 +122,19 @@ def train_localiser(
         optimiser.zero_grad(set_to_none=True)
         found.backward()
         optimiser.step()
-        mean = 0.95 * mean + 0.05 * float(found) if step else float(found)
+        mean = 0.95 * mean + 0.05 * found.item() if step else found.item()
         if (step + 1) % 100 == 0:
             progress(f"step {step + 1} of {config.steps}: loss {mean:.3f}")
-    return network.eval()
+    return Finder(network.eval().requires_grad_(False), KINDS)
+
+
+def usual(finder: Finder, pictures: Iterable[Pixels]) -> dict[str, tuple[float, float]]:
+    """Range that all but one picture in a thousand keep at either end, of every figure of `progression.quality`."""
+    figures = [asdict(measure(picture, finder)) for picture in pictures]
+    return {
+        name: (
+            float(np.quantile([one[name] for one in figures], _RARE)),
+            float(np.quantile([one[name] for one in figures], 1 - _RARE)),
+        )
+        for name in figures[0]
+    }
