@@ -1,4 +1,4 @@
-"""`progression train gan|joint|encoder|grader|risk|directions|typicality|localiser`: what takes long resumes where it stopped."""
+"""`progression train gan|joint|encoder|grader|risk|directions|typicality|localiser`: what takes hours resumes."""
 
 from __future__ import annotations
 

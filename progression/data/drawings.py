@@ -1,7 +1,7 @@
 """Drawn radiographs of what is no knee from the front: a lateral knee, and other parts of the body.
 
-Bones are thick strokes with a brighter rim in soft tissue, with a trabecular grain: enough to be told from knees, and easier than
-real films. Each drawing is a function of a generator and a shape (H, W) -> (H, W) in [0, 1].
+Bones are thick strokes with a brighter rim in soft tissue, with a trabecular grain: enough to be told from knees, and easier
+than real films. Each drawing is a function of a generator and a shape (H, W) -> (H, W) in [0, 1].
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ class _Drawing:
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int]) -> None:
         self.rng = rng
-        self.size = tuple(round(_DETAIL * side / max(shape)) for side in shape[::-1])
+        self.size = (round(_DETAIL * shape[1] / max(shape)), round(_DETAIL * shape[0] / max(shape)))
         self.shape = shape
         self.tissue, self.bone, self.air = (Image.new("L", self.size, 0) for _ in range(3))
         self.unit = 0.5 * min(self.size) * rng.uniform(0.8, 1.3)

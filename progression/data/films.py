@@ -1,8 +1,8 @@
 """Synthetic films: real or phantom knees set into limbs, collimation, markers and exposure; and what is no knee.
 
 A knee's picture shows some 90 mm around the joint. Beyond it the limb is continued: the picture's edges, smoothed, with
-shafts that narrow and soft tissue that thins out towards the air. Seams are feathered at random places inside the picture, so
-that they do not tell where its middle is.
+shafts that narrow and soft tissue that thins out towards the air. Seams are feathered at random places inside the picture,
+so that they do not tell where its middle is.
 
     film = exposure(collimated(max over limbs)), markers on top
 
@@ -127,7 +127,7 @@ class FilmMaker:
             chosen = rows if rows is not None else rng.integers(len(self.knees), size=len(knees)).tolist()
             canvas: Canvas = np.zeros(shape, np.float32)
             for row, shown in zip(chosen, knees, strict=True):
-                knee = self.knees[row].numpy().astype(np.float32) / 255
+                knee: Pixels = self.knees[row].numpy().astype(np.float32) / np.float32(255)
                 if kind == "implant":
                     knee = with_implant(rng, knee)
                 if shown.side is Side.LEFT:
@@ -312,4 +312,5 @@ def _marked(rng: np.random.Generator, film: Pixels) -> Pixels:
                 draw.line(
                     [x, at, x + size * (0.6 if step % 5 else 1.0), at], fill=grey, width=max(1, longer // 300)
                 )
-    return np.asarray(picture, np.float32) / 255
+    marked: Pixels = np.asarray(picture, np.float32) / np.float32(255)
+    return marked

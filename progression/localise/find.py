@@ -1,7 +1,7 @@
 """Knees in a film's pixels: a look at the whole film, then one at each knee.
 
-The network sees a film fitted into 192 pixels, where a knee of a film of both may have 35. So each knee found is looked at
-again, in a square twice its own: its middle, size and tilt are those of the second look.
+The network sees a film fitted into 192 pixels, where a knee of a film of both may have 35. So each knee found is looked
+at again, in a square twice its own: its middle, size and tilt are those of the second look.
 """
 
 from collections.abc import Mapping

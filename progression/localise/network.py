@@ -10,6 +10,7 @@ After CenterNet (Zhou et al. 2019, Objects as Points), with 0.5 million weights.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +53,7 @@ class KneeFinder(nn.Module):
         wide = [width, 2 * width, 4 * width, 6 * width, 8 * width]
         self.stem = _block(1, wide[0], 2)
         self.stages = nn.ModuleList(
-            nn.Sequential(_block(inner, outer, 2), _block(outer, outer, 1))
-            for inner, outer in zip(wide[:-1], wide[1:], strict=True)
+            nn.Sequential(_block(inner, outer, 2), _block(outer, outer, 1)) for inner, outer in pairwise(wide)
         )
         self.lateral = nn.ModuleList(nn.Conv2d(one, wide[1], 1) for one in wide[1:])
         self.merge = _block(wide[1], wide[1], 1)

@@ -7,7 +7,8 @@
 | any other, with one knee or two | each one's square is cut |
 | an implant, a side view, another part, nothing, more than two knees | refused |
 
-On a film of both knees the patient's right one is on the film's left, unless Patient Orientation says that the film is mirrored.
+On a film of both knees the patient's right one is on the film's left, unless Patient Orientation says that the film is
+mirrored.
 """
 
 from collections.abc import Sequence

@@ -2,8 +2,9 @@
 
     loss = focal(heat) + 0.2 |offset| + |log side| + 0.2 |tilt| + 0.5 cross-entropy(kind)
 
-focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4), the others at the cells around each knee's middle. AdamW, rate rising over
-100 steps and falling to 0 along a cosine. Step s draws its films from (seed, s), so a run is the same wherever it is made.
+focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4), the others at the cells around each knee's middle. AdamW, rate
+rising over 100 steps and falling to 0 along a cosine. Step s draws its films from (seed, s), so that a run can be repeated;
+it takes minutes, and one that is stopped starts anew.
 """
 
 import math
@@ -72,7 +73,8 @@ def targets(films: Sequence[MadeFilm]) -> Targets:
             log_side[i][around] = math.log(knee.side_px / max(height, width))
             tilt[i][around] = knee.tilt_deg / TILT_UNIT_DEG
     kind = torch.tensor([KINDS.index(film.kind) for film in films])
-    return Targets(*(torch.from_numpy(one) for one in (heat, offset, log_side, tilt, near)), kind)
+    maps = [torch.from_numpy(one) for one in (heat, offset, log_side, tilt, near)]
+    return Targets(maps[0], maps[1], maps[2], maps[3], maps[4], kind)
 
 
 def loss(cells: Cells, of: Targets) -> Tensor:
