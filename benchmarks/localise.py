@@ -1,11 +1,11 @@
 """Are knees found where they stand in a film, is what shows none refused, and does the cut change the risk?
 
-    python benchmarks/localise.py VISITS.csv --images FOLDER [--model default] [--films 400] [--negatives 150] [--risks 60]
+    python benchmarks/localise.py VISITS.csv --images FOLDER [--model default] [--films 400] [--negatives 150]
 
 Films are made of held-out knees (`--split val`) by a generator with another seed and other settings (`HELD_OUT`) than in
-training: composites, not films of a hospital. Lengths take the square that the models know as 90 mm wide (a tibia of 74 mm).
-`drawn elsewhere` are drawings of `not_knees.py`, by other code than the training's. `phantoms` are computed projections with
-real surroundings and no seam. Intervals are Wilson's, over people.
+training: composites, not films of a hospital. Lengths take the square that the models know as 90 mm wide (a tibia of
+74 mm). `drawn elsewhere` are drawings of `not_knees.py`, by other code than the training's. `phantoms` are computed
+projections with surroundings of their own and no seam. Intervals are Wilson's, taking films as independent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from not_knees import NOT_KNEES
 from numpy.typing import NDArray
 
 from progression.data.dataset import load_baselines
-from progression.data.films import HELD_OUT, FilmMaker, MadeFilm
+from progression.data.films import HELD_OUT, FilmMaker, MadeFilm, Shown
 from progression.data.phantom import sample_knee
 from progression.data.phantom.acquisition import expose
 from progression.data.phantom.geometry import FIELD_MM
@@ -55,7 +55,8 @@ def told(name: str, rows: list[tuple[float, float, float]], counted: NDArray[np.
     within = proportion(mm <= 10)
     print(
         f"{name:14s} {len(rows):5d} knees   median {np.median(mm):.2f} mm, 95th {np.quantile(mm, 0.95):.2f}; "
-        f"within 10 mm {within.value:.3f} [{within.low:.3f}, {within.high:.3f}]; side off by {np.nanmean(np.abs(ratio)):.3f} "
+        f"within 10 mm {within.value:.3f} [{within.low:.3f}, {within.high:.3f}]; "
+        f"side off by {np.nanmean(np.abs(ratio)):.3f} "
         f"(bias {np.nanmean(ratio):+.3f}); tilt by {np.nanmean(np.abs(tilt)):.1f} deg; "
         f"right number of knees {counted.mean():.3f}",
         flush=True,
@@ -78,8 +79,6 @@ def phantom_film(index: int) -> MadeFilm:
     pose = replace(acquisition.pose, magnification=acquisition.pose.magnification / wide)
     film = expose(knee._knee.project(knee.state(0), pose, 448), acquisition)
     vars(knee).pop("_knee")
-    from progression.data.films import Shown
-
     shown = Shown((224.0, 224.0), 448 / wide, 0.0, Side.RIGHT)
     return MadeFilm(film.astype(np.float32), (shown,), "knees")
 
@@ -178,8 +177,10 @@ def main() -> None:
         for against, first, second in (("original picture", 0, 1), ("film cut at its true place", 2, 1)):
             a, b = table[:, first, place], table[:, second, place]
             print(
-                f"{name}, 96 months, {len(a)} knees: cut as found against {against}: correlation {np.corrcoef(a, b)[0, 1]:.3f}, "
-                f"mean difference {np.mean(b - a):+.4f}, mean absolute {np.mean(np.abs(b - a)):.4f} (mean risk {a.mean():.3f})"
+                f"{name}, 96 months, {len(a)} knees: cut as found against {against}: "
+                f"correlation {np.corrcoef(a, b)[0, 1]:.3f}, "
+                f"mean difference {np.mean(b - a):+.4f}, "
+                f"mean absolute {np.mean(np.abs(b - a)):.4f} (mean risk {a.mean():.3f})"
             )
 
 

@@ -11,7 +11,7 @@ from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Month
 def explain(
     image: Annotated[
         str,
-        typer.Argument(metavar="IMAGE", help="DICOM, PNG, JPEG, WebP, TIFF or .npy of one knee, or a film."),
+        typer.Argument(metavar="IMAGE", help="DICOM, PNG, JPEG, WebP, TIFF or .npy: a knee or a film."),
     ],
     side: Annotated[
         str | None, typer.Option("--side", help="left or right; needed unless the picture says it.")
@@ -47,7 +47,7 @@ def explain(
     horizons = check_horizons(months)
     if grade is not None:
         check_grade(grade)
-    knee = Side.parse(side_of(image, None if side is None else Side.parse(side)))
+    knee = Side.parse(side_of(image, None) if side is None else side)
     name = Path(image.rpartition("::")[2]).stem
     check_writable(out)
     check_explanation_replaceable(out / name)

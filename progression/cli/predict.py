@@ -405,8 +405,17 @@ def _found_centres(image: str, model: str, *, side: "Side | None", accept_atypic
         )
     except ImageError:
         return []
-    wanted = [one for one in found if side is None or one.side in (None, side)]
-    return [one.centre for one in wanted if one.centre]
+    wanted = [one for one in found if one.spot is not None and (side is None or one.side in (None, side))]
+    for one in wanted:
+        assert one.spot is not None
+        mm = "" if one.centre_mm is None else " ({:.0f}, {:.0f} mm)".format(*one.centre_mm)
+        which = f"{one.side} knee" if one.side else "knee"
+        typer.echo(
+            f"{which} found at {one.spot.x:.0f},{one.spot.y:.0f}{mm}, confidence {one.spot.confidence:.2f}"
+        )
+        for text in one.notes:
+            typer.echo(f"  warning: {text}")
+    return [one.centre for one in wanted]
 
 
 def _entries(
@@ -445,7 +454,9 @@ def _entries(
                 if alone:
                     raise
             if found is None and alone and readable:
-                asked = "--centre left=x,y or right=x,y" if centre else "--side left or --side right"
+                asked = (
+                    "--centre left=x,y or right=x,y, or --side" if centre else "--side left or --side right"
+                )
                 raise UsageError(f"{image} does not say which knee it is; pass {asked}")
         name = f"{name}-{found}" if len(centres) > 1 else name
         made.append(Entry(name, image, found or "", centre=centre, spacing_mm=spacing))
