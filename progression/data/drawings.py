@@ -1,7 +1,7 @@
 """Drawn radiographs of what is no knee from the front: a lateral knee, and other parts of the body.
 
-Bones are thick strokes with a brighter rim in soft tissue, with a trabecular grain: enough to be told from knees, and easier
-than real films. Each drawing is a function of a generator and a shape (H, W) -> (H, W) in [0, 1].
+Bones are thick strokes with a brighter rim and a trabecular grain, in soft tissue: easier to tell from knees than real
+films are. Each drawing is a function of a generator and a shape (H, W) -> (H, W) in [0, 1].
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Synthetic films: real or phantom knees set into limbs, collimation, markers and exposure; and what is no knee.
 
 A knee's picture shows some 90 mm around the joint. Beyond it the limb is continued: the picture's edges, smoothed, with
-shafts that narrow and soft tissue that thins out towards the air. Seams are feathered at random places inside the picture,
-so that they do not tell where its middle is.
+shafts that narrow and soft tissue that thins out towards the air. Seams are feathered at random places inside the
+picture, so that they do not tell where its middle is.
 
     film = exposure(collimated(max over limbs)), markers on top
 

@@ -1,7 +1,8 @@
 """Knees in a film's pixels: a look at the whole film, then one at each knee.
 
 The network sees a film fitted into 192 pixels, where a knee of a film of both may have 35. So each knee found is looked
-at again, in a square twice its own: its middle, size and tilt are those of the second look.
+at again, in a square twice its own: its middle, size and tilt are those of the second look, which also has half the say
+about what the film shows.
 """
 
 from collections.abc import Mapping
@@ -73,7 +74,11 @@ class Finder:
     def __call__(self, pixels: Pixels) -> Seen:
         """Look at a film (H, W) in [0, 1], on the CPU."""
         spots, kinds = self._look(pixels)
-        knees = sorted((self._closer(pixels, spot) for spot in spots), key=lambda spot: spot.x)
+        closer = [self._closer(pixels, spot) for spot in spots]
+        if closer:  # metal is small on a whole film: half the say has the knee that looks most like it
+            metal = self.kinds.index("implant")
+            kinds = (kinds + max((of_knee for _, of_knee in closer), key=lambda one: float(one[metal]))) / 2
+        knees = sorted((spot for spot, _ in closer), key=lambda spot: spot.x)
         return Seen(dict(zip(self.kinds, kinds.tolist(), strict=True)), tuple(knees))
 
     @torch.no_grad()
@@ -99,17 +104,17 @@ class Finder:
                 found.append(spot)
         return found, cells.kind[0].softmax(0)
 
-    def _closer(self, pixels: Pixels, spot: Spot) -> Spot:
+    def _closer(self, pixels: Pixels, spot: Spot) -> tuple[Spot, Tensor]:
         size = round(_CLOSER * spot.side_px)
         left, top = round(spot.x - size / 2), round(spot.y - size / 2)
         box = [max(0, left), max(0, top), min(pixels.shape[1], left + size), min(pixels.shape[0], top + size)]
-        spots, _ = self._look(pixels[box[1] : box[3], box[0] : box[2]])
+        spots, kinds = self._look(pixels[box[1] : box[3], box[0] : box[2]])
         spots = [replace(one, x=one.x + box[0], y=one.y + box[1]) for one in spots]
         near = [one for one in spots if _apart(one, spot) < 0.3 * spot.side_px]
         if not near:
-            return spot
+            return spot, kinds
         best = min(near, key=lambda one: _apart(one, spot))
-        return replace(best, confidence=max(best.confidence, spot.confidence))
+        return replace(best, confidence=max(best.confidence, spot.confidence)), kinds
 
     @classmethod
     def load(cls, files: ModelFiles) -> "Finder | None":

@@ -135,8 +135,8 @@ def usual(finder: Finder, pictures: Iterable[Pixels]) -> dict[str, tuple[float, 
     figures = [asdict(measure(picture, finder)) for picture in pictures]
     return {
         name: (
-            float(np.quantile([one[name] for one in figures], _RARE)),
-            float(np.quantile([one[name] for one in figures], 1 - _RARE)),
+            float(np.nanquantile([one[name] for one in figures], _RARE)),
+            float(np.nanquantile([one[name] for one in figures], 1 - _RARE)),
         )
         for name in figures[0]
     }

@@ -42,25 +42,21 @@ def test_both_knees_of_the_example_film(finder: Finder) -> None:
     for spot, side in zip(seen.knees, (Side.RIGHT, Side.LEFT), strict=True):
         x, y = example.centre_px(side)
         assert np.hypot(spot.x - x, spot.y - y) < 0.05 * 280
-        assert spot.side_px == pytest.approx(280, rel=0.1) and spot.confidence > 0.5
+        assert spot.side_px == pytest.approx(280, rel=0.15) and spot.confidence > 0.5
 
 
 def test_knees_are_found_where_they_stand_and_turned(finder: Finder) -> None:
-    knees = torch.from_numpy((np.asarray(Image.fromarray(KNEE).resize((128, 128))) * 255).astype(np.uint8))[
-        None
-    ]
+    small = Image.fromarray(KNEE).resize((128, 128))
+    knees = torch.from_numpy((np.asarray(small) * 255).astype(np.uint8))[None]
     maker, rng = FilmMaker(knees, settings=Settings(whole=0.0, inverted=0.0)), np.random.default_rng(3)
     films: list[MadeFilm] = [maker.film(rng, longer_px=500, kind="knees") for _ in range(12)]
     off = []
     for film in films:
         seen = finder(film.pixels)
         for knee in film.knees:
-            off.append(
-                min(
-                    (np.hypot(s.x - knee.centre[0], s.y - knee.centre[1]) / knee.side_px for s in seen.knees),
-                    default=1.0,
-                )
-            )
+            x, y = knee.centre
+            near = (np.hypot(spot.x - x, spot.y - y) / knee.side_px for spot in seen.knees)
+            off.append(min(near, default=1.0))
     assert np.median(off) < 0.04 and np.mean(np.array(off) < 0.11) > 0.9
 
 
