@@ -2,7 +2,7 @@
 
     python benchmarks/localise.py VISITS.csv --images FOLDER [--model default] [--films 400] [--negatives 150]
 
-Films are made of held-out knees (`--split val`) by a generator with another seed and other settings (`HELD_OUT`) than in
+Films are made of held-out knees (`--split val`) by a generator with another seed and settings (`HELD_OUT`) than in
 training: composites, not films of a hospital. Lengths take the square that the models know as 90 mm wide (a tibia of
 74 mm). `drawn elsewhere` are drawings of `not_knees.py`, by other code than the training's. `phantoms` are computed
 projections with surroundings of their own and no seam. Intervals are Wilson's, taking films as independent.

@@ -2,7 +2,7 @@
 
     loss = focal(heat) + 0.2 |offset| + |log side| + 0.2 |tilt| + 0.5 cross-entropy(kind)
 
-focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4), the others at the cells around each knee's middle. AdamW, rate
+focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4), the others in cells around each knee's middle. AdamW, rate
 rising over 100 steps and falling to 0 along a cosine. Step s draws its films from (seed, s), so that a run can be
 repeated; it takes minutes, and one that is stopped starts anew.
 """
