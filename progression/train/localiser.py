@@ -133,10 +133,9 @@ def train_localiser(
 def usual(finder: Finder, pictures: Iterable[Pixels]) -> dict[str, tuple[float, float]]:
     """Range that all but one picture in a thousand keep at either end, of every figure of `progression.quality`."""
     figures = [asdict(measure(picture, finder)) for picture in pictures]
+    known = {name: [one[name] for one in figures if not math.isnan(one[name])] for name in figures[0]}
     return {
-        name: (
-            float(np.nanquantile([one[name] for one in figures], _RARE)),
-            float(np.nanquantile([one[name] for one in figures], 1 - _RARE)),
-        )
-        for name in figures[0]
+        name: (float(np.quantile(values, _RARE)), float(np.quantile(values, 1 - _RARE)))
+        for name, values in known.items()
+        if values  # a network that finds no knee leaves some out
     }

@@ -3,7 +3,7 @@ import torch
 
 from progression.data.films import KINDS, FilmMaker, MadeFilm, Shown
 from progression.localise.network import SIDE, Cells
-from progression.train.localiser import LocaliserConfig, batch, loss, targets, train_localiser
+from progression.train.localiser import LocaliserConfig, batch, loss, targets, train_localiser, usual
 from progression.types import Side
 from tests.fakes import knee
 
@@ -55,3 +55,12 @@ def test_a_run_is_repeatable_and_learns() -> None:
     assert x.shape == (4, 1, SIDE, SIDE) and float(x.min()) >= 0 and float(x.max()) <= 1
     long = train_localiser(knees, config=LocaliserConfig(steps=25, batch=4))
     assert float(loss(long.network(x), of)) < float(loss(first.network(x), of))
+
+
+def test_what_is_usual_leaves_out_what_is_never_seen() -> None:
+    """A network that has learnt nothing finds no knee: only exposure and sharpness have a range."""
+    knees = torch.from_numpy((knee(64) * 255).astype(np.uint8))[None]
+    blind = train_localiser(knees, config=LocaliserConfig(steps=1, batch=2))
+    found = usual(blind, [knee(96, seed) for seed in range(4)])
+    assert set(found) == {"contrast", "sharpness"}
+    assert all(low < high for low, high in found.values())
