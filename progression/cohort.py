@@ -14,8 +14,9 @@ import pandas as pd
 from progression.entries import Entry, parse_grade
 from progression.errors import ImageError, ProgressionError, UsageError
 from progression.files import GrowingFile, digest, growing_file, part_path
-from progression.film import Knee, Place, read_knee
+from progression.film import Knee, Place
 from progression.image import label_of
+from progression.localise.places import ReadKnee, reader
 from progression.processes import Workers
 from progression.report.outputs import COLUMNS, row
 from progression.types import EarlierFilm, Prediction, Radiograph, Request, Side
@@ -82,9 +83,10 @@ def predict_entries(
     batch
         Knees at once.
     """
+    read_one = reader(getattr(predictor, "finder", None), accept_atypical=request.accept_atypical)
     for group in _grouped(entries, batch):
         knees: dict[Entry, Knee] = {}  # a knee that is also another's other knee is read, and graded, once
-        read = [(entry, _read(entry, knees)) for entry in group]
+        read = [(entry, _read(entry, knees, read_one)) for entry in group]
         good = [loaded for _, loaded in read if not isinstance(loaded, ProgressionError)]
         results = iter(_predict(predictor, good, request, render))
         for entry, loaded in read:
@@ -217,18 +219,18 @@ class _Loaded:
     earlier: tuple[EarlierFilm, ...]
 
 
-def _read(entry: Entry, knees: dict[Entry, Knee]) -> _Loaded | ProgressionError:
+def _read(entry: Entry, knees: dict[Entry, Knee], read_one: ReadKnee) -> _Loaded | ProgressionError:
     """The knee, and the other one where it can be read; `knees` holds what was read."""
     try:
-        knee, side = _view(entry, knees)
+        knee, side = _view(entry, knees, read_one)
         grade = parse_grade(entry.grade)
-        earlier = tuple(_earlier(*film, side=side) for film in entry.previous)
+        earlier = tuple(_earlier(*film, side=side, read_one=read_one) for film in entry.previous)
     except ProgressionError as error:
         return error
     other = other_grade = None
     if entry.other is not None:
         with suppress(ProgressionError):  # what is wrong with it, its own row tells
-            beside, its_side = _view(entry.other, knees)
+            beside, its_side = _view(entry.other, knees, read_one)
             if its_side is side.other:
                 other_grade = parse_grade(entry.other.grade)
                 other = Radiograph(beside.pixels, its_side, entry.other.name)
@@ -236,7 +238,7 @@ def _read(entry: Entry, knees: dict[Entry, Knee]) -> _Loaded | ProgressionError:
     return _Loaded(radiograph, grade, entry.subject or None, knee.notes, other, other_grade, earlier)
 
 
-def _view(entry: Entry, knees: dict[Entry, Knee]) -> tuple[Knee, Side]:
+def _view(entry: Entry, knees: dict[Entry, Knee], read_one: ReadKnee) -> tuple[Knee, Side]:
     """Read an entry's picture, once."""
     if not entry.image:
         raise ImageError("no image: the cell is empty; give the path of a radiograph")
@@ -244,7 +246,7 @@ def _view(entry: Entry, knees: dict[Entry, Knee]) -> tuple[Knee, Side]:
     if key not in knees:
         asked = Side.parse(entry.side) if entry.side else None
         place = Place.parse(entry.centre, entry.spacing_mm)
-        knees[key] = read_knee(entry.image, side=asked, place=place)
+        knees[key] = read_one(entry.image, side=asked, place=place)
     side = knees[key].side
     if side is None:
         raise UsageError(
@@ -253,8 +255,10 @@ def _view(entry: Entry, knees: dict[Entry, Knee]) -> tuple[Knee, Side]:
     return knees[key], side
 
 
-def _earlier(image: str, months_before: float, grade: int | None, *, side: Side) -> EarlierFilm:
-    return EarlierFilm(read_knee(image, side=side).pixels, months_before, grade)
+def _earlier(
+    image: str, months_before: float, grade: int | None, *, side: Side, read_one: ReadKnee
+) -> EarlierFilm:
+    return EarlierFilm(read_one(image, side=side).pixels, months_before, grade)
 
 
 def _predict(

@@ -30,6 +30,10 @@ class NotAKneeError(ImageError):
     """A picture was read, but lies too far from the training radiographs to be predicted."""
 
 
+class FilmRefusedError(ImageError):
+    """A film was read, but no knee is to be cut from it: an implant, a side view, another part, nothing, too many."""
+
+
 class TableError(ProgressionError):
     """A table cannot be read, or a row or column in it is wrong."""
 

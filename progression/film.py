@@ -1,7 +1,7 @@
 """From a file to one knee: its pixels, its side, and what its file warns of.
 
 A single knee is taken whole. From a film of both knees, or any with room around the joint, a square is cut around
-a centre that is given: 140 mm, about what the training radiographs show.
+a centre: of 140 mm, or of the side that comes with it, as `progression.localise` finds it.
 """
 
 from dataclasses import dataclass
@@ -33,24 +33,27 @@ class Place:
     ----------
     centre : x and y of the joint's centre, pixels from the upper left corner; None for the whole picture
     spacing_mm : size of a pixel, for files that do not say it
+    side_px : side of the square to cut, pixels; None for 140 mm
     """
 
     centre: tuple[float, float] | None = None
     spacing_mm: float | None = None
+    side_px: float | None = None
 
     @classmethod
     def parse(cls, centre: str = "", spacing_mm: str = "") -> "Place":
-        """Read a place from texts, either of which may be empty: "1210,980", "0.143".
+        """Read a place from texts, either of which may be empty: "1210,980" or "1210,980,640" (with the side), "0.143".
 
         Raises
         ------
         UsageError
             If a text is no such thing.
         """
-        x_y = None
+        x_y = side_px = None
         if centre.strip():
             try:
-                x, y = (float(part) for part in centre.split(","))
+                x, y, *rest = (float(part) for part in centre.split(","))
+                (side_px,) = rest or (None,)
             except ValueError as error:
                 raise UsageError(
                     f"centre {centre!r}: expected x,y in pixels (--centre left=1210,980)"
@@ -60,7 +63,7 @@ class Place:
             spacing = float(spacing_mm) if spacing_mm.strip() else None
         except ValueError as error:
             raise UsageError(f"spacing {spacing_mm!r}: expected the size of a pixel in mm (0.143)") from error
-        return cls(x_y, spacing)
+        return cls(x_y, spacing, side_px)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def read_knee(
     if place.centre is None:
         notes += _wide(min(values.shape[:2]) * spacing if spacing else None)
     else:
-        pixels = FIELD_MM / _spacing(place.spacing_mm, spacing, label)
+        pixels = place.side_px or FIELD_MM / _spacing(place.spacing_mm, spacing, label)
         values = cut_square(values, centre=place.centre, size=pixels, label=label)
     return Knee(check_pixels(values, label), side, notes)
 

@@ -34,7 +34,6 @@ from progression.asked import Asked, pictures
 from progression.change import Change
 from progression.engine import Engine, choose, load_engine
 from progression.errors import UsageError
-from progression.film import read_knee
 from progression.image import exposure, from_model, read_image
 from progression.inversion import Code, Inversion
 from progression.latent import appearance
@@ -46,6 +45,8 @@ from progression.latent.history import Past, joint_of, with_past
 from progression.latent.objective import PAPER, Weights
 from progression.latent.part import EncoderPart, load_generator
 from progression.latent.perceptual import SeenDistance
+from progression.localise.find import Finder
+from progression.localise.places import reader
 from progression.refusal import Gate
 from progression.risk.forecast import Forecast, RiskModels, Seen
 from progression.risk.grader import Grader
@@ -118,6 +119,11 @@ class Predictor:
     bank_hash: str
     appearance: Appearance | None = None
 
+    @cached_property
+    def finder(self) -> Finder | None:
+        """Finds knees in films; None where the model has no part for it."""
+        return Finder.load(self.files)
+
     @property
     def resolution(self) -> int:
         """Side of the rendered pictures, pixels."""
@@ -142,6 +148,7 @@ class Predictor:
         person's other knee of the same day, and `other_grade` what a reader called that one; `history` are earlier
         radiographs of this knee: (image, months before this one, KL grade or None).
         """
+        read_knee = reader(self.finder, accept_atypical=bool(options.get("accept_atypical")))
         given = Path(str(image).rpartition("::")[2]).stem if isinstance(image, str | Path) else "knee"
         knee = read_knee(image, side=None if side is None else Side.parse(side))
         which = Side.parse(side) if knee.side is None else knee.side

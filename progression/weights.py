@@ -13,6 +13,7 @@ bytes that are used are the bytes whose SHA-256 was checked, so a file that chan
 | bank | latents and displacements to extrapolate from |
 | bank_index | where to look first in a large bank; optional |
 | directions | where latents go with more of one attribute; optional |
+| localiser | where knees stand in a film, and which pictures are usual; optional |
 | typicality | what knees look like, to refuse what does not; optional |
 """
 

@@ -9,12 +9,13 @@ import pytest
 
 from progression import cli, weights
 from progression.dicom import example
-from progression.report.mark import save_synthetic_png
+from progression.localise.find import Finder
 from progression.types import Side
-from progression.weights import ENVIRONMENT, MANIFEST
+from progression.weights import ENVIRONMENT, MANIFEST, load_model
 from tests.dicom.films import SECRETS, again, dx, named, save
 from tests.fakes import FakePredictor, knee, save_knee
 
+LOAD = Finder.load
 OBJECTS = ["future_048m.dcm", "report.dcm", "report.pdf", "risk.dcm"]
 ALWAYS = ["figure.png", "future.gif", "future_048m.png", "prediction.json", "report.html"]
 
@@ -25,6 +26,7 @@ def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePredictor:
     fake = FakePredictor()
     module = SimpleNamespace(load_predictor=lambda model, *, device, engine, bank: fake)
     monkeypatch.setitem(sys.modules, "progression.predict", module)
+    monkeypatch.setattr(Finder, "load", lambda files: None)
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "knee.dcm", named(dx(Side.LEFT)))
     save(tmp_path / "both.dcm", named(example.bilateral_film(knee())))
@@ -158,13 +160,17 @@ def test_deidentify(predictor: FakePredictor, capsys: pytest.CaptureFixture[str]
 def test_examples_predict_as_they_say(
     predictor: FakePredictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Path("models/default")
+    shipped, model = load_model("default"), Path("models/default")
     model.mkdir(parents=True)
-    (model / MANIFEST).write_text("{}")
-    save_synthetic_png(model / "example.png", knee(), side=Side.RIGHT)
+    (model / MANIFEST).write_text('{"format": 1, "name": "default", "resolution": 64, "parts": {}}')
+    (model / "example.png").write_bytes((shipped.folder / "example.png").read_bytes())
+    finder = LOAD(shipped)
+    monkeypatch.setattr(Finder, "load", lambda files: finder)
     monkeypatch.setenv(ENVIRONMENT, "models")
     monkeypatch.setattr(weights, "locations", lambda: (Path("models"),))
     assert cli.run(["dicom", "example", "--out", "examples"]) == 0
     for line in capsys.readouterr().out.splitlines():
         assert cli.run(line.split()[1:]) == 0
     assert names("knee") == names("film-left") == names("film-right") == sorted(ALWAYS + OBJECTS)
+    assert predictor.calls[-1]["sides"] == [Side.RIGHT, Side.LEFT]
+    assert predictor.calls[-1]["other_sides"] == [Side.LEFT, Side.RIGHT]

@@ -102,7 +102,7 @@ def test_a_wide_picture_is_warned_of(tmp_path: Path) -> None:
     assert "the picture is 256 mm wide" in read_knee(film).notes[0]
 
 
-@pytest.mark.parametrize("centre", ["", "a,b", "1", "1,2,3"])
+@pytest.mark.parametrize("centre", ["", "a,b", "1", "1,2,3,4"])
 def test_centres_as_text(centre: str) -> None:
     if not centre:
         assert Place.parse() == Place()

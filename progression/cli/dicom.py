@@ -71,9 +71,8 @@ def example_command(
     ):
         with atomic_write(out / name) as temporary:
             temporary.write_bytes(file_bytes(made, name))
-    centres = " ".join(f"--centre {side}={x},{y}" for side in Side for x, y in [example.centre_px(side)])
     typer.echo(f"progression predict {out / 'knee.dcm'} --months 48")
-    typer.echo(f"progression predict {out / 'film.dcm'} --months 48 {centres}")
+    typer.echo(f"progression predict {out / 'film.dcm'} --months 48")
 
 
 def _key(path: Path) -> bytes:

@@ -9,7 +9,10 @@ from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Month
 
 
 def explain(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or .npy of one knee.")],
+    image: Annotated[
+        str,
+        typer.Argument(metavar="IMAGE", help="DICOM, PNG, JPEG, WebP, TIFF or .npy: a knee or a film."),
+    ],
     side: Annotated[
         str | None, typer.Option("--side", help="left or right; needed unless the picture says it.")
     ] = None,
@@ -43,8 +46,7 @@ def explain(
     """
     from progression.explain import explain as explain_knee
     from progression.files import check_writable
-    from progression.film import read_knee
-    from progression.image import read_image
+    from progression.localise.places import reader
     from progression.predict import load_predictor
     from progression.report.explanation import check_explanation_replaceable, write_explanation
     from progression.types import Radiograph, Side, check_grade, check_horizons
@@ -54,16 +56,19 @@ def explain(
         check_grade(grade)
     if other_grade is not None:
         check_grade(other_grade)
-    knee = Side.parse(side_of(image, None if side is None else Side.parse(side)))
+    knee = Side.parse(side_of(image, None) if side is None else side)
     name = Path(image.rpartition("::")[2]).stem
     check_writable(out)
     check_explanation_replaceable(out / name)
-    radiograph = Radiograph(read_image(image), knee, name)
+    predictor = load_predictor(model, device=device, engine=engine, bank=bank)
+    read_knee = reader(predictor.finder, accept_atypical=accept_atypical)
+    read = read_knee(image, side=knee)
+    radiograph = Radiograph(read.pixels, knee, name)
     beside = None
     if other is not None:
         beside = Radiograph(read_knee(other, side=knee.other).pixels, knee.other, "other knee")
     explanation = explain_knee(
-        load_predictor(model, device=device, engine=engine, bank=bank),
+        predictor,
         radiograph,
         horizon_months=horizons,
         grade=grade,
@@ -73,5 +78,5 @@ def explain(
         accept_atypical=accept_atypical,
     )
     typer.echo(f"{name}: wrote {write_explanation(out / name, explanation)}")
-    for text in explanation.prediction.warnings:
+    for text in (*read.notes, *explanation.prediction.warnings):
         typer.echo(f"  warning: {text}")

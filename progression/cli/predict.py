@@ -97,7 +97,7 @@ def predict(
         typer.Option(
             "--centre",
             help="Joint centre in a larger film, pixels: x,y or left=x,y; repeatable, one knee each. "
-            "A square of 140 mm is cut around it.",
+            "A square of 140 mm, or of x,y,SIDE pixels, is cut around it [found by itself].",
         ),
     ] = None,
     spacing_mm: Annotated[
@@ -181,13 +181,12 @@ def predict(
     earlier = tuple(parse_previous(text) for text in previous or ())
     asked = Side.parse(side) if side is not None else None
     other_read = "" if other_grade is None else str(other_grade)
-    entries = [
-        entry
-        for stem, image in _stems(images).items()
-        for entry in _entries(
-            stem, image, side=asked, centres=centre or [], spacing_mm=spacing_mm, alone=len(images) == 1
+    entries = []
+    for stem, image in _stems(images).items():
+        centres = centre or _found_centres(image, model, side=asked, accept_atypical=accept_atypical)
+        entries += _entries(
+            stem, image, side=asked, centres=centres, spacing_mm=spacing_mm, alone=len(images) == 1
         )
-    ]
     if earlier and len(entries) > 1:
         raise UsageError(
             f"--previous with {len(entries)} knees: earlier films are of one knee, give one picture"
@@ -196,9 +195,7 @@ def predict(
     entries = [
         replace(entry, grade=read) for entry, read in zip(entries, _one_each(grade, entries), strict=True)
     ]
-    on_one_film = (
-        entries[::-1] if centre and len(images) == 1 and len(entries) == 2 else [beside] * len(entries)
-    )
+    on_one_film = entries[::-1] if len(images) == 1 and len(entries) == 2 else [beside] * len(entries)
     entries = [
         replace(entry, subject=subject, other=one, previous=earlier)
         for entry, one in zip(entries, on_one_film, strict=True)
@@ -344,6 +341,37 @@ class _Objects:
     uid_root: str | None
 
 
+def _found_centres(image: str, model: str, *, side: "Side | None", accept_atypical: bool) -> list[str]:
+    """Centres of a film's knees as `--centre` takes them; none where the picture is one knee already, or is refused.
+
+    Why it is refused shows when its turn comes.
+    """
+    from progression.errors import ImageError
+    from progression.localise.find import Finder
+    from progression.localise.places import locate
+    from progression.weights import load_model
+
+    if not Path(image.rpartition("::")[0] or image).is_file():
+        return []
+    try:
+        found = locate(
+            image, finder=Finder.load(load_model(model)), side=side, accept_atypical=accept_atypical
+        )
+    except ImageError:
+        return []
+    wanted = [one for one in found if one.spot is not None and (side is None or one.side in (None, side))]
+    for one in wanted:
+        assert one.spot is not None
+        mm = "" if one.centre_mm is None else " ({:.0f}, {:.0f} mm)".format(*one.centre_mm)
+        which = f"{one.side} knee" if one.side else "knee"
+        typer.echo(
+            f"{which} found at {one.spot.x:.0f},{one.spot.y:.0f}{mm}, confidence {one.spot.confidence:.2f}"
+        )
+        for text in one.notes:
+            typer.echo(f"  warning: {text}")
+    return [one.centre for one in wanted]
+
+
 def _entries(
     stem: str,
     image: str,
@@ -380,7 +408,9 @@ def _entries(
                 if alone:
                     raise
             if found is None and alone and readable:
-                asked = "--centre left=x,y or right=x,y" if centre else "--side left or --side right"
+                asked = (
+                    "--centre left=x,y or right=x,y, or --side" if centre else "--side left or --side right"
+                )
                 raise UsageError(f"{image} does not say which knee it is; pass {asked}")
         name = f"{name}-{found}" if len(centres) > 1 else name
         made.append(Entry(name, image, found or "", centre=centre, spacing_mm=spacing))

@@ -1,4 +1,4 @@
-"""`progression train gan|joint|encoder|grader|risk|directions|typicality`: what takes long resumes where it stopped."""
+"""`progression train gan|joint|encoder|grader|risk|directions|typicality|localiser`: what takes hours resumes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
     from progression.data.dataset import Knees
     from progression.metrics.features import Extractor
+    from progression.types import Pixels
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -366,6 +369,41 @@ def typicality(
     typer.echo(
         f"typicality from {len(knees)} knees: {Appearance.fit(v, knees.subject, seed=seed).save(save)}"
     )
+
+
+@app.command()
+def localiser(
+    table: Table,
+    save: Save,
+    images: Images = None,
+    split: Split = "train",
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Of 32 films each; about a second each.")
+    ] = 1000,
+    seed: Seed = 0,
+) -> None:
+    """Learn to find knees in films, from films made of the table's knees, and which pictures of knees are usual."""
+    from dataclasses import asdict
+
+    from progression.train.localiser import KNEE_PIXELS, LocaliserConfig, train_localiser, usual
+
+    config = LocaliserConfig(steps=steps, seed=seed)
+    knees = _knees(table, resolution=KNEE_PIXELS, images=images, split=split)
+    finder = train_localiser(knees.images, config=config, progress=typer.echo)
+    limits = usual(finder, _pictures(table, images=images, split=split))
+    path = finder.save(save, limits=limits, training={**asdict(config), "knees": len(knees)})
+    typer.echo(f"localiser from {len(knees)} knees: {path}")
+
+
+def _pictures(table: Path, *, images: Path | None, split: str | None) -> Iterator[Pixels]:
+    """Baseline pictures of a split as they are."""
+    from progression.data.dataset import baselines
+    from progression.data.visits import images_root, read_visits
+    from progression.image import read_image
+
+    visits = read_visits(table)
+    for name in baselines(visits, split=split)[0]["image"]:
+        yield read_image(str(images_root(visits, images) / name))
 
 
 def _extractors(device: torch.device) -> dict[str, Extractor]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 from threading import RLock
+from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.config import IGNORE, settings

@@ -53,13 +53,17 @@ class Film:
 
 @dataclass(frozen=True)
 class Header:
-    """What a header says: sides, spacing in the plane of the knee (None if absent), lines to warn of."""
+    """What a header says: sides, spacing in the plane of the knee (None if absent), lines to warn of.
+
+    `mirrored` if rows run to the patient's right (Patient Orientation), against the convention.
+    """
 
     laterality: Laterality
     spacing: Spacing | None
     rows: int
     columns: int
     notes: tuple[str, ...]
+    mirrored: bool = False
 
 
 def read_film(content: bytes, label: str) -> Film:
@@ -97,6 +101,7 @@ def header_of(data: FileDataset, label: str) -> Header:
         rows=int(data.Rows),
         columns=int(data.Columns),
         notes=_notes(data),
+        mirrored=text(data, "PatientOrientation").strip("['").upper().startswith("R"),
     )
 
 

@@ -1,0 +1,1 @@
+"""A film to its knees: where they stand, which side each is, and what is no film of knees."""

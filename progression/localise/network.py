@@ -1,0 +1,77 @@
+"""The network that finds knees: a film (1, 192, 192) to cells of 4 pixels, each with what stands there.
+
+    heat      logit that a knee's square has its middle in this cell
+    offset    of that middle from the cell's, in cells
+    log_side  log of the square's side over the film's longer one
+    tilt      of the limb, in units of 10 degrees, clockwise
+    kind      logits over `progression.data.films.KINDS`, of the whole film
+
+After CenterNet (Zhou et al. 2019, Objects as Points), with 0.5 million weights.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+SIDE = 192
+"""Of the square that a film is fitted into, pixels."""
+STRIDE = 4
+TILT_UNIT_DEG = 10.0
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What the network says of N films; G = SIDE / STRIDE cells a side.
+
+    Attributes
+    ----------
+    heat, log_side, tilt : (N, G, G)
+    offset : (N, 2, G, G), x and y
+    kind : (N, K)
+    """
+
+    heat: Tensor
+    offset: Tensor
+    log_side: Tensor
+    tilt: Tensor
+    kind: Tensor
+
+
+def _block(inner: int, outer: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU(inplace=True)
+    )
+
+
+class KneeFinder(nn.Module):
+    """See the module; `kinds` is K, `width` the channels of the first block."""
+
+    def __init__(self, *, kinds: int, width: int = 16) -> None:
+        super().__init__()
+        wide = [width, 2 * width, 4 * width, 6 * width, 8 * width]
+        self.stem = _block(1, wide[0], 2)
+        self.stages = nn.ModuleList(
+            nn.Sequential(_block(inner, outer, 2), _block(outer, outer, 1)) for inner, outer in pairwise(wide)
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(one, wide[1], 1) for one in wide[1:])
+        self.merge = _block(wide[1], wide[1], 1)
+        self.head = nn.Conv2d(wide[1], 5, 1)
+        self.kind = nn.Linear(2 * wide[-1], kinds)
+        nn.init.constant_(self.head.bias[:1], -4.0)  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> Cells:
+        """Of films (N, 1, 192, 192) in [0, 1]."""
+        maps = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+        up = self.lateral[-1](maps[-1])
+        for level in (2, 1, 0):
+            up = nn.functional.interpolate(up, scale_factor=2, mode="bilinear", align_corners=False)
+            up = torch.relu(up + self.lateral[level](maps[level]))
+        out = self.head(self.merge(up))
+        return Cells(out[:, 0], out[:, 1:3], out[:, 3], out[:, 4], self.kind(pooled))

@@ -1,0 +1,104 @@
+"""What is made of what the network sees; it is given here."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from progression.dicom import example
+from progression.errors import FilmRefusedError, UsageError
+from progression.film import Place
+from progression.localise.find import Finder, Seen, Spot
+from progression.localise.network import KneeFinder
+from progression.localise.places import locate, read_located
+from progression.types import Side
+from tests.dicom.films import save
+from tests.fakes import knee
+
+RIGHT, LEFT = Spot(230.0, 300.0, 200.0, 1.0, 0.9), Spot(610.0, 300.0, 200.0, -2.0, 0.8)
+
+
+@dataclass(frozen=True)
+class Says(Finder):
+    """Sees what it is told, and no tilt or size that would be unusual."""
+
+    network: KneeFinder = field(default_factory=lambda: KneeFinder(kinds=1, width=1))
+    kinds: tuple[str, ...] = ()
+    knees: tuple[Spot, ...] = (RIGHT, LEFT)
+    kind: str = "knees"
+
+    def __call__(self, pixels: object) -> Seen:
+        return Seen({self.kind: 0.9, "rest": 0.1}, self.knees)
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Path:
+    return save(tmp_path / "both.dcm", example.bilateral_film(knee()))
+
+
+def test_the_right_knee_is_on_the_left_of_the_film(both: Path) -> None:
+    right, left = locate(both, finder=Says())
+    assert (right.side, left.side) == (Side.RIGHT, Side.LEFT)
+    assert right.centre == "right=230.0,300.0,200.0" and right.centre_mm == (115.0, 150.0)
+    assert Place.parse("230.0,300.0,200.0") == right.place and right.notes == ()
+
+
+def test_a_mirrored_film_is_mirrored(tmp_path: Path) -> None:
+    film = example.bilateral_film(knee())
+    film.PatientOrientation = ["R", "F"]
+    left, right = locate(save(tmp_path / "both.dcm", film), finder=Says())
+    assert (left.side, right.side) == (Side.LEFT, Side.RIGHT)
+    assert "mirrored by its Patient Orientation" in left.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("finder", "reason"),
+    [
+        (Says(kind="implant"), r"shows metal, an implant or a fixation \(90% sure\)"),
+        (Says(kind="lateral"), "looks like a knee from the side"),
+        (Says(kind="other"), "looks like another part of the body"),
+        (Says(kind="empty"), "shows no knee"),
+        (Says(knees=()), "shows no knee"),
+        (Says(knees=(RIGHT, RIGHT, LEFT)), "shows 3 knees, where one or two are expected"),
+    ],
+)
+def test_refused_by_name_unless_accepted(both: Path, finder: Says, reason: str) -> None:
+    with pytest.raises(FilmRefusedError, match=rf"{reason}.*--centre x,y.*--accept-atypical"):
+        locate(both, finder=finder)
+    found = locate(both, finder=finder, accept_atypical=True)
+    if finder.knees:
+        assert len(found) == 2 and all("trained on synthetic films" in one.notes[0] for one in found)
+    else:
+        assert len(found) == 1 and found[0].spot is None and found[0].centre == ""
+
+
+def test_the_side_asked_for_is_read(both: Path) -> None:
+    read = read_located(both, finder=Says(), side=Side.LEFT)
+    assert read.side is Side.LEFT and read.pixels.shape == (200, 200)
+    with pytest.raises(UsageError, match="shows both knees: expected the side of one"):
+        read_located(both, finder=Says())
+    given = read_located(both, finder=Says(), side=Side.LEFT, place=Place((610.0, 300.0)))
+    assert given.pixels.shape == (280, 280)  # a place that is given is not looked for
+
+
+def test_one_knee_is_cut_from_a_long_film_and_taken_whole_from_its_picture(tmp_path: Path) -> None:
+    values = np.zeros((400, 240), np.float32)
+    values[100:340, :] = knee(240)
+    film = save(tmp_path / "long.dcm", example.dx(values, side=Side.LEFT, spacing_mm=0.5))
+    small = Says(knees=(Spot(120.0, 220.0, 150.0, 0.0, 0.4),))
+    (found,) = locate(film, finder=small)
+    assert found.side is Side.LEFT and found.spot is not None and "confidence of 0.40" in found.notes[0]
+    assert read_located(film, finder=small).pixels.shape == (150, 150)
+    large = Says(knees=(Spot(120.0, 205.0, 200.0, 0.0, 0.9),))
+    assert locate(film, finder=large)[0].spot is None
+    # about square and not said to be wide: one knee already, whatever the network would see
+    assert locate(knee(200), finder=Says(kind="lateral"), side=Side.RIGHT)[0].spot is None
+    assert read_located(knee(200), finder=None, side=Side.RIGHT).pixels.shape == (200, 200)
+
+
+def test_a_square_at_the_edge_is_made_to_fit(both: Path) -> None:
+    close = Says(knees=(Spot(40.0, 300.0, 200.0, 0.0, 0.9), LEFT))
+    found = locate(both, finder=close)
+    assert found[0].spot is not None and found[0].spot.side_px == pytest.approx(0.98 * 160)
+    assert read_located(both, finder=close, side=Side.RIGHT).pixels.shape == (157, 157)
