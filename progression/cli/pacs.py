@@ -72,7 +72,7 @@ def serve_command(
     from datetime import datetime
     from threading import Event
 
-    from progression.cli.predict import _load
+    from progression.cli.predict import load_served
     from progression.engine import choose
     from progression.errors import UsageError, import_extra
     from progression.types import Request
@@ -103,7 +103,7 @@ def serve_command(
     studies = Queue(queue, limits)
     name, chosen = choose(engine, device)
     identity = {"engine": name, "device": chosen.type, "model": load_model(model).hashes()}
-    predictor = _load(model, device=device, engine=engine, bank=None, method=method)
+    predictor = load_served(model, device=device, engine=engine, bank=None, method=method)
     listener = Listener(
         studies, title=check_title(title), peers=peers, address=(host, port), tls=tls, tell=tell
     )
