@@ -5,11 +5,14 @@ DICOM is known by its content, pictures by how they are called. The order is tha
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from progression.entries import Entry, paired
-from progression.errors import UsageError
+from progression.errors import ProgressionError, UsageError
 from progression.image import SUFFIXES, is_dicom
+from progression.localise.find import Finder
+from progression.localise.places import locate
 
 _OWN_OUTPUT = "prediction.json"
 
@@ -62,6 +65,35 @@ def find_films(
             f"no film in {', '.join(map(str, sources))}: expected DICOM files, or pictures ({' '.join(SUFFIXES)})"
         )
     return paired(entries, visits)
+
+
+def each_knee(
+    entries: Sequence[Entry], finder: Finder | None, *, accept_atypical: bool = False
+) -> list[Entry]:
+    """The entries, those of films that show both knees as two: each knee's own place, with the other one in view.
+
+    Only films are read whose side nobody says. What cannot be read, or is refused, stays one entry, which tells why
+    when its turn comes.
+    """
+    used = {entry.name for entry in entries}
+    made: list[Entry] = []
+    for entry in entries:
+        knees = () if entry.side or entry.centre else _both_knees(entry, finder, accept_atypical)
+        named = [replace(knee, name=_unused(f"{entry.name}-{knee.side}", used)) for knee in knees]
+        mates = [replace(knee, other=mate) for knee, mate in zip(named, named[::-1], strict=True)]
+        made += mates or [entry]
+    return made
+
+
+def _both_knees(entry: Entry, finder: Finder | None, accept_atypical: bool) -> tuple[Entry, ...]:
+    """An entry a knee where a film shows both; else none."""
+    try:
+        found = locate(entry.image, finder=finder, accept_atypical=accept_atypical)
+    except ProgressionError:
+        return ()
+    if len(found) < 2:
+        return ()
+    return tuple(replace(entry, side=str(knee.side), centre=knee.centre.rpartition("=")[2]) for knee in found)
 
 
 def _films(source: Path) -> Iterator[tuple[Path, str]]:

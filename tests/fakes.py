@@ -9,6 +9,7 @@ from PIL import Image
 
 from progression.errors import ProgressionError, UsageError
 from progression.image import exposure, from_model, to_model
+from progression.localise.find import Finder
 from progression.report.mark import to_grey8
 from progression.types import METHODS, EarlierFilm, HorizonPrediction, Pixels, Prediction, Radiograph, Side
 
@@ -81,6 +82,7 @@ class FakePredictor:
     resolution: int = RESOLUTION
     fail_on: str | None = None
     refused_subject: str | None = None
+    finder: Finder | None = None
     calls: list[dict[str, object]] = field(default_factory=list)
 
     def check_method(self, method: str) -> None:

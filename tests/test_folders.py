@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,11 +10,15 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from progression import cli
 from progression.cohort import predict_entries, run_cohort
+from progression.dicom import example
 from progression.dicom.parse import guarded
 from progression.errors import ImageError, UsageError
-from progression.folders import find_films, holds_films
+from progression.folders import each_knee, find_films, holds_films
+from progression.image import read_image
+from progression.localise.find import Finder
 from progression.report.mark import save_synthetic_png
 from progression.types import Prediction, Request, Side
+from progression.weights import load_model
 from tests.dicom.films import SECRETS, content, dx, forced, named, save
 from tests.fakes import FakePredictor, knee, save_knee
 
@@ -176,3 +181,18 @@ def test_on_the_command_line(
 
 def _fake(*_: object, **__: object) -> FakePredictor:
     return FakePredictor()
+
+
+def test_a_film_of_both_knees_is_two_entries_that_see_each_other(tmp_path: Path) -> None:
+    files = load_model("default")
+    shown = read_image(files.folder / "example.png")
+    save(tmp_path / "film.dcm", example.bilateral_film(shown))
+    save(tmp_path / "single.dcm", example.knee_film(shown, side=Side.LEFT))
+    finder = Finder.load(files)
+    right, left, single = each_knee(find_films([tmp_path]), finder)
+    assert (right.name, right.side, left.name, left.side) == ("film-right", "right", "film-left", "left")
+    assert right.other == replace(left, other=None) and left.other == replace(right, other=None)
+    x, _, size = (float(part) for part in left.centre.split(","))
+    assert abs(x - example.centre_px(Side.LEFT)[0]) < 14 and 200 < size < 350
+    assert (single.side, single.centre, single.other) == ("left", "", None)
+    assert [entry.name for entry in each_knee(find_films([tmp_path]), None)] == ["film", "single"]

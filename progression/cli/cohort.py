@@ -92,7 +92,7 @@ def cohort(
     )
     if ray is not None and workers is not None:
         raise UsageError("--workers with --ray: a cluster has as many as it has cores; give one or the other")
-    entries = _entries(sources, images)
+    entries = _entries(sources, images, model, accept_atypical=accept_atypical)
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; name a file in it (--out {out}/results.csv)")
     check_writable(out.parent)
@@ -111,18 +111,23 @@ def cohort(
     report_failed(failed, len(entries))
 
 
-def _entries(sources: "Sequence[Path]", images: Path | None) -> "list[Entry]":
+def _entries(
+    sources: "Sequence[Path]", images: Path | None, model: str, *, accept_atypical: bool
+) -> "list[Entry]":
     """The knees of one table, or of folders, DICOMDIR files and films."""
     from progression.entries import read_table
     from progression.errors import UsageError
-    from progression.folders import find_films, holds_films
+    from progression.folders import each_knee, find_films, holds_films
+    from progression.localise.find import Finder
+    from progression.weights import load_model
 
     tables = [source for source in sources if not holds_films(source)]
     if not tables:
         if images is not None:
             raise UsageError("--images is for a table's paths; leave it out with folders of films")
         with Bar("films found", None) as bar:
-            return find_films(sources, progress=bar.at)
+            films = find_films(sources, progress=bar.at)
+        return each_knee(films, Finder.load(load_model(model)), accept_atypical=accept_atypical)
     if len(sources) > 1:
         raise UsageError(f"{tables[0]} is a table or missing: give one table alone, or folders of films")
     return read_table(tables[0], images=images)

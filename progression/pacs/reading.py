@@ -12,6 +12,7 @@ from progression.entries import Entry
 from progression.errors import ImageError, ProgressionError, UsageError
 from progression.files import digest
 from progression.film import known_side
+from progression.folders import each_knee
 from progression.report.outputs import SourceFilm, write_prediction
 from progression.types import Request, Side
 
@@ -58,19 +59,22 @@ class Reader:
                 found = identify(film.read_bytes(), film.name)
                 if found.synthetic:
                     raise ImageError(f"{film.name}: is synthetic; nothing is predicted from a prediction")
-                entries[film.name] = _entry(film)
-                instances[film.name] = found.sop_instance
+                for entry in self._entries(film):
+                    name = f"{film.name} {entry.side}" if entry.centre else film.name
+                    entries[name] = entry
+                    instances[name] = " ".join(filter(None, (found.sop_instance, entry.centre)))
             except ProgressionError as error:
                 failures[film.name] = str(error)
         keys = {name: self._key(instances, pair) for name, pair in _pairs(entries).items()}
         wanted = {
-            keys[name]: replace(entries[name], other=entries[pair[1]] if pair[1] else None)
+            keys[name]: replace(entries[name], other=entries[pair[1]]) if pair[1] else entries[name]
             for name, pair in _pairs(entries).items()
             if keys[name] not in known and not (results / keys[name]).is_dir()
         }
         outcomes = predict_entries(
             self.predictor, wanted.values(), request=self.request, render=True, batch=2
         )
+        name_of = {key: name for name, key in keys.items()}
         for key, outcome in zip(wanted, outcomes, strict=True):
             film = Path(outcome.entry.image)
             try:
@@ -79,8 +83,22 @@ class Reader:
                 source = SourceFilm(film.read_bytes(), film.name, self.uid_root, key)
                 write_prediction(results / key, outcome.result, film=source)
             except ProgressionError as error:
-                failures[film.name] = str(error)
+                failures[name_of[key]] = str(error)
         return Reading(tuple(key for name, key in keys.items() if name not in failures), failures)
+
+    def _entries(self, film: Path) -> list[Entry]:
+        """One knee, or both where the film shows both and the model finds them."""
+        entry = Entry(film.stem, str(film), "")
+        finder = getattr(self.predictor, "finder", None)
+        knees = each_knee([entry], finder, accept_atypical=self.request.accept_atypical)
+        if len(knees) > 1:
+            return knees
+        side = known_side(film)
+        if side is None:
+            raise UsageError(
+                f"{film.name} does not say which knee it is; send it with Laterality or Image Laterality"
+            )
+        return [replace(entry, side=side)]
 
     def _key(self, instances: Mapping[str, str], pair: tuple[str, str]) -> str:
         """Digest of the film, the other knee's film, the model, the arguments and this version."""
@@ -88,15 +106,6 @@ class Reader:
         return digest(
             [*(instances.get(name, "") for name in pair), json.dumps(settings, sort_keys=True, default=str)]
         )[:32]
-
-
-def _entry(film: Path) -> Entry:
-    side = known_side(film)
-    if side is None:
-        raise UsageError(
-            f"{film.name} does not say which knee it is; send it with Laterality or Image Laterality"
-        )
-    return Entry(film.stem, str(film), side)
 
 
 def _pairs(entries: Mapping[str, Entry]) -> dict[str, tuple[str, str]]:

@@ -20,6 +20,8 @@ from pydicom.uid import generate_uid
 from progression.dicom import example
 from progression.dicom.identify import identify
 from progression.errors import OutputError, UsageError
+from progression.image import read_image
+from progression.localise.find import Finder
 from progression.pacs.listen import NOT_UNDERSTOOD, OUT_OF_RESOURCES, Listener
 from progression.pacs.peers import Node, Peer, Tls
 from progression.pacs.queue import Limits, Queue, State
@@ -27,6 +29,7 @@ from progression.pacs.reading import Reader
 from progression.pacs.send import RefusedError, send
 from progression.pacs.service import Service
 from progression.types import Request, Side
+from progression.weights import load_model
 from tests.dicom.films import SECRETS, content, dx, forced, named, save
 from tests.fakes import FakePredictor, knee
 from tests.pacs.nodes import OWN, TITLE, Receiver, call, receiving, until
@@ -159,6 +162,22 @@ def test_what_cannot_be_predicted_keeps_its_reason(serving: Serving) -> None:
     serving.work()
     assert folder.record().state is State.SENT and len(serving.receiver.arrived) == OBJECTS_OF_A_KNEE
     assert len((folder.path / "reason.txt").read_text().splitlines()) == 3
+
+
+def test_both_knees_of_one_film_are_found_and_predicted_once(serving: Serving) -> None:
+    files = load_model("default")
+    serving.predictor.finder = Finder.load(files)
+    films = study(example.bilateral_film(read_image(files.folder / "example.png")))
+    assert call(serving.listener.port, films) == [0, 0]
+    serving.work()
+    folder = serving.queue.study(films[0].StudyInstanceUID)
+    assert folder.record().state is State.SENT and len(folder.record().keys) == 2
+    assert len(serving.receiver.arrived) == 2 * OBJECTS_OF_A_KNEE
+    (asked,) = serving.predictor.calls
+    assert all(other is not None for other in asked["others"])
+    assert call(serving.listener.port, films) == [0, 0]
+    serving.work()
+    assert len(serving.receiver.arrived) == 2 * OBJECTS_OF_A_KNEE
 
 
 def test_results_that_come_back_are_not_predicted_again(serving: Serving, tmp_path: Path) -> None:
