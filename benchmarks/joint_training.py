@@ -104,8 +104,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(
-        f"| {name} | {trainer.dtype} | {trainer.config.batch} | {rate:.1f} | {operations / 1e9:.1f} "
-        f"| {rate * operations / 1e12:.2f} | {peak / 1e12:.1f} | {rate * operations / peak:.1%} |"
+        f"| {name} | {trainer.dtype} | {trainer.config.batch} | {rate:.3g} | {operations / 1e9:.3g} "
+        f"| {rate * operations / 1e12:.3g} | {peak / 1e12:.3g} | {rate * operations / peak:.1%} |"
     )
     if options.profile:
         kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])

@@ -26,7 +26,7 @@ from progression.data.phantom.geometry import FIELD_MM
 from progression.data.visits import read_visits
 from progression.image import cut_square
 from progression.localise.find import Finder, Spot
-from progression.localise.places import _fills, _inside, _reason
+from progression.localise.places import fills, inside_film, reason_to_refuse
 from progression.memory import keep_freed_memory
 from progression.metrics.proportions import proportion
 from progression.predict import Predictor, load_predictor
@@ -101,7 +101,7 @@ def tell_risks(
         picture = knees.images[row].numpy().astype(np.float32) / 255
         pictures = [picture[:, ::-1] if shown.side is Side.LEFT else picture]
         for spot in (spots[0], Spot(*shown.centre, shown.side_px, 0.0, 1.0)):
-            fits = _inside(spot, film.pixels.shape)
+            fits = inside_film(spot, film.pixels.shape)
             cut = cut_square(film.pixels, centre=(fits.x, fits.y), size=fits.side_px, label="film")
             pictures.append(cut.astype(np.float32))
         made = predictor.predict_batch(
@@ -155,7 +155,7 @@ def main() -> None:
         chosen = right_first if len(right_first) == 2 and rng.random() < 0.6 else right_first[:1]
         film = maker.film(rng, longer_px=LONGER_PX, kind="knees", rows=chosen)
         seen = finder(film.pixels)
-        refused.append(bool(_reason(seen)))
+        refused.append(bool(reason_to_refuse(seen)))
         counted.append(len(seen.knees) == len(film.knees))
         rows += nearest(film, seen.knees)
     told("composites", rows, np.array(counted))
@@ -164,11 +164,11 @@ def main() -> None:
         made = [
             finder(maker.film(rng, longer_px=LONGER_PX, kind=kind).pixels) for _ in range(options.negatives)
         ]
-        share(kind, [bool(_reason(seen)) for seen in made])
+        share(kind, [bool(reason_to_refuse(seen)) for seen in made])
         share("- by its name", [seen.kind == kind for seen in made], "named")
     a_knee = np.full((224, 224), 0.5, np.float32)
     elsewhere = {
-        name: [bool(_reason(finder(make(rng, a_knee)))) for _ in range(40)]
+        name: [bool(reason_to_refuse(finder(make(rng, a_knee)))) for _ in range(40)]
         for name, make in NOT_KNEES.items()
     }
     for name, of_kind in elsewhere.items():
@@ -185,11 +185,11 @@ def main() -> None:
             ],
             np.array([len(seen.knees) == 1 for seen in seen_phantoms]),
         )
-        share("phantoms", [bool(_reason(seen)) for seen in seen_phantoms])
+        share("phantoms", [bool(reason_to_refuse(seen)) for seen in seen_phantoms])
     whole = []
     for picture in knees.images[:400]:
         seen = finder(picture.numpy().astype(np.float32) / 255)
-        whole.append(len(seen.knees) == 1 and _fills(seen.knees[0], (224, 224)))
+        whole.append(len(seen.knees) == 1 and fills(seen.knees[0], (224, 224)))
     share("a knee's picture as it is", whole, "taken whole")
     for name, settings in (("plain films", PLAIN), ("harsh films", HELD_OUT)):
         tell_risks(name, predictor, finder, FilmMaker(knees.images, settings=settings), knees, options.risks)

@@ -16,6 +16,7 @@ from progression.errors import ImageError, ProgressionError, UsageError
 from progression.files import GrowingFile, digest, growing_file, part_path
 from progression.film import Knee, Place
 from progression.image import label_of
+from progression.localise.find import Finder
 from progression.localise.places import ReadKnee, reader
 from progression.processes import Workers
 from progression.report.outputs import COLUMNS, row
@@ -29,6 +30,11 @@ _FAILED = "failed: "
 
 class BatchPredictor(Protocol):
     """What is needed of a predictor; `progression.predict.Predictor` is one."""
+
+    @property
+    def finder(self) -> Finder | None:
+        """Finds knees in films; None takes every picture whole."""
+        ...
 
     def predict_batch(
         self,
@@ -83,7 +89,7 @@ def predict_entries(
     batch
         Knees at once.
     """
-    read_one = reader(getattr(predictor, "finder", None), accept_atypical=request.accept_atypical)
+    read_one = reader(predictor.finder, accept_atypical=request.accept_atypical)
     for group in _grouped(entries, batch):
         knees: dict[Entry, Knee] = {}  # a knee that is also another's other knee is read, and graded, once
         read = [(entry, _read(entry, knees, read_one)) for entry in group]

@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from progression import cli, weights
 from progression.dicom import example
+from progression.image import read_image
 from progression.localise.find import Finder
 from progression.types import Side
 from progression.weights import ENVIRONMENT, MANIFEST, load_model
@@ -174,3 +177,30 @@ def test_examples_predict_as_they_say(
     assert names("knee") == names("film-left") == names("film-right") == sorted(ALWAYS + OBJECTS)
     assert predictor.calls[-1]["sides"] == [Side.RIGHT, Side.LEFT]
     assert predictor.calls[-1]["other_sides"] == [Side.LEFT, Side.RIGHT]
+
+
+def test_knees_of_each_film_see_each_other(
+    predictor: FakePredictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = load_model("default")
+    finder, shown = LOAD(shipped), read_image(shipped.folder / "example.png")
+    monkeypatch.setattr(Finder, "load", lambda files: finder)
+    for name in ("one", "two"):
+        save(Path(f"{name}.dcm"), example.bilateral_film(shown))
+    assert cli.run(["predict", "one.dcm", "two.dcm"]) == 0
+    assert predictor.calls[-1]["names"] == ["one-right", "one-left", "two-right", "two-left"]
+    assert predictor.calls[-1]["other_sides"] == [Side.LEFT, Side.RIGHT, Side.LEFT, Side.RIGHT]
+
+
+def test_a_film_is_refused_by_the_name_of_what_it_shows(
+    predictor: FakePredictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finder = LOAD(load_model("default"))
+    monkeypatch.setattr(Finder, "load", lambda files: finder)
+    Image.fromarray(np.tile(np.arange(600, dtype=np.uint16) // 3, (300, 1)).astype(np.uint8)).save(
+        "empty.png"
+    )
+    for more in ([], ["--side", "left"]):
+        assert cli.run(["predict", "empty.png", *more]) != 0
+        assert "empty.png: shows no knee" in capsys.readouterr().err
+    assert not predictor.calls

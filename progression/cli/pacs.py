@@ -9,6 +9,8 @@ import typer
 from progression.cli.predict import Atypical, Device, Engine, Method, Model, Months
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from progression.pacs.dicomweb import Server
     from progression.pacs.peers import Tls
 
@@ -108,7 +110,7 @@ def serve_command(
         studies, title=check_title(title), peers=peers, address=(host, port), tls=tls, tell=tell
     )
 
-    def deliver(paths, confirmed):  # type: ignore[no-untyped-def]  # as `Send`
+    def deliver(paths: "Sequence[Path]", confirmed: "Callable[[Path], None]") -> None:
         assert node is not None
         send(paths, node, title=title, tls=tls if to_tls else None, confirmed=confirmed)
 

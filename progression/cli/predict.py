@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from progression.cohort import Outcome
     from progression.entries import Entry
+    from progression.localise.find import Finder
     from progression.predict import Predictor
     from progression.types import Request, Side
 
@@ -163,7 +164,9 @@ def predict(
     """
     from progression.entries import parse_previous
     from progression.errors import UsageError
+    from progression.localise.find import Finder
     from progression.types import Request, Side, check_grade
+    from progression.weights import load_model
 
     request = Request(
         horizon_months=tuple(months),
@@ -182,8 +185,11 @@ def predict(
     asked = Side.parse(side) if side is not None else None
     other_read = "" if other_grade is None else str(other_grade)
     entries = []
+    finder = None if centre else Finder.load(load_model(model))
     for stem, image in _stems(images).items():
-        centres = centre or _found_centres(image, model, side=asked, accept_atypical=accept_atypical)
+        centres = centre or _found_centres(
+            image, finder, side=asked, accept_atypical=accept_atypical, alone=len(images) == 1
+        )
         entries += _entries(
             stem, image, side=asked, centres=centres, spacing_mm=spacing_mm, alone=len(images) == 1
         )
@@ -195,10 +201,9 @@ def predict(
     entries = [
         replace(entry, grade=read) for entry, read in zip(entries, _one_each(grade, entries), strict=True)
     ]
-    on_one_film = entries[::-1] if len(images) == 1 and len(entries) == 2 else [beside] * len(entries)
     entries = [
-        replace(entry, subject=subject, other=one, previous=earlier)
-        for entry, one in zip(entries, on_one_film, strict=True)
+        replace(entry, subject=subject, other=_on_one_film(entry, entries) or beside, previous=earlier)
+        for entry in entries
     ]
     _check_dicom(images, asked=dicom, uid_root=uid_root)
     options = _Objects(wanted=dicom is not False, uid_root=uid_root)
@@ -341,22 +346,29 @@ class _Objects:
     uid_root: str | None
 
 
-def _found_centres(image: str, model: str, *, side: "Side | None", accept_atypical: bool) -> list[str]:
-    """Centres of a film's knees as `--centre` takes them; none where the picture is one knee already, or is refused.
+def _on_one_film(entry: "Entry", entries: "Sequence[Entry]") -> "Entry | None":
+    """The other knee of the same film."""
+    return next((one for one in entries if one.image == entry.image and one is not entry), None)
 
-    Why it is refused shows when its turn comes.
+
+def _found_centres(
+    image: str, finder: "Finder | None", *, side: "Side | None", accept_atypical: bool, alone: bool
+) -> list[str]:
+    """Centres of a film's knees as `--centre` takes them; none where the picture is one knee already.
+
+    Why a film is refused shows at once if it is `alone`, else when its turn comes; so does what cannot be read.
     """
-    from progression.errors import ImageError
-    from progression.localise.find import Finder
+    from progression.errors import FilmRefusedError, ImageError
     from progression.localise.places import locate
-    from progression.weights import load_model
 
     if not Path(image.rpartition("::")[0] or image).is_file():
         return []
     try:
-        found = locate(
-            image, finder=Finder.load(load_model(model)), side=side, accept_atypical=accept_atypical
-        )
+        found = locate(image, finder=finder, side=side, accept_atypical=accept_atypical)
+    except FilmRefusedError:
+        if alone:
+            raise
+        return []
     except ImageError:
         return []
     wanted = [one for one in found if one.spot is not None and (side is None or one.side in (None, side))]

@@ -126,7 +126,7 @@ def locate(
     pixels = check_pixels(values, label)
     seen = finder(pixels)
     knees = seen.knees
-    if reason := _reason(seen):
+    if reason := reason_to_refuse(seen):
         if not accept_atypical:
             raise FilmRefusedError(f"{label}: {reason}; {_REMEDY}")
         sure = sorted(knees, key=lambda spot: -spot.confidence)[:2]
@@ -141,9 +141,9 @@ def locate(
             notes.append(f"the knee was found with a confidence of {knee.confidence:.2f} only: check the cut")
         if mirrored and len(knees) == 2:
             notes.append("the film is mirrored by its Patient Orientation: the patient's left is on its left")
-        whole = len(knees) == 1 and not both and _fills(knee, pixels.shape)
-        inside = _inside(knee, pixels.shape)
-        found.append(Located(which, None if whole else inside, spacing, tuple(notes)))
+        whole = len(knees) == 1 and not both and fills(knee, pixels.shape)
+        spot = None if whole else inside_film(knee, pixels.shape)
+        found.append(Located(which, spot, spacing, tuple(notes)))
     return tuple(found)
 
 
@@ -189,7 +189,7 @@ def _one_knee(shape: Sequence[int], spacing_mm: float | None) -> bool:
     return longer <= SQUARE * shorter and (spacing_mm is None or shorter * spacing_mm <= WIDE_MM)
 
 
-def _reason(seen: Seen) -> str:
+def reason_to_refuse(seen: Seen) -> str:
     """Why a film is refused, else empty."""
     if seen.kind in _REFUSED:
         return f"{_REFUSED[seen.kind]} ({seen.kinds[seen.kind]:.0%} sure)"
@@ -204,14 +204,15 @@ def _sides(count: int, known: Side | None, *, mirrored: bool) -> tuple[Side | No
     return (Side.LEFT, Side.RIGHT) if mirrored else (Side.RIGHT, Side.LEFT)
 
 
-def _fills(knee: Spot, shape: tuple[int, ...]) -> bool:
+def fills(knee: Spot, shape: tuple[int, ...]) -> bool:
+    """Whether a knee takes up a picture (H, W), so that this is taken whole."""
     height, width = shape
     shorter = min(shape)
     off = max(abs(knee.x - width / 2), abs(knee.y - height / 2))
     return knee.side_px >= _FILLS * shorter and off <= _NEAR_MIDDLE * shorter
 
 
-def _inside(knee: Spot, shape: tuple[int, ...]) -> Spot:
+def inside_film(knee: Spot, shape: tuple[int, ...]) -> Spot:
     """A square that lies in the film as far as one that is cut must: smaller where the knee is close to the edge."""
     height, width = shape
     room = min(knee.x, knee.y, width - knee.x, height - knee.y)

@@ -87,18 +87,19 @@ class Reader:
         return Reading(tuple(key for name, key in keys.items() if name not in failures), failures)
 
     def _entries(self, film: Path) -> list[Entry]:
-        """One knee, or both where the film shows both and the model finds them."""
+        """One knee, of the side that the film states; or both, where it states none and the model finds both."""
         entry = Entry(film.stem, str(film), "")
-        finder = getattr(self.predictor, "finder", None)
-        knees = each_knee([entry], finder, accept_atypical=self.request.accept_atypical)
-        if len(knees) > 1:
-            return knees
-        side = known_side(film)
-        if side is None:
+        try:
+            if (side := known_side(film)) is not None:
+                return [replace(entry, side=side)]
             raise UsageError(
                 f"{film.name} does not say which knee it is; send it with Laterality or Image Laterality"
             )
-        return [replace(entry, side=side)]
+        except ProgressionError:
+            knees = each_knee([entry], self.predictor.finder, accept_atypical=self.request.accept_atypical)
+            if len(knees) < 2:
+                raise
+            return knees
 
     def _key(self, instances: Mapping[str, str], pair: tuple[str, str]) -> str:
         """Digest of the film, the other knee's film, the model, the arguments and this version."""
