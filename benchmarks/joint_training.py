@@ -1,6 +1,6 @@
 """How much of a device does joint training use? Pictures a second, operations a picture, share of the matrix peak.
 
-    python benchmarks/joint_training.py [--preset gpu] [--batch 64] [--device cuda] [--steps 20] [--profile]
+    python benchmarks/joint_training.py [--preset gpu] [--batch 64] [--device cuda] [--steps 20] [--replay] [--profile]
 
 Trains the shipped model on pictures of its own making, as no more is needed to time a step (`--channel-base` as in the
 preset; ImageNet's network is that of the extra `train`). The peak is what a product of two large square matrices in the
@@ -26,6 +26,7 @@ from progression.memory import keep_freed_memory
 from progression.risk.grader import Grader
 from progression.train.joint import PRESETS, reshaped, starting_encoder
 from progression.train.joint_trainer import JointConfig, JointTrainer
+from progression.train.replay import WARM
 from progression.weights import load_model
 
 
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--resolution", type=int)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--replay", action="store_true", help="steps recorded once and replayed")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     keep_freed_memory()
@@ -93,6 +95,10 @@ def main() -> None:
         for _ in range(interval):
             trainer.step()
     operations = counter.get_total_flops() / (interval * trainer.config.batch)
+    if options.replay:
+        trainer = make_trainer(replace(trainer.config, replay=True), options.model, device)
+        for _ in range(interval * (WARM + 1)):
+            trainer.step()
     steps = max(options.steps // interval, 1) * interval
     wait(device)
     start = time.perf_counter()

@@ -53,11 +53,11 @@ from progression.train.loop import (
     ema_beta,
     held,
     picked,
-    tensors_to,
     update_ema,
 )
 from progression.train.mapping import mapping_of
 from progression.train.path import path_gradients
+from progression.train.replay import Replayed
 
 TERMS = ("adversarial", "pyramid", "pixel", "maps", "look", "grade", "latent", "sliced")
 SIGHTS = ("grader", "imagenet")
@@ -95,6 +95,7 @@ class JointConfig:
     detail : whether a head of the judge looks at the pixels' fine detail
     adversarial, pyramid, pixel, maps, look, grade, latent, sliced : λ; look is λ_n, which adds to λ_m where n is m
     precision : of activations: "bfloat16", "float32", or "auto" (bfloat16 but on GPUs that only emulate it)
+    replay : record a step on a GPU once and replay it (`progression.train.replay`); one process only
     measure_kimg : thousands of pictures between two measurements on held-out ones, 0 for none
     measure_pictures : most held-out pictures measured on, with as many samples
     """
@@ -134,6 +135,7 @@ class JointConfig:
     latent: float = 0.1
     sliced: float = 30.0
     precision: str = "bfloat16"
+    replay: bool = False
     snapshot_kimg: float = 1.0
     measure_kimg: float = 5.0
     measure_pictures: int = 200
@@ -164,6 +166,45 @@ class Shown:
     fake: Tensor
     real_maps: list[Tensor]
     fake_maps: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a step is told, in tensors that stay in place.
+
+    Attributes
+    ----------
+    index : (batch,) of the pictures
+    moves : (2, batch, 2) whole pixels from 0 to 2·shift, of samples and of knees
+    share : of the full rates
+    judging : 1 once the judge has learned alone, before that 0
+    remembering : 1 once the memory holds this run's codes, before that 0
+    """
+
+    index: Tensor
+    moves: Tensor
+    share: Tensor
+    judging: Tensor
+    remembering: Tensor
+
+    @classmethod
+    def of(cls, config: JointConfig, pictures: torch.device, device: torch.device) -> Told:
+        """For batches of pictures that lie on one device and are computed with on another."""
+        index = torch.zeros(config.batch, dtype=torch.long, device=pictures)
+        moves = torch.zeros(2, config.batch, 2, dtype=torch.long, device=device)
+        return cls(index, moves, *(torch.zeros([], device=device) for _ in range(3)))
+
+    def tell(self, seen: int, config: JointConfig, *, count: int, share: float) -> None:
+        """Of the batch after `seen` pictures, out of `count`."""
+        # drawn on the CPU: a GPU would have to be waited for
+        order = torch.Generator().manual_seed(hash((config.seed, seen)) % 2**62)
+        moves = torch.randint(2 * config.shift + 1, (2, config.batch, 2), generator=order)
+        index = batch_indices(count, config.batch, position=seen, seed=config.seed)
+        for tensor, value in ((self.index, index), (self.moves, moves)):
+            tensor.copy_(value.pin_memory() if tensor.is_cuda else value, non_blocking=True)
+        self.share.fill_(share)
+        self.judging.fill_(seen >= 1000 * config.warmup_kimg)
+        self.remembering.fill_(seen >= config.codes)
 
 
 class JointTrainer:
@@ -232,6 +273,13 @@ class JointTrainer:
             self.codes = torch.cat([self.average_encoder.split(self._pictures(i))[0] for i in some.split(64)])
         if config.z_dim:
             self._remap()
+        self.told = Told.of(config, self.images.device, self.device)
+        self.replays = config.replay and self.images.is_cuda and self.team.parts == 1
+        self._update, self._path_step = self._update_all, self._regularise
+        if self.replays:
+            self._update, self._path_step = (
+                Replayed(f, [self.rng]) for f in (self._update_all, self._regularise)
+            )
 
     def _frozen(self, network: EfficientNet, reference: Tensor) -> FrozenMaps:
         """What a network sees, its norms folded into its convolutions: a quarter less to do."""
@@ -246,16 +294,34 @@ class JointTrainer:
     def step(self) -> dict[str, Tensor]:
         """Train on one batch; returns scalars (detached)."""
         config = self.config
-        index = batch_indices(len(self.images), config.batch, position=self.seen_images, seed=config.seed)
+        if self.replays and not torch.is_tensor(self.optimizers["judge"].param_groups[0]["lr"]):
+            self._stay()
         turn = self.seen_images // config.batch
         self._set_rates()
+        self.told.tell(self.seen_images, config, count=len(self.images), share=self._falling())
+        scalars = self._update()
+        if config.path_interval and turn % config.path_interval == 0:
+            scalars |= self._path_step()
+        self.seen_images += config.batch
+        if config.z_dim and self.seen_images % (1000 * config.remap_kimg) < config.batch:
+            self._remap()
+        half_life = config.ema_half_life_kimg
+        beta = ema_beta(config.batch, half_life_kimg=half_life, seen_images=self.seen_images, rampup=0.2)
+        update_ema(self.average, self.generator, beta)
+        update_ema(self.average_encoder, self.encoder, beta)
+        return scalars
+
+    def _update_all(self) -> dict[str, Tensor]:
+        """Generator and encoder, then the judge, one step of Adam each."""
+        config = self.config
         for name in ("generator", "encoder"):
             self.optimizers[name].zero_grad(set_to_none=True)
         codes: list[Tensor] = []
         shown: list[Shown] = []
 
         def loss_of(part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-            terms, found, judged = self._terms(self._moved(self._pictures(part.of(index)), part), part)
+            real = self._moved(self._pictures(part.of(self.told.index)), part)
+            terms, found, judged = self._terms(real, part)
             codes.append(found)
             shown.append(judged)
             return torch.stack([getattr(config, name) * terms[name] for name in TERMS]).sum(), terms
@@ -266,16 +332,7 @@ class JointTrainer:
         for name in ("generator", "encoder"):
             self.optimizers[name].step()
         scalars |= self._judge_step(shown)
-        if config.path_interval and turn % config.path_interval == 0:
-            scalars["path_length"] = self._path_step()
-        self.codes = torch.cat([self.codes[config.batch :], self.team.gather(codes)])
-        self.seen_images += config.batch
-        if config.z_dim and self.seen_images % (1000 * config.remap_kimg) < config.batch:
-            self._remap()
-        half_life = config.ema_half_life_kimg
-        beta = ema_beta(config.batch, half_life_kimg=half_life, seen_images=self.seen_images, rampup=0.2)
-        update_ema(self.average, self.generator, beta)
-        update_ema(self.average_encoder, self.encoder, beta)
+        self.codes.copy_(torch.cat([self.codes[config.batch :], self.team.gather(codes)]))
         return scalars
 
     def _terms(self, real: Tensor, part: Part) -> tuple[dict[str, Tensor], Tensor, Shown]:
@@ -296,10 +353,7 @@ class JointTrainer:
             both = torch.cat([real, samples.detach()]).contiguous(memory_format=torch.channels_last)
             codes, again = self.encoder.split(both)[0].split(count)
         found = self._render(codes, "const")
-        # drawn on the CPU: a GPU would have to be waited for
-        order = torch.Generator().manual_seed(hash((config.seed, self.seen_images)) % 2**62)
-        drawn = torch.randint(2 * config.shift + 1, (2, config.batch, 2), generator=order)
-        moves = [part.of(move) for move in drawn]
+        moves = [part.of(move) for move in self.told.moves]
         shown = shifted(real, moves[1], config.shift)
         fakes = torch.cat([shifted(samples, moves[0], config.shift), shifted(found, moves[1], config.shift)])
         self.judge.requires_grad_(False)
@@ -318,15 +372,14 @@ class JointTrainer:
             mapped[config.batch :], self.codes[recent], slices=config.slices, generator=self.rng
         )
         terms = {
-            "adversarial": adversarial * (self.seen_images >= 1000 * config.warmup_kimg),
+            "adversarial": adversarial * self.told.judging,
             "pyramid": pyramid_distance(found, real).mean(),
             "pixel": pixel_distance(found, real).mean(),
             "maps": map_distance(found_maps, real_maps).mean(),
             "look": map_distance(found_seen, real_seen).mean(),
             "grade": F.kl_div(found_grade, real_grade, log_target=True, reduction="batchmean"),
             "latent": ((again - v.detach()) / unit).square().mean(),
-            # not before the memory holds this run's codes
-            "sliced": sliced / unit.square() * (self.seen_images >= len(self.codes)),
+            "sliced": sliced / unit.square() * self.told.remembering,
         }
         return terms, codes, Shown(shown, fakes.detach(), real_seen, [m.detach() for m in fake_seen])
 
@@ -354,7 +407,8 @@ class JointTrainer:
         self.optimizers["judge"].step()
         return scalars
 
-    def _path_step(self) -> Tensor:
+    def _regularise(self) -> dict[str, Tensor]:
+        """Path lengths."""
         config = self.config
         self.optimizers["generator"].zero_grad(set_to_none=True)
 
@@ -367,7 +421,7 @@ class JointTrainer:
                 noise = torch.randn(fakes.shape, device=self.device, generator=self.rng)
             return path_lengths(fakes, ws, noise)
 
-        _, self.path_mean = path_gradients(
+        _, mean = path_gradients(
             self.team.rounds(self.rng),
             lengths_of,
             self.path_mean,
@@ -375,7 +429,8 @@ class JointTrainer:
             parameters=self.generator.parameters(),
         )
         self.optimizers["generator"].step()
-        return self.path_mean
+        self.path_mean.copy_(mean)
+        return {"path_length": self.path_mean.clone()}
 
     def _render(self, w: Tensor, noise_mode: Any) -> Tensor:
         ws = w[:, None].expand(-1, self.generator.num_ws, -1)
@@ -392,7 +447,7 @@ class JointTrainer:
         if not self.config.jitter:
             return real
         draws = torch.rand(self.config.batch, 4, device=self.device, generator=self.rng)
-        return jittered(real, part.of((2 * draws - 1) * self.config.jitter * self._falling()))
+        return jittered(real, part.of((2 * draws - 1) * self.config.jitter * self.told.share))
 
     def _falling(self) -> float:
         """Share of the full rates at this moment: 1, then along a half cosine to 0."""
@@ -404,7 +459,19 @@ class JointTrainer:
         share = self._falling()
         for adam in self.optimizers.values():
             for group in adam.param_groups:
-                group["lr"] = group["full"] * share
+                if self.replays:
+                    group["lr"].fill_(group["full"] * share)
+                else:
+                    group["lr"] = group["full"] * share
+
+    def _stay(self) -> None:
+        """Keep on the device, and in place, what Adam counts and multiplies with: a recorded step reads it there."""
+        for adam in self.optimizers.values():
+            for group in adam.param_groups:
+                group["capturable"], group["foreach"] = True, True
+                group["lr"] = torch.tensor(group["full"], device=self.device)
+            for state in adam.state.values():
+                state["step"] = state["step"].to(self.device, torch.float32)
 
     def _pictures(self, index: Tensor) -> Tensor:
         return picked(self.images, index, self.device)
@@ -442,17 +509,20 @@ class JointTrainer:
             network.load_state_dict(state["networks"][name])
         for name, adam in self.optimizers.items():
             adam.load_state_dict(state["optimizers"][name])
+        if self.replays:
+            self._stay()
         for maps, scales in zip((self.maps, self.sight), state["scales"], strict=True):
             maps.load_state_dict(scales, strict=False)
         self.rng.set_state(state["rng"].cpu())
         self.seen_images = int(state["seen_images"])
-        self.path_mean, self.codes = (tensors_to(state[name], self.device) for name in ("path_mean", "codes"))
+        for name in ("path_mean", "codes"):
+            getattr(self, name).copy_(state[name])
 
 
 def shifted(images: Tensor, moves: Tensor, most: int) -> Tensor:
     """Pictures (N, C, R, R) through a window moved by `moves` - `most` pixels, edges mirrored.
 
-    `moves` (N, 2) are whole, down and right, 0 to 2·most, on the CPU. All windows are gathered at once: a slice a
+    `moves` (N, 2) are whole, down and right, 0 to 2·most. All windows are gathered at once: a slice a
     picture would be a kernel a picture on a GPU.
     """
     n, channels, side, _ = images.shape

@@ -41,7 +41,7 @@ def gan(**changes: Any) -> GanTrainer:
     return trainer
 
 
-def joint(**changes: Any) -> JointTrainer:
+def joint(device: str = "cpu", **changes: Any) -> JointTrainer:
     """Every loss of the joint training within three steps, codes that differ among knees."""
     draws = torch.Generator().manual_seed(3)
     tilt, ramp = torch.rand(64, 2, 1, 1, generator=draws), torch.linspace(0, 255, 16)
@@ -52,7 +52,7 @@ def joint(**changes: Any) -> JointTrainer:
     grader = Grader([network], input_resolution=16).eval().requires_grad_(False)
     encoder = Encoder(EncoderConfig(16, 6, 16, 1, 8, 16, 32, offset_rank=0))
     torch.nn.init.normal_(encoder.base.weight, std=0.1)
-    return JointTrainer(replace(JOINT, **changes), generator, encoder, grader, images)
+    return JointTrainer(replace(JOINT, **changes), generator, encoder, grader, images, device=device)
 
 
 def trained(trainer: GanTrainer | JointTrainer, steps: int = STEPS) -> dict[str, Any]:

@@ -226,7 +226,7 @@ def test_each_term_reaches_what_it_is_for(model: ModelFiles, images: torch.Tenso
     encoder = joint.starting_encoder(model, generator, TINY)
     torch.nn.init.normal_(encoder.base.weight, std=0.1)
     trainer = JointTrainer(TINY, generator, encoder, grader, images)
-    trainer.seen_images = 1000  # past the warm-up
+    trainer.told.tell(1000, TINY, count=len(images), share=1.0)  # past the warm-up
     terms, *_ = trainer._terms(from_bytes(images[:8]), Part())
     parts = (trainer.generator.synthesis, trainer.generator.mapping, trainer.encoder)
     reached = {
