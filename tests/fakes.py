@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from progression.errors import ProgressionError, UsageError
-from progression.image import exposure, from_model, to_model
+from progression.image import LATERALITY, exposure, from_model, to_model
 from progression.localise.find import Finder
 from progression.report.mark import to_grey8
 from progression.types import METHODS, EarlierFilm, HorizonPrediction, Pixels, Prediction, Radiograph, Side
@@ -26,9 +26,13 @@ def knee(size: int = 96, seed: int = 0) -> Pixels:
     return np.clip(0.15 + shaft - gap + fibula + noise, 0, 1).astype(np.float32)
 
 
-def save_knee(path: Path, *, size: int = 96, seed: int = 0) -> Path:
-    """`knee` as an 8-bit grey picture; the format goes by the suffix."""
-    Image.fromarray(np.asarray(to_grey8(knee(size, seed)))).save(path)
+def save_knee(path: Path, *, size: int = 96, seed: int = 0, side: Side | None = None) -> Path:
+    """`knee` as an 8-bit grey picture; the format goes by the suffix, and a PNG may say its side."""
+    info = PngInfo()
+    if side is not None:
+        info.add_text(LATERALITY, side.value[0].upper())
+    options = {"pnginfo": info} if path.suffix.lower() == ".png" else {}
+    to_grey8(knee(size, seed)).save(path, **options)
     return path
 
 

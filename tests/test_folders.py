@@ -1,5 +1,4 @@
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,17 +9,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from progression import cli
 from progression.cohort import predict_entries, run_cohort
-from progression.dicom import example
 from progression.dicom.parse import guarded
 from progression.errors import ImageError, UsageError
-from progression.folders import each_knee, find_films, holds_films
-from progression.image import read_image
-from progression.localise.find import Finder
-from progression.report.mark import save_synthetic_png
+from progression.folders import find_films, holds_films
 from progression.types import Prediction, Request, Side
-from progression.weights import load_model
 from tests.dicom.films import SECRETS, content, dx, forced, named, save
-from tests.fakes import FakePredictor, knee, save_knee
+from tests.fakes import FakePredictor, save_knee
 
 
 def film(side: Side | None, *, study: str = "1.2.3", patient: str = "PID-77123") -> Dataset:
@@ -40,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     save(root / "b" / "IM0002", film(Side.RIGHT))
     save(root / "a.dcm", film(Side.LEFT))
     save(root / ".hidden" / "x.dcm", film(Side.LEFT))
-    save_synthetic_png(root / "c.PNG", knee(), side=Side.LEFT)
+    save_knee(root / "c.PNG", side=Side.LEFT)
     save_knee(root / "out" / "knee" / "figure.png")
     (root / "out" / "knee" / "prediction.json").write_text("{}")
     (root / "notes.txt").write_text("not a film")
@@ -50,16 +44,16 @@ def folder(tmp_path: Path) -> Path:
 
 def test_films_are_found_by_content_in_the_order_of_their_paths(folder: Path) -> None:
     seen: list[int] = []
-    entries = find_films([folder], progress=seen.append)
+    entries = find_films([folder], progress=seen.append).entries
     assert [entry.name for entry in entries] == ["a", "c", "b/IM0002"]
-    assert [entry.side for entry in entries] == ["left", "", "right"]
+    assert [entry.side for entry in entries] == ["", "", ""]  # a film says it when its turn comes
     assert seen == [1, 2, 3]
     assert {entry.subject for entry in entries} == {""}
 
 
 def test_two_knees_of_a_study_see_each_other(folder: Path) -> None:
     predictor = FakePredictor()
-    outcomes = list(predict_entries(predictor, find_films([folder]), request=Request(), render=False))
+    outcomes = list(predict_entries(predictor, find_films([folder]).entries, request=Request(), render=False))
     assert all(isinstance(outcome.result, Prediction) for outcome in outcomes)
     assert predictor.calls[0]["other_sides"] == [Side.RIGHT, None, Side.LEFT]
     assert predictor.calls[0]["subjects"] == [None] * 3
@@ -77,13 +71,13 @@ def test_two_knees_of_a_study_see_each_other(folder: Path) -> None:
 def test_films_that_are_no_pair(tmp_path: Path, second: Dataset) -> None:
     save(tmp_path / "1", film(Side.LEFT))
     save(tmp_path / "2", second)
-    assert [entry.other for entry in find_films([tmp_path])] == [None, None]
+    assert [entry.other for entry in find_films([tmp_path]).entries] == [None, None]
 
 
 def test_without_a_patient_nobody_is_the_same(tmp_path: Path) -> None:
     for number, side in enumerate(Side):
         save(tmp_path / str(number), film(side, patient=""))
-    assert [entry.other for entry in find_films([tmp_path])] == [None, None]
+    assert [entry.other for entry in find_films([tmp_path]).entries] == [None, None]
 
 
 def test_no_output_names_a_patient(tmp_path: Path) -> None:
@@ -93,7 +87,9 @@ def test_no_output_names_a_patient(tmp_path: Path) -> None:
     save(films / "PID-77123_R.dcm", film(Side.RIGHT))
     save(films / "PID-77123_both", forced(film(None), ImageLaterality="B"))
     out = tmp_path / "r.csv"
-    failed = run_cohort(FakePredictor(), find_films([tmp_path / "films"]), out, request=Request())
+    failed = run_cohort(
+        FakePredictor(), find_films([tmp_path / "films"]).entries, out, request=Request()
+    ).failed
     table = out.read_text()
     assert [secret for secret in SECRETS if secret in table or secret in str(failed[0].result)] == []
     assert "shows both knees" in table and len(failed) == 1
@@ -103,11 +99,11 @@ def test_no_output_names_a_patient(tmp_path: Path) -> None:
 def test_names_that_come_again_get_a_number(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "a-2.png"):
         save_knee(tmp_path / name)
-    assert [entry.name for entry in find_films([tmp_path])] == ["a-2", "a", "a-3"]
+    assert [entry.name for entry in find_films([tmp_path]).entries] == ["a-2", "a", "a-3"]
     other = tmp_path / "other"
     other.mkdir()
     save_knee(other / "a.png")
-    assert [entry.name for entry in find_films([other, tmp_path / "a.png"])] == ["other/a", "a/a"]
+    assert [entry.name for entry in find_films([other, tmp_path / "a.png"]).entries] == ["other/a", "a/a"]
 
 
 def dicomdir(path: Path, *files: list[str] | str) -> Path:
@@ -128,12 +124,16 @@ def dicomdir(path: Path, *files: list[str] | str) -> Path:
 def test_a_dicomdir_lists_films_in_its_order(folder: Path) -> None:
     listing = dicomdir(folder / "DICOMDIR", ["b", "IM0002"], "GONE", "a.dcm")
     assert holds_films(listing)
-    entries = find_films([listing])
+    entries = find_films([listing]).entries
     assert [entry.name for entry in entries] == ["b/IM0002", "GONE", "a"]
     first, gone, last = predict_entries(FakePredictor(), entries, request=Request(), render=False)
     assert "no such file" in str(gone.result)
     assert isinstance(first.result, Prediction) and isinstance(last.result, Prediction)
-    assert [entry.name for entry in find_films([folder])] == ["a", "c", "b/IM0002"]  # itself it is no film
+    assert [entry.name for entry in find_films([folder]).entries] == [
+        "a",
+        "c",
+        "b/IM0002",
+    ]  # itself it is no film
 
 
 @pytest.mark.parametrize("parts", [["..", "x"], ["/etc/x"], [""], ["C:", "x"]])
@@ -153,7 +153,9 @@ def test_damaged_files_fail_in_their_rows(tmp_path: Path) -> None:
     (tmp_path / "no.dcm").write_bytes(b"x" * 400)
     (tmp_path / "no.png").write_bytes(b"x" * 400)
     save_knee(tmp_path / "unsided.png")
-    outcomes = list(predict_entries(FakePredictor(), find_films([tmp_path]), request=Request(), render=False))
+    outcomes = list(
+        predict_entries(FakePredictor(), find_films([tmp_path]).entries, request=Request(), render=False)
+    )
     reasons = [str(outcome.result) for outcome in outcomes]
     assert [outcome.entry.name for outcome in outcomes] == ["cut", "no", "no-2", "unsided"]
     assert "lacks the DICM mark" in reasons[1] and "not a picture" in reasons[2]
@@ -181,18 +183,3 @@ def test_on_the_command_line(
 
 def _fake(*_: object, **__: object) -> FakePredictor:
     return FakePredictor()
-
-
-def test_a_film_of_both_knees_is_two_entries_that_see_each_other(tmp_path: Path) -> None:
-    files = load_model("default")
-    shown = read_image(files.folder / "example.png")
-    save(tmp_path / "film.dcm", example.bilateral_film(shown))
-    save(tmp_path / "single.dcm", example.knee_film(shown, side=Side.LEFT))
-    finder = Finder.load(files)
-    right, left, single = each_knee(find_films([tmp_path]), finder)
-    assert (right.name, right.side, left.name, left.side) == ("film-right", "right", "film-left", "left")
-    assert right.other == replace(left, other=None) and left.other == replace(right, other=None)
-    x, _, size = (float(part) for part in left.centre.split(","))
-    assert abs(x - example.centre_px(Side.LEFT)[0]) < 14 and 200 < size < 350
-    assert (single.side, single.centre, single.other) == ("left", "", None)
-    assert [entry.name for entry in each_knee(find_films([tmp_path]), None)] == ["film", "single"]
