@@ -10,7 +10,7 @@ from progression.film import FIELD_MM, Place, known_side, neutral_name, read_kne
 from progression.image import cut_square
 from progression.types import Side
 from tests.dicom.films import content, dx, named, save
-from tests.fakes import knee
+from tests.fakes import knee, save_knee
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import sys
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -10,11 +11,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from progression import cli
 from progression.cohort import predict_entries, run_cohort
 from progression.dicom.parse import guarded
-from progression.errors import ImageError, UsageError
+from progression.entries import Entry
+from progression.errors import ImageError, NotARadiographError, UsageError
 from progression.folders import find_films, holds_films
+from progression.report.mark import save_synthetic_png
 from progression.types import Prediction, Request, Side
 from tests.dicom.films import SECRETS, content, dx, forced, named, save
-from tests.fakes import FakePredictor, save_knee
+from tests.fakes import FakePredictor, knee, save_knee
 
 
 def film(side: Side | None, *, study: str = "1.2.3", patient: str = "PID-77123") -> Dataset:
@@ -183,3 +186,86 @@ def test_on_the_command_line(
 
 def _fake(*_: object, **__: object) -> FakePredictor:
     return FakePredictor()
+
+
+# -- what is no film -----------------------------------------------------------------------------------------
+
+
+def another_kind(kind: uid.UID, **values: object) -> Dataset:
+    return forced(film(Side.LEFT), SOPClassUID=kind, **values)
+
+
+@pytest.fixture
+def mixed(folder: Path) -> Path:
+    """The folder with what a study may hold besides films, our own results among it."""
+    save(folder / "ct", another_kind(uid.CTImageStorage))
+    save(folder / "ct2", another_kind(uid.EnhancedCTImageStorage, NumberOfFrames=9))
+    save(folder / "mr", another_kind(uid.MRImageStorage))
+    save(folder / "pdf", another_kind(uid.EncapsulatedPDFStorage))
+    save(folder / "sr", another_kind(uid.ComprehensiveSRStorage))
+    save(folder / "state", another_kind(uid.GrayscaleSoftcopyPresentationStateStorage))
+    save(folder / "dose", another_kind(uid.SecondaryCaptureImageStorage, Modality="CT"))
+    save(folder / "PID-77123_future.dcm", forced(film(Side.LEFT), SyntheticData="YES"))
+    save_synthetic_png(folder / "future_048m.png", knee(), side=Side.LEFT)
+    return folder
+
+
+REASONS = [
+    "synthetic",
+    "in a folder of results",
+    "is synthetic",
+    "CT Image Storage",
+    "Enhanced CT Image Storage",
+    "MR Image Storage",
+    "Encapsulated PDF Storage",
+    "Comprehensive SR Storage",
+    "Grayscale Softcopy Presentation State Storage",
+    "Secondary Capture of another modality",
+]
+
+
+def test_other_objects_and_our_own_results_are_skipped_with_a_reason(mixed: Path) -> None:
+    found = find_films([mixed])
+    assert [entry.name for entry in found.entries] == ["a", "c", "b/IM0002"]
+    assert sorted(one.reason for one in found.skipped) == sorted(REASONS)
+    assert found.entries[0].other is not None  # what is skipped is no film of the study
+    assert not [one.name for one in found.skipped if "77123" in one.name]
+    with pytest.raises(UsageError, match=r"no film in .*ct \(1 files skipped: 1 CT Image Storage\)"):
+        find_films([mixed / "ct"])
+
+
+def test_skipped_files_are_listed_and_no_failures(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "progression.predict", type("M", (), {"load_predictor": _fake}))
+    out = mixed.parent / "r.csv"
+    assert cli.run(["cohort", str(mixed), "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "3 of 3 knees predicted" in told and "10 files skipped: " in told and "1 MR Image Storage" in told
+    skipped = pd.read_csv(mixed.parent / "r.skipped.csv")
+    assert sorted(skipped["reason"]) == sorted(REASONS) and list(skipped.columns) == ["name", "reason"]
+    assert not [secret for secret in SECRETS if secret in (mixed.parent / "r.skipped.csv").read_text()]
+
+
+def test_a_dicomdir_skips_what_it_does_not_call_an_image(mixed: Path) -> None:
+    listing = dicomdir(mixed / "DICOMDIR", "ct", "a.dcm")
+    made = pydicom.dcmread(listing)
+    record = forced(Dataset(), DirectoryRecordType="SR DOCUMENT", ReferencedFileID="GONE")
+    made.DirectoryRecordSequence = [*made.DirectoryRecordSequence, record]
+    pydicom.dcmwrite(listing, made)
+    found = find_films([listing])
+    assert [entry.name for entry in found.entries] == ["a"]
+    assert [(one.name, one.reason) for one in found.skipped] == [
+        ("ct", "CT Image Storage"),
+        ("GONE", "no image by its DICOMDIR"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["PID-77123_future.dcm", "future_048m.png", "archive.zip::future_048m.png"])
+def test_our_own_results_are_no_input_even_where_they_are_named(mixed: Path, name: str) -> None:
+    with zipfile.ZipFile(mixed / "archive.zip", "w") as archive:
+        archive.write(mixed / "future_048m.png", "future_048m.png")
+    entries = [Entry("a", str(mixed / name), "left", other=Entry("b", str(mixed / name), "right"))]
+    (outcome,) = predict_entries(FakePredictor(), entries, request=Request(), render=False)
+    assert isinstance(outcome.result, NotARadiographError)
+    assert "nothing is predicted from a prediction" in str(outcome.result)
