@@ -325,18 +325,6 @@ def _one_each(grades: "Sequence[int] | None", entries: "Sequence[Entry]") -> lis
     return [str(one) for one in (grades if len(grades) > 1 else [*grades] * len(entries))]
 
 
-def side_of(image: str, asked: "Side | None") -> str:
-    """The side asked for, or the one that the picture's metadata states; they may not contradict."""
-    from progression.errors import UsageError
-    from progression.film import known_side
-
-    if not _is_there(image):
-        return str(asked or "")  # reading it will fail, and say so
-    if (side := known_side(image, side=asked)) is None:
-        raise UsageError(f"{image} does not say which knee it is; pass --side left or --side right")
-    return side
-
-
 def _beside(other: str, grade: str, entries: "Sequence[Entry]") -> "Entry":
     """The other knee of the one that is asked about, which must be readable, and of the other side."""
     from progression.entries import Entry
