@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL.PngImagePlugin import PngInfo
 
-from progression.errors import ProgressionError, UsageError
+from progression.errors import NotAKneeError, ProgressionError, UsageError
 from progression.image import LATERALITY, exposure, from_model, to_model
 from progression.localise.find import Finder
 from progression.report.mark import to_grey8
@@ -86,6 +86,7 @@ class FakePredictor:
     resolution: int = RESOLUTION
     fail_on: str | None = None
     refused_subject: str | None = None
+    no_knees: tuple[str, ...] = ()
     finder: Finder | None = None
     calls: list[dict[str, object]] = field(default_factory=list)
 
@@ -132,6 +133,9 @@ class FakePredictor:
         )
         if any(radiograph.name == self.fail_on for radiograph in radiographs):
             raise ProgressionError("the code did not converge; try --refine-steps 0")
+        refused = {i: "refused, it is none" for i, one in enumerate(radiographs) if one.name in self.no_knees}
+        if refused:
+            raise NotAKneeError("one of them: refused, it is none", refused)
         if self.refused_subject is not None and self.refused_subject in (subjects or []):
             raise UsageError("5 neighbours asked for: expected 1 to 3")
         return [

@@ -363,3 +363,14 @@ def test_a_refused_knee_is_found_by_halves(write: Write) -> None:
     assert [o.entry.name for o in outcomes if not isinstance(o.result, Prediction)] == ["k5"]
     sizes = [len(call["names"]) for call in predictor.calls]  # type: ignore[arg-type]
     assert sizes == [8, 4, 4, 2, 1, 1, 2]
+
+
+def test_refused_knees_that_the_error_names_cost_one_more_batch(write: Write, tmp_path: Path) -> None:
+    folder = write("").parent
+    entries = [Entry(f"k{i}", str(folder / f"{i % 3}.png"), "left") for i in range(8)]
+    predictor = FakePredictor(no_knees=("k2", "k5"))
+    failed = run_cohort(predictor, entries, tmp_path / "r.csv", request=Request()).failed
+    assert [outcome.entry.name for outcome in failed] == ["k2", "k5"]
+    assert {str(outcome.result) for outcome in failed} == {"refused, it is none"}
+    assert [len(call["names"]) for call in predictor.calls] == [8, 6]  # type: ignore[arg-type]
+    assert pd.read_csv(tmp_path / "r.csv")["name"].tolist() == [entry.name for entry in entries]
