@@ -55,9 +55,9 @@ def write_films(folder: Path, count: int) -> None:
 
 def _measure(folder: Path) -> None:
     started = time.monotonic()
-    entries = find_films([folder])
+    entries = find_films([folder]).entries
     found_s = time.monotonic() - started
-    failed = run_cohort(Answers(), entries, folder.parent / "results.csv", request=Request())
+    failed = run_cohort(Answers(), entries, folder.parent / "results.csv", request=Request()).failed
     paired = sum(entry.other is not None for entry in entries)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

@@ -214,7 +214,7 @@ def _list(content: bytes) -> None:
         listed(path, "x")
         if is_directory(path):
             inside = [
-                found.resolve().is_relative_to(path.parent.resolve()) for found in directory_files(path)
+                found.resolve().is_relative_to(path.parent.resolve()) for found, _ in directory_files(path)
             ]
             assert all(inside), "a DICOMDIR leads out of its folder"
 
@@ -274,7 +274,11 @@ def main() -> int:
                 str(first),
                 str(count),
             ]
-            done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+            # what a crash leaves among temporary files is seen, too
+            environment = {**os.environ, "TMPDIR": folder}
+            done = subprocess.run(
+                command, capture_output=True, text=True, cwd=folder, env=environment, check=False
+            )
             lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
             findings += [line for line in lines if "finding" in line]
             if done.returncode == 0:

@@ -38,7 +38,7 @@ from progression.latent.part import load_generator
 from progression.latent.search import Index, pieces, sample_size
 from progression.latent.stream import EXACT_ROWS, RECALL_NEIGHBOURS, choose_probes
 from progression.predict import load_predictor
-from progression.report.mark import save_synthetic_png
+from progression.report.mark import to_grey8
 from progression.types import Request
 from progression.weights import load_model
 
@@ -222,12 +222,12 @@ def cohort(options: argparse.Namespace) -> None:
                         synthetic_knees(predictor, piece.stop)[piece], start=piece.start
                     ):
                         path = Path(folder) / f"{number}.png"
-                        save_synthetic_png(path, np.kron(knee.pixels, np.ones((2, 2))), side=knee.side)
+                        to_grey8(np.kron(knee.pixels, np.ones((2, 2)))).save(path)
                         entries.append(Entry(f"k{number}", str(path), knee.side.value))
             request = Request(horizon_months=HORIZONS)
             run_cohort(predictor, entries[:8], Path(folder) / "first.csv", request=request)
             before, start = memory_gib(), time.process_time()
-            failed = run_cohort(predictor, entries, Path(folder) / f"{engine}.csv", request=request)
+            failed = run_cohort(predictor, entries, Path(folder) / f"{engine}.csv", request=request).failed
             seconds = (time.process_time() - start) / len(entries)
             if failed:
                 raise SystemExit(f"{len(failed)} knees failed: {failed[0].result}")

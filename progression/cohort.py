@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import Protocol, TypeVar
 
 import pandas as pd
 
-from progression.entries import Entry, parse_grade
-from progression.errors import ImageError, ProgressionError, UsageError
+from progression.entries import Entry, name_of_side, parse_grade
+from progression.errors import ImageError, NotAKneeError, ProgressionError, UsageError
 from progression.files import GrowingFile, digest, growing_file, part_path
-from progression.film import Knee, Place
+from progression.film import Knee
 from progression.image import label_of
+from progression.knees import cut, shown
 from progression.localise.find import Finder
-from progression.localise.places import ReadKnee, reader
+from progression.localise.places import read_located
 from progression.processes import Workers
 from progression.report.outputs import COLUMNS, row
 from progression.types import EarlierFilm, Prediction, Radiograph, Request, Side
@@ -60,10 +61,18 @@ class BatchPredictor(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an entry: a prediction, or the reason why not."""
+    """What became of a knee: a prediction, or the reason why not; its entry is one of `progression.knees.shown`."""
 
     entry: Entry
     result: Prediction | ProgressionError
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run came to: how many knees it had, and those that failed."""
+
+    knees: int
+    failed: list[Outcome]
 
 
 def predict_entries(
@@ -76,12 +85,14 @@ def predict_entries(
 ) -> Iterator[Outcome]:
     """Predict knees batch by batch, in order; a knee that fails yields its error and the others go on.
 
+    A film that shows both knees, and whose side nobody says, yields two (`progression.knees`).
+
     Parameters
     ----------
     predictor
         See `BatchPredictor`.
     entries
-        Knees; files are read as their batch comes.
+        Knees or films; files are read as their batch comes.
     request
         Horizons and options, the same for all.
     render
@@ -89,14 +100,28 @@ def predict_entries(
     batch
         Knees at once.
     """
-    read_one = reader(predictor.finder, accept_atypical=request.accept_atypical)
     for group in _grouped(entries, batch):
-        knees: dict[Entry, Knee] = {}  # a knee that is also another's other knee is read, and graded, once
-        read = [(entry, _read(entry, knees, read_one)) for entry in group]
-        good = [loaded for _, loaded in read if not isinstance(loaded, ProgressionError)]
-        results = iter(_predict(predictor, good, request, render))
-        for entry, loaded in read:
-            yield Outcome(entry, loaded if isinstance(loaded, ProgressionError) else next(results))
+        for outcomes in _predict_group(predictor, group, request=request, render=render, batch=batch):
+            yield from outcomes
+
+
+def _predict_group(
+    predictor: BatchPredictor, group: Sequence[Entry], *, request: Request, render: bool, batch: int
+) -> list[list[Outcome]]:
+    """The knees of each entry; films of both knees make more batches, not larger ones."""
+    look = _Look(predictor.finder, accept_atypical=request.accept_atypical)
+    read = [look.knees(entry) for entry in group]
+    good = [loaded for knees in read for _, loaded in knees if not isinstance(loaded, ProgressionError)]
+    results = iter(
+        [result for few in _grouped(good, batch) for result in _predict(predictor, few, request, render)]
+    )
+    return [
+        [
+            Outcome(entry, loaded if isinstance(loaded, ProgressionError) else next(results))
+            for entry, loaded in knees
+        ]
+        for knees in read
+    ]
 
 
 def run_cohort(
@@ -108,7 +133,7 @@ def run_cohort(
     batch: int = BATCH,
     identity: Mapping[str, object] | None = None,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[Outcome]:
+) -> Done:
     """Predict a cohort and write results.csv.
 
     Parameters
@@ -117,19 +142,20 @@ def run_cohort(
         One predictor, or workers that each have their own; the rows and their order are the same.
     out
         The table: one row a knee and horizon with the columns of `report.outputs.COLUMNS`, in the order of
-        `entries`, horizons ascending. A failed knee has its rows, with numbers empty and the reason in
-        `warnings`, which calls a knee by its name, never by its file's. The table bears its name only when it is
-        whole. A run that was stopped goes on where it was, batch by batch, if entries, request and identity are the
-        same.
+        `entries`, horizons ascending; the knees of a film that shows both, and whose side nobody says, come one
+        after the other, from left to right in the film, called NAME-right and NAME-left. A failed knee has its rows,
+        with numbers empty and the reason in `warnings`, which calls a knee by its name, never by its file's. The
+        table bears its name only when it is whole. A run that was stopped goes on where it was, batch by batch, if
+        entries, request and identity are the same.
     identity
         What else the numbers depend on: hashes of the weights, the engine.
     progress
-        Called with the number of knees done, of this run and the one that it goes on from.
+        Called with the number of entries done, of this run and the one that it goes on from.
 
     Returns
     -------
-    list of Outcome
-        The failed ones, those of the run that it goes on from among them.
+    Done
+        Of the whole table, with what the run that it goes on from did.
 
     Raises
     ------
@@ -143,12 +169,13 @@ def run_cohort(
     )
     texts = (str(field) for entry in entries for field in astuple(entry))
     with growing_file(out, run=digest((*of_this, *texts))) as results:
-        failed = _failed_before(results, entries, len(request.horizon_months))
+        knees, failed = _done_before(results, entries, len(request.horizon_months))
         progress(results.items)
         rest = entries[results.items :]
         for group in _grouped(_outcomes(predictor, rest, request, batch), batch):
             rows: list[dict[str, object]] = []
-            for outcome in group:
+            for outcome in (outcome for of_entry in group for outcome in of_entry):
+                knees += 1
                 result = outcome.result
                 if isinstance(result, ProgressionError):
                     told = _told(outcome.entry, str(result))
@@ -162,7 +189,7 @@ def run_cohort(
             results.append(text.encode(), items=len(group))
             progress(results.items)
         results.finish()
-    return failed
+    return Done(knees, failed)
 
 
 def _outcomes(
@@ -170,29 +197,28 @@ def _outcomes(
     entries: Sequence[Entry],
     request: Request,
     batch: int,
-) -> Iterator[Outcome]:
-    """Outcomes without pictures, in order."""
-    if not isinstance(predictor, Workers):
-        yield from predict_entries(predictor, entries, request=request, render=False, batch=batch)
-        return
-    work = partial(_outcomes_of_group, request=request)
-    for outcomes in predictor.map(work, _grouped(entries, batch)):
+) -> Iterator[Sequence[Outcome]]:
+    """The outcomes of each entry without pictures, in order."""
+    work = partial(_predict_group, request=request, render=False, batch=batch)
+    groups = _grouped(entries, batch)
+    done = (
+        predictor.map(work, groups)
+        if isinstance(predictor, Workers)
+        else map(partial(work, predictor), groups)
+    )
+    for outcomes in done:
         yield from outcomes
 
 
-def _outcomes_of_group(
-    predictor: BatchPredictor, group: Sequence[Entry], request: Request
-) -> Sequence[Outcome]:
-    return list(predict_entries(predictor, group, request=request, render=False, batch=len(group)))
-
-
-def _failed_before(results: GrowingFile, entries: Sequence[Entry], horizons: int) -> list[Outcome]:
-    """The knees that failed in the part of the table that is there, with their reasons."""
-    found: list[Outcome] = []
+def _done_before(results: GrowingFile, entries: Sequence[Entry], horizons: int) -> tuple[int, list[Outcome]]:
+    """How many knees are in the part of the table that is there, and those that failed, with their reasons."""
+    knees, failed = 0, list[Outcome]()
     if not results.items:
-        return found
+        return knees, failed
     columns = {"name": str, "warnings": str}
-    done = iter(entries[: results.items])
+    done = entries[: results.items]
+    of_name = {name_of_side(entry.name, side): entry for entry in done for side in Side}
+    of_name |= {entry.name: entry for entry in done}
     for part in pd.read_csv(
         part_path(results.path),
         usecols=list(columns),
@@ -200,11 +226,13 @@ def _failed_before(results: GrowingFile, entries: Sequence[Entry], horizons: int
         keep_default_na=False,
         chunksize=8192 * horizons,
     ):
-        for text in part["warnings"].iloc[::horizons]:
-            entry = next(done)
+        of_knees = part.iloc[::horizons]
+        knees += len(of_knees)
+        for name, text in zip(of_knees["name"], of_knees["warnings"], strict=True):
             if text.startswith(_FAILED):
-                found.append(Outcome(entry, ProgressionError(text.removeprefix(_FAILED))))
-    return found
+                entry = replace(of_name[name], name=name)
+                failed.append(Outcome(entry, ProgressionError(text.removeprefix(_FAILED))))
+    return knees, failed
 
 
 def _told(entry: Entry, reason: str) -> str:
@@ -225,52 +253,70 @@ class _Loaded:
     earlier: tuple[EarlierFilm, ...]
 
 
-def _read(entry: Entry, knees: dict[Entry, Knee], read_one: ReadKnee) -> _Loaded | ProgressionError:
-    """The knee, and the other one where it can be read; `knees` holds what was read."""
-    try:
-        knee, side = _view(entry, knees, read_one)
-        grade = parse_grade(entry.grade)
-        earlier = tuple(_earlier(*film, side=side, read_one=read_one) for film in entry.previous)
-    except ProgressionError as error:
-        return error
-    other = other_grade = None
-    if entry.other is not None:
-        with suppress(ProgressionError):  # what is wrong with it, its own row tells
-            beside, its_side = _view(entry.other, knees, read_one)
-            if its_side is side.other:
-                other_grade = parse_grade(entry.other.grade)
-                other = Radiograph(beside.pixels, its_side, entry.other.name)
-    radiograph = Radiograph(knee.pixels, side, entry.name)
-    return _Loaded(radiograph, grade, entry.subject or None, knee.notes, other, other_grade, earlier)
+@dataclass
+class _Look:
+    """Reads the pictures of a group of entries; what is also another's other knee is looked for and cut once."""
 
+    finder: Finder | None
+    accept_atypical: bool
+    _shown: dict[Entry, tuple[Entry, ...]] = field(default_factory=dict)
+    _cut: dict[Entry, Knee] = field(default_factory=dict)
 
-def _view(entry: Entry, knees: dict[Entry, Knee], read_one: ReadKnee) -> tuple[Knee, Side]:
-    """Read an entry's picture, once."""
-    if not entry.image:
-        raise ImageError("no image: the cell is empty; give the path of a radiograph")
-    key = replace(entry, other=None)
-    if key not in knees:
-        asked = Side.parse(entry.side) if entry.side else None
-        place = Place.parse(entry.centre, entry.spacing_mm)
-        knees[key] = read_one(entry.image, side=asked, place=place)
-    side = knees[key].side
-    if side is None:
-        raise UsageError(
-            f"{label_of(entry.image)} does not say which knee it is; give its side, left or right"
-        )
-    return knees[key], side
+    def knees(self, entry: Entry) -> list[tuple[Entry, _Loaded | ProgressionError]]:
+        """The knees that an entry asks about, each with its pictures, or why it has none."""
+        try:
+            return [(knee, self._load(knee)) for knee in self._look(entry)]
+        except ProgressionError as error:
+            return [(entry, error)]
 
+    def _load(self, entry: Entry) -> _Loaded | ProgressionError:
+        """The knee, and the other one where it can be read."""
+        try:
+            knee, side = self._view(entry)
+            grade = parse_grade(entry.grade)
+            earlier = tuple(self._earlier(*film, side=side) for film in entry.previous)
+        except ProgressionError as error:
+            return error
+        other = other_grade = None
+        if entry.other is not None:
+            with suppress(ProgressionError):  # what is wrong with it, its own row tells
+                beside, its_side = self._view(self._look(entry.other)[0])
+                if its_side is side.other:
+                    other_grade = parse_grade(entry.other.grade)
+                    other = Radiograph(beside.pixels, its_side, entry.other.name)
+        radiograph = Radiograph(knee.pixels, side, entry.name)
+        return _Loaded(radiograph, grade, entry.subject or None, knee.notes, other, other_grade, earlier)
 
-def _earlier(
-    image: str, months_before: float, grade: int | None, *, side: Side, read_one: ReadKnee
-) -> EarlierFilm:
-    return EarlierFilm(read_one(image, side=side).pixels, months_before, grade)
+    def _look(self, entry: Entry) -> tuple[Entry, ...]:
+        key = replace(entry, other=None)
+        if key not in self._shown:
+            self._shown[key] = shown(key, self.finder, accept_atypical=self.accept_atypical)
+        found = self._shown[key]
+        return tuple(replace(one, other=entry.other or one.other) for one in found)
+
+    def _view(self, entry: Entry) -> tuple[Knee, Side]:
+        """Read an entry's picture, once."""
+        if not entry.image:
+            raise ImageError("no image: the cell is empty; give the path of a radiograph")
+        key = replace(entry, other=None)
+        if key not in self._cut:
+            self._cut[key] = cut(entry, self.finder, accept_atypical=self.accept_atypical)
+        side = self._cut[key].side
+        if side is None:
+            raise UsageError(
+                f"{label_of(entry.image)} does not say which knee it is; give its side, left or right"
+            )
+        return self._cut[key], side
+
+    def _earlier(self, image: str, months_before: float, grade: int | None, *, side: Side) -> EarlierFilm:
+        knee = read_located(image, finder=self.finder, side=side, accept_atypical=self.accept_atypical)
+        return EarlierFilm(knee.pixels, months_before, grade)
 
 
 def _predict(
     predictor: BatchPredictor, knees: Sequence[_Loaded], request: Request, render: bool
 ) -> list[Prediction | ProgressionError]:
-    """One result a knee; if the batch fails, by halves, to tell the knee that does from the others."""
+    """One result a knee; if the batch fails, again without those at fault, by halves where the error names none."""
     if not knees:
         return []
     try:
@@ -293,6 +339,13 @@ def _predict(
     except ProgressionError as error:
         if len(knees) == 1:
             return [error]
+        if isinstance(error, NotAKneeError) and error.refused:
+            rest = [knee for position, knee in enumerate(knees) if position not in error.refused]
+            results = iter(_predict(predictor, rest, request, render))
+            return [
+                NotAKneeError(error.refused[position]) if position in error.refused else next(results)
+                for position in range(len(knees))
+            ]
         halves = knees[: len(knees) // 2], knees[len(knees) // 2 :]
         return [result for half in halves for result in _predict(predictor, half, request, render)]
     return [

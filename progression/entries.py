@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from progression.errors import TableError, UsageError
+from progression.localise.places import Located
 from progression.types import KL_GRADES, Side
 
 _BAD_CSV = (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError)
@@ -30,6 +31,7 @@ class Entry:
     spacing_mm : size of the film's pixels as text, if the image does not say it
     other : the person's other knee of the same day
     previous : earlier films of the knee: path, months before, KL grade or None
+    found : what its film was found to show, this knee first (`progression.knees`); empty if nobody has looked yet
     """
 
     name: str
@@ -41,6 +43,12 @@ class Entry:
     spacing_mm: str = ""
     other: "Entry | None" = None
     previous: tuple[tuple[str, float, int | None], ...] = ()
+    found: tuple[Located, ...] = ()
+
+
+def name_of_side(name: str, side: Side) -> str:
+    """What one knee of a film that shows both is called."""
+    return f"{name}-{side}"
 
 
 def read_table(path: str | Path, *, images: str | Path | None = None) -> list[Entry]:
@@ -50,15 +58,17 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
     ----------
     path
         CSV with the columns name, image, side and optionally grade, subject, centre and spacing_mm; others are
-        ignored. Where a subject has one row a side, each knee's prediction uses the other one too.
+        ignored. A row is a knee, or without a side a film, which may show both. Where a subject has one row a side,
+        each knee's prediction uses the other one too.
     images
         Folder to which the image paths are relative; the table's own folder by default.
 
     Raises
     ------
     TableError
-        If it cannot be read, a column is missing, it has no rows, or a name is empty or there twice. What is
-        wrong with one knee's image, side or grade shows when its turn comes.
+        If it cannot be read, a column is missing, it has no rows, or a name is empty, there twice, or what a knee of
+        another row's film would be called. What is wrong with one knee's image, side or grade shows when its turn
+        comes.
     """
     path = Path(path)
     try:
@@ -98,10 +108,18 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
         Entry(name, str(root / image) if image else "", *rest)
         for name, image, *rest in zip(names, *columns, strict=True)
     ]
-    return paired(entries, [entry.subject for entry in entries])
+    row_of = {name: number for number, name in enumerate(names, start=1)}
+    for entry in entries:
+        for clash in (name_of_side(entry.name, side) for side in Side if not (entry.side or entry.centre)):
+            if clash in row_of:
+                raise TableError(
+                    f"{path} row {row_of[clash]}: name {clash!r} is what a knee of row {row_of[entry.name]} is called "
+                    "if its film shows both; rename it, or give that row its side"
+                )
+    return paired(entries, [entry.subject for entry in entries], [entry.side for entry in entries])
 
 
-def paired(entries: Sequence[Entry], people: Sequence[str]) -> list[Entry]:
+def paired(entries: Sequence[Entry], people: Sequence[str], sides: Sequence[str]) -> list[Entry]:
     """Each with the other knee of its person, where that has one entry a side; several visits are left alone.
 
     Parameters
@@ -110,16 +128,17 @@ def paired(entries: Sequence[Entry], people: Sequence[str]) -> list[Entry]:
         Knees.
     people
         Whose each is; knees of an empty one are nobody's, and alone.
+    sides
+        Which knee each is, as far as a table or a header says it.
     """
-    of_person: dict[str, list[Entry]] = {}
-    for entry, person in zip(entries, people, strict=True):
-        of_person.setdefault(person, []).append(entry)
-    found = []
-    for entry, person in zip(entries, people, strict=True):
-        others = [one for one in of_person[person] if one is not entry] if person else []
-        if len(others) == 1 and _opposite(entry.side, others[0].side):
-            entry = replace(entry, other=others[0])
-        found.append(entry)
+    of_person: dict[str, list[int]] = {}
+    for number, person in enumerate(people):
+        of_person.setdefault(person, []).append(number)
+    found = list(entries)
+    for person, numbers in of_person.items():
+        if person and len(numbers) == 2 and _opposite(*(sides[number] for number in numbers)):
+            for number, other in (numbers, numbers[::-1]):
+                found[number] = replace(entries[number], other=entries[other])
     return found
 
 

@@ -1,5 +1,6 @@
 """Errors a user can act on: each message is one line saying what was expected, what came, and what to do."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
 
@@ -26,8 +27,21 @@ class ImageError(ProgressionError):
     """A picture cannot be read, or cannot be a knee radiograph."""
 
 
+class NotARadiographError(ImageError):
+    """No projection radiograph: another kind of object, or one that is synthetic, as this package's own results are."""
+
+
 class NotAKneeError(ImageError):
-    """A picture was read, but lies too far from the training radiographs to be predicted."""
+    """A picture was read, but lies too far from the training radiographs to be predicted.
+
+    Attributes
+    ----------
+    refused : position in its batch, and message, of every picture that was refused; empty where there was no batch
+    """
+
+    def __init__(self, message: str, refused: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.refused = dict(refused or {})
 
 
 class FilmRefusedError(ImageError):

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from progression.errors import ImageError, UsageError
-from progression.image import check_pixels, cut_square, dicom_content, label_of, load, stated_side
+from progression.errors import ImageError, NotARadiographError, UsageError
+from progression.image import (
+    OUTPUT,
+    check_pixels,
+    cut_square,
+    dicom_content,
+    label_of,
+    load,
+    stated_side,
+    states,
+)
 from progression.types import Pixels, Side
 
 if TYPE_CHECKING:
@@ -22,6 +31,7 @@ FIELD_MM = 140.0
 """Side of the square that is cut from a film, in the plane of the knee."""
 WIDE_MM = 200.0
 """Shorter side of a film above which there is much beside the knee."""
+PREDICTED = "a result of this package, and nothing is predicted from a prediction; expected the radiograph"
 _AGREE = 0.02
 
 
@@ -34,11 +44,13 @@ class Place:
     centre : x and y of the joint's centre, pixels from the upper left corner; None for the whole picture
     spacing_mm : size of a pixel, for files that do not say it
     side_px : side of the square to cut, pixels; None for 140 mm
+    of_both : whether the film was seen to show both knees: the side that is given decides over a header of one knee
     """
 
     centre: tuple[float, float] | None = None
     spacing_mm: float | None = None
     side_px: float | None = None
+    of_both: bool = False
 
     @classmethod
     def parse(cls, centre: str = "", spacing_mm: str = "") -> "Place":
@@ -88,6 +100,8 @@ def read_knee(
 
     Raises
     ------
+    NotARadiographError
+        If it is another kind of object, or a result of this package.
     ImageError
         If it cannot be read, shows both knees and no centre is given, or its spacing is not known and needed.
     UsageError
@@ -97,8 +111,12 @@ def read_knee(
     notes: tuple[str, ...] = ()
     content = dicom_content(source)
     if content is None:
+        stated = None
+        if not isinstance(source, np.ndarray):
+            if states(source, OUTPUT):
+                raise NotARadiographError(f"{label}: {PREDICTED}")
+            stated = stated_side(source)
         values, spacing = load(source), None
-        stated = None if isinstance(source, np.ndarray) else stated_side(source)
         side = _agreed(side, stated, label)
     else:
         from progression.dicom.read import read_film  # pydicom is imported for DICOM only
@@ -162,6 +180,8 @@ def _dicom_side(
                 f"{label} contradicts itself about the side ({says}); pass --side left or --side right"
             )
         return side, (f"the header contradicts itself about the side ({says}); taken as {side}, as asked",)
+    if place.of_both and side is not None and says.side is not None:
+        return side, (f"the film shows both knees, but its header says {says}; taken as {side}, as asked",)
     if says.both and place.centre is None:
         raise ImageError(f"{label}: shows both knees ({says}); give each one's centre (--centre left=x,y)")
     return _agreed(side, says.side, label), ()

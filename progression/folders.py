@@ -4,17 +4,21 @@ DICOM is known by its content, pictures by how they are called. The order is tha
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from progression.entries import Entry, paired
-from progression.errors import ProgressionError, UsageError
-from progression.image import SUFFIXES, is_dicom
-from progression.localise.find import Finder
-from progression.localise.places import locate
+import pandas as pd
+
+from progression.entries import Entry, name_of_side, paired
+from progression.errors import UsageError
+from progression.files import atomic_write
+from progression.image import SUFFIXES, SYNTHETIC, is_dicom, states
+from progression.types import Side
 
 _OWN_OUTPUT = "prediction.json"
+_OF_OUTPUT = "in a folder of results"
 
 
 def holds_films(source: Path) -> bool:
@@ -22,27 +26,44 @@ def holds_films(source: Path) -> bool:
     return source.is_dir() or _is_film(source)
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is no film: its name, and why; nothing that it says of a patient."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoundFilms:
+    """What sources hold: films, and what was passed over."""
+
+    entries: list[Entry]
+    skipped: list[Skipped]
+
+
 def find_films(
     sources: Sequence[Path], *, progress: Callable[[int], None] = lambda found: None
-) -> list[Entry]:
+) -> FoundFilms:
     """One entry a film, from headers alone.
 
     Where the DICOM headers of a study name one patient, and show one film a side, each knee's prediction uses the other
-    one too. Kept in memory are the entries, no pictures.
+    one too. Kept in memory are the entries, no pictures. No film are other kinds of objects than radiographs, and what
+    says that it is synthetic, such as this package's own results: these are `skipped`.
 
     Parameters
     ----------
     sources
-        Folders, searched with what is below them but for hidden files and outputs of this package; DICOMDIR files;
-        films.
+        Folders, searched with what is below them but for hidden files; DICOMDIR files; films.
     progress
         Called with the number of films found.
 
     Returns
     -------
-    list of Entry
-        Named by their paths below their source without suffix, or, where that names the DICOM file's patient, by a
-        digest of the image's UID. Names that come again get a number. Whose knee it is, no entry says.
+    FoundFilms
+        Entries are named by their paths below their source without suffix, or, where that names the DICOM file's
+        patient, by a digest of the image's UID. Names that come again get a number. Which knee it is, and whose, no
+        entry says: its film does when its turn comes.
 
     Raises
     ------
@@ -51,78 +72,86 @@ def find_films(
     ImageError
         If a DICOMDIR cannot be read.
     """
-    entries: list[Entry] = []
-    visits: list[str] = []
+    films: list[_Film] = []
+    skipped: list[Skipped] = []
     used: set[str] = set()
     for source in sources:
-        for path, below in _films(source):
-            name, side, visit = _looked_at(path, below if len(sources) == 1 else f"{source.stem}/{below}")
-            entries.append(Entry(_unused(name, used), str(path), side))
-            visits.append(visit)
-            progress(len(entries))
-    if not entries:
+        for path, below, reason in _files(source):
+            film = _looked_at(path, below if len(sources) == 1 else f"{source.stem}/{below}")
+            if reason := film.skipped or reason:
+                skipped.append(Skipped(film.name, reason))
+                continue
+            films.append(replace(film, name=_unused(film.name, used)))
+            progress(len(films))
+    if not films:
+        also = f" ({told(skipped)})" if skipped else ""
         raise UsageError(
-            f"no film in {', '.join(map(str, sources))}: expected DICOM files, or pictures ({' '.join(SUFFIXES)})"
+            f"no film in {', '.join(map(str, sources))}{also}: expected DICOM files, or pictures ({' '.join(SUFFIXES)})"
         )
-    return paired(entries, visits)
+    entries = [
+        Entry(film.name if film.side else _free(film.name, used), str(film.path), "") for film in films
+    ]
+    pairs = paired(entries, [film.visit for film in films], [film.side for film in films])
+    return FoundFilms(pairs, skipped)
 
 
-def each_knee(
-    entries: Sequence[Entry], finder: Finder | None, *, accept_atypical: bool = False
-) -> list[Entry]:
-    """The entries, those of films that show both knees as two: each knee's own place, with the other one in view.
+def told(skipped: Sequence[Skipped]) -> str:
+    """How many files were skipped, and of which kinds, in one line."""
+    kinds = ", ".join(f"{count} {reason}" for reason, count in Counter(one.reason for one in skipped).items())
+    return f"{len(skipped)} files skipped: {kinds}"
 
-    Only films are read whose side nobody says. What cannot be read, or is refused, stays one entry, which tells why
-    when its turn comes.
+
+def save_skipped(path: Path, skipped: Sequence[Skipped]) -> None:
+    """A table with the columns name and reason.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
     """
-    used = {entry.name for entry in entries}
-    made: list[Entry] = []
-    for entry in entries:
-        knees = () if entry.side or entry.centre else _both_knees(entry, finder, accept_atypical)
-        named = [replace(knee, name=_unused(f"{entry.name}-{knee.side}", used)) for knee in knees]
-        mates = [replace(knee, other=mate) for knee, mate in zip(named, named[::-1], strict=True)]
-        made += mates or [entry]
-    return made
+    with atomic_write(path) as temporary:
+        table = pd.DataFrame([astuple(one) for one in skipped], columns=["name", "reason"])
+        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def _both_knees(entry: Entry, finder: Finder | None, accept_atypical: bool) -> tuple[Entry, ...]:
-    """An entry a knee where a film shows both; else none."""
-    try:
-        found = locate(entry.image, finder=finder, accept_atypical=accept_atypical)
-    except ProgressionError:
-        return ()
-    if len(found) < 2:
-        return ()
-    return tuple(replace(entry, side=str(knee.side), centre=knee.centre.rpartition("=")[2]) for knee in found)
+@dataclass(frozen=True)
+class _Film:
+    """A file as its header tells of it; see `progression.dicom.catalogue.Listed`."""
+
+    path: Path
+    name: str
+    side: str = ""
+    visit: str = ""
+    skipped: str = ""
 
 
-def _films(source: Path) -> Iterator[tuple[Path, str]]:
-    """Path, and what it is called below its source."""
+def _files(source: Path) -> Iterator[tuple[Path, str, str]]:
+    """Path, what it is called below its source, and why it would be skipped even if its header cannot be read."""
     if source.is_dir():
         for folder, below, files in os.walk(source):
             below[:] = sorted(name for name in below if not name.startswith("."))
-            if _OWN_OUTPUT in files:
-                continue
+            reason = _OF_OUTPUT if _OWN_OUTPUT in files else ""
             for path in (Path(folder, name) for name in sorted(files) if not name.startswith(".")):
                 if _is_film(path) and not _is_directory(path):
-                    yield path, _without_suffix(path.relative_to(source).as_posix())
+                    yield path, _without_suffix(path.relative_to(source).as_posix()), reason
     elif _is_directory(source):
         from progression.dicom.catalogue import directory_files
 
-        for path in directory_files(source):
-            yield path, _without_suffix(path.relative_to(source.parent).as_posix())
+        for path, is_image in directory_files(source):
+            below_it = _without_suffix(path.relative_to(source.parent).as_posix())
+            yield path, below_it, "" if is_image else "no image by its DICOMDIR"
     else:
-        yield source, _without_suffix(source.name)
+        yield source, _without_suffix(source.name), ""
 
 
-def _looked_at(path: Path, name: str) -> tuple[str, str, str]:
+def _looked_at(path: Path, name: str) -> _Film:
     """Name, side and visit, as far as the header tells; reading the film finds the side of a picture."""
     if not is_dicom(path):
-        return name, "", ""
+        return _Film(path, name, skipped="synthetic" if states(path, SYNTHETIC) else "")
     from progression.dicom.catalogue import listed  # pydicom is imported for DICOM only
 
     found = listed(path, name)
-    return found.name, found.side or "", found.visit
+    return _Film(path, found.name, found.side or "", found.visit, found.skipped)
 
 
 def _is_film(path: Path) -> bool:
@@ -147,6 +176,16 @@ def _without_suffix(name: str) -> str:
 def _unused(name: str, used: set[str]) -> str:
     found, number = name, 1
     while found in used:
+        number += 1
+        found = f"{name}-{number}"
+    used.add(found)
+    return found
+
+
+def _free(name: str, used: set[str]) -> str:
+    """A name whose knees, should its film show both, have names of their own, too."""
+    found, number = name, 1
+    while (number > 1 and found in used) or any(name_of_side(found, side) in used for side in Side):
         number += 1
         found = f"{name}-{number}"
     used.add(found)

@@ -15,6 +15,7 @@ an edge brighter than the centre, which no knee has otherwise, and turned: their
 import os
 import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -41,6 +42,10 @@ SPAN = 0.9
 """Where the percentiles go: to -SPAN and +SPAN."""
 LATERALITY = "Laterality"
 """PNG text key for the side, named as in DICOM."""
+SYNTHETIC = {"Synthetic": "yes"}
+"""PNG text of a picture that a model made."""
+OUTPUT = {"Origin": "output of progression"}
+"""PNG text of what this package writes as a result."""
 _LATERALITY = {"L": Side.LEFT, "R": Side.RIGHT}
 _INVERTED_BELOW = -0.1
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
@@ -205,13 +210,23 @@ def stated_side(source: str | Path) -> Side | None:
     File names are not looked at. A file that cannot be read states nothing; `read_image` says why. What DICOM
     states is more than that: see `progression.film`.
     """
-    if "::" in str(source):
-        return None
+    return None if "::" in str(source) else _LATERALITY.get(_texts(source).get(LATERALITY, ""))
+
+
+def states(source: str | Path, text: Mapping[str, str]) -> bool:
+    """Whether a picture's text metadata (PNG) says all that; one that cannot be read says nothing."""
+    return text.items() <= _texts(source).items()
+
+
+def _texts(source: str | Path) -> dict[str, str]:
+    """The text metadata before a PNG's pixels; of anything else none."""
+    archive, separator, member = str(source).rpartition("::")
     try:
-        with Image.open(source, formats=("PNG",)) as picture:
-            return _LATERALITY.get(str(picture.info.get(LATERALITY)))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+        opened = BytesIO(_member(archive, member)) if separator else source
+        with Image.open(opened, formats=("PNG",)) as picture:
+            return {str(key): str(value) for key, value in picture.info.items()}
+    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, ImageError, Image.DecompressionBombError):
+        return {}
 
 
 def exposure(pixels: Pixels) -> Exposure:

@@ -36,6 +36,7 @@ from progression.engine import Engine, choose, load_engine
 from progression.errors import UsageError
 from progression.image import exposure, from_model, read_image
 from progression.inversion import Code, Inversion
+from progression.knees import read_knees
 from progression.latent import appearance
 from progression.latent.appearance import Appearance
 from progression.latent.bank import TrajectoryBank, check_built_with
@@ -144,18 +145,21 @@ class Predictor:
     ) -> Prediction:
         """Predict one knee from a file or an array; see `predict_batch` for the options.
 
-        The side may be left out where the file says it (DICOM, and pictures of ours); both must agree. `other` is the
-        person's other knee of the same day, and `other_grade` what a reader called that one; `history` are earlier
+        The side may be left out where the file says it (DICOM, PNG with a text `Laterality`); both must agree. `other`
+        is the person's other knee of the same day, in the film itself if that shows both (then the side must be given),
+        and `other_grade` what a reader called that one; `history` are earlier
         radiographs of this knee: (image, months before this one, KL grade or None).
         """
-        read_knee = reader(self.finder, accept_atypical=bool(options.get("accept_atypical")))
+        accept = bool(options.get("accept_atypical"))
+        read_knee = reader(self.finder, accept_atypical=accept)
         given = Path(str(image).rpartition("::")[2]).stem if isinstance(image, str | Path) else "knee"
-        knee = read_knee(image, side=None if side is None else Side.parse(side))
+        asked = None if side is None else Side.parse(side)
+        knee, in_view = read_knees(image, self.finder, side=asked, accept_atypical=accept)
         which = Side.parse(side) if knee.side is None else knee.side
         radiograph = Radiograph(knee.pixels, which, name or given)
-        beside = None
         if other is not None:
-            beside = Radiograph(read_knee(other, side=which.other).pixels, which.other, "other knee")
+            in_view = read_knee(other, side=which.other)
+        beside = None if in_view is None else Radiograph(in_view.pixels, which.other, "other knee")
         films = [
             EarlierFilm(read_knee(film, side=which).pixels, months, read) for film, months, read in history
         ]

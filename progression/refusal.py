@@ -45,18 +45,21 @@ class Gate:
         Raises
         ------
         NotAKneeError
-            For the first picture that is refused.
+            If pictures are refused: for the first one, with all of them in its `refused`.
         """
         radiographs, drawn = asked.radiographs, typicality.tolist()
         laid_out = self._laid_out(radiographs)
         reasons = self._reasons(radiographs, drawn, laid_out)
-        for radiograph, reason in zip(radiographs, reasons, strict=True):
-            if reason and not accept_atypical:
-                which = f"{radiograph.name}: " if len(radiographs) > 1 else ""
-                raise NotAKneeError(
-                    f"{which}refused, {reason}; expected one knee from the front, upright, the joint in the middle "
-                    "(--accept-atypical predicts it all the same)"
-                )
+        refused = {
+            i: f"refused, {reason}; expected one knee from the front, upright, the joint in the middle "
+            "(--accept-atypical predicts it all the same)"
+            for i, reason in enumerate(reasons)
+            if reason and not accept_atypical
+        }
+        if refused:
+            first, told = next(iter(refused.items()))
+            which = f"{radiographs[first].name}: " if len(radiographs) > 1 else ""
+            raise NotAKneeError(which + told, refused)
         others, left_out = self._knees_among(asked.others, accept_atypical=accept_atypical)
         found = []
         for i, reason in enumerate(reasons):

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from progression.errors import ProgressionError, UsageError
-from progression.image import exposure, from_model, to_model
+from progression.errors import NotAKneeError, ProgressionError, UsageError
+from progression.image import LATERALITY, exposure, from_model, to_model
 from progression.localise.find import Finder
 from progression.report.mark import to_grey8
 from progression.types import METHODS, EarlierFilm, HorizonPrediction, Pixels, Prediction, Radiograph, Side
@@ -26,9 +26,13 @@ def knee(size: int = 96, seed: int = 0) -> Pixels:
     return np.clip(0.15 + shaft - gap + fibula + noise, 0, 1).astype(np.float32)
 
 
-def save_knee(path: Path, *, size: int = 96, seed: int = 0) -> Path:
-    """`knee` as an 8-bit grey picture; the format goes by the suffix."""
-    Image.fromarray(np.asarray(to_grey8(knee(size, seed)))).save(path)
+def save_knee(path: Path, *, size: int = 96, seed: int = 0, side: Side | None = None) -> Path:
+    """`knee` as an 8-bit grey picture; the format goes by the suffix, and a PNG may say its side."""
+    info = PngInfo()
+    if side is not None:
+        info.add_text(LATERALITY, side.value[0].upper())
+    options = {"pnginfo": info} if path.suffix.lower() == ".png" else {}
+    to_grey8(knee(size, seed)).save(path, **options)
     return path
 
 
@@ -82,6 +86,7 @@ class FakePredictor:
     resolution: int = RESOLUTION
     fail_on: str | None = None
     refused_subject: str | None = None
+    no_knees: tuple[str, ...] = ()
     finder: Finder | None = None
     calls: list[dict[str, object]] = field(default_factory=list)
 
@@ -128,6 +133,9 @@ class FakePredictor:
         )
         if any(radiograph.name == self.fail_on for radiograph in radiographs):
             raise ProgressionError("the code did not converge; try --refine-steps 0")
+        refused = {i: "refused, it is none" for i, one in enumerate(radiographs) if one.name in self.no_knees}
+        if refused:
+            raise NotAKneeError("one of them: refused, it is none", refused)
         if self.refused_subject is not None and self.refused_subject in (subjects or []):
             raise UsageError("5 neighbours asked for: expected 1 to 3")
         return [

@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 
 from progression import cli, weights
-from progression.report.mark import save_synthetic_png
 from progression.types import Side
 from progression.weights import ENVIRONMENT, MANIFEST
-from tests.fakes import FakePredictor, knee, save_knee
+from tests.fakes import FakePredictor, save_knee
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def test_other_knees_that_are_refused(
 def test_a_picture_that_states_its_side_needs_no_option(
     predictor: FakePredictor, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_synthetic_png("stated.png", knee(), side=Side.LEFT)
+    save_knee(Path("stated.png"), side=Side.LEFT)
     assert cli.run(["predict", "stated.png"]) == 0
     assert predictor.calls[0]["sides"] == [Side.LEFT]
     assert cli.run(["predict", "stated.png", "--side", "right"]) == 2
@@ -119,7 +118,7 @@ def test_demo_uses_the_shipped_example(predictor: FakePredictor, monkeypatch: py
     model = Path("models/default")
     model.mkdir(parents=True)
     (model / MANIFEST).write_text("{}")
-    save_synthetic_png(model / "example.png", knee(), side=Side.RIGHT)
+    save_knee(model / "example.png", side=Side.RIGHT)
     monkeypatch.setenv(ENVIRONMENT, "models")
     assert cli.run(["demo"]) == 0
     assert Path("progression-demo/example/figure.png").is_file()

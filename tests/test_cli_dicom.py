@@ -15,7 +15,7 @@ from progression.image import read_image
 from progression.localise.find import Finder
 from progression.types import Side
 from progression.weights import ENVIRONMENT, MANIFEST, load_model
-from tests.dicom.films import SECRETS, again, dx, named, save
+from tests.dicom.films import SECRETS, again, check_with_dciodvfy, dx, named, save
 from tests.fakes import FakePredictor, knee, save_knee
 
 LOAD = Finder.load
@@ -49,6 +49,13 @@ def test_one_knee(predictor: FakePredictor) -> None:
     assert made.PatientID == "PID-77123" and made.SOPInstanceUID.startswith("1.2.3.")
     assert cli.run(["predict", "knee.dcm", "--months", "48", "--no-dicom"]) == 0  # replaces the folder
     assert names("knee") == ALWAYS
+
+
+def test_dciodvfy_finds_no_error(predictor: FakePredictor) -> None:
+    """In what the command writes, with the report as it is drawn."""
+    for root in ([], ["--uid-root", "1.2.40.0.34.7"]):
+        assert cli.run(["predict", "knee.dcm", "--months", "24", "--months", "48", "--spread", *root]) == 0
+        check_with_dciodvfy(*sorted(Path("progression-out/knee").glob("*.dcm")))
 
 
 def test_both_knees(predictor: FakePredictor, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,6 @@ from progression.cohort import predict_entries, run_cohort
 from progression.entries import Entry, parse_grade, read_table
 from progression.errors import OutputError, ProgressionError, TableError, UsageError, WeightsError
 from progression.processes import Processes
-from progression.report.mark import save_synthetic_png
 from progression.report.outputs import COLUMNS, row
 from progression.types import Prediction, Radiograph, Request, Side
 from tests.fakes import FakePredictor, knee, save_knee
@@ -45,7 +44,7 @@ def test_results_have_a_row_a_knee_and_horizon(write: Write, tmp_path: Path) -> 
     request = Request(horizon_months=(96, 48), seed=7, refine_steps=5)
     failed = run_cohort(
         predictor, entries, tmp_path / "r.csv", request=request, batch=2, progress=seen.append
-    )
+    ).failed
     table = pd.read_csv(tmp_path / "r.csv")
     assert failed == [] and seen == [0, 2, 3]
     assert tuple(table.columns) == COLUMNS
@@ -101,7 +100,7 @@ def test_failed_knees_keep_their_rows_and_order(write: Write, tmp_path: Path) ->
     )
     failed = run_cohort(
         FakePredictor(), entries, tmp_path / "r.csv", request=Request(horizon_months=(24, 48))
-    )
+    ).failed
     table = pd.read_csv(tmp_path / "r.csv")
     assert [outcome.entry.name for outcome in failed] == ["b", "c", "d", "e", "f"]
     assert table["name"].tolist() == [name for name in "abcdefg" for _ in range(2)]
@@ -123,7 +122,7 @@ def test_a_knee_that_the_predictor_refuses_does_not_stop_its_batch(write: Write)
 def test_a_knee_with_too_small_a_bank_does_not_stop_the_cohort(write: Write, tmp_path: Path) -> None:
     entries = read_table(write("name,image,side,subject\na,0.png,L,p\nb,1.png,L,q\nc,2.png,R,\n"))
     predictor = FakePredictor(refused_subject="q")
-    failed = run_cohort(predictor, entries, tmp_path / "r.csv", request=Request())
+    failed = run_cohort(predictor, entries, tmp_path / "r.csv", request=Request()).failed
     table = pd.read_csv(tmp_path / "r.csv")
     assert [outcome.entry.name for outcome in failed] == ["b"]
     assert "5 neighbours asked for" in table["warnings"][1]
@@ -131,9 +130,9 @@ def test_a_knee_with_too_small_a_bank_does_not_stop_the_cohort(write: Write, tmp
 
 
 def test_a_side_that_the_picture_contradicts(write: Write, tmp_path: Path) -> None:
-    save_synthetic_png(tmp_path / "stated.png", knee(), side=Side.LEFT)
+    save_knee(tmp_path / "stated.png", side=Side.LEFT)
     entries = read_table(write("name,image,side\na,stated.png,R\nb,stated.png,L\n"))
-    failed = run_cohort(FakePredictor(), entries, tmp_path / "r.csv", request=Request())
+    failed = run_cohort(FakePredictor(), entries, tmp_path / "r.csv", request=Request()).failed
     assert [outcome.entry.name for outcome in failed] == ["a"]
     reason = pd.read_csv(tmp_path / "r.csv")["warnings"][0]
     assert reason == "failed: a states that it is a left knee, not a right one; correct the side"
@@ -184,7 +183,7 @@ def test_tables_that_are_not_text(tmp_path: Path) -> None:
 
 def test_short_rows_fail_alone(write: Write, tmp_path: Path) -> None:
     entries = read_table(write("name,image,side\na,0.png\nb,1.png,L\n"))
-    failed = run_cohort(FakePredictor(), entries, tmp_path / "r.csv", request=Request())
+    failed = run_cohort(FakePredictor(), entries, tmp_path / "r.csv", request=Request()).failed
     assert [outcome.entry.name for outcome in failed] == ["a"]
 
 
@@ -252,7 +251,7 @@ def test_a_stopped_run_goes_on(write: Write, tmp_path: Path) -> None:
         run_cohort(FakePredictor(), entries, out, request=REQUEST, batch=2, progress=stop_at(4))
     assert not out.exists()
     predictor = FakePredictor()
-    failed = run_cohort(predictor, entries, out, request=REQUEST, batch=2)
+    failed = run_cohort(predictor, entries, out, request=REQUEST, batch=2).failed
     assert [name for call in predictor.calls for name in call["names"]] == ["k4", "k6", "k7", "k8"]  # type: ignore[attr-defined]
     assert [outcome.entry.name for outcome in failed] == ["k1", "k5"]
     assert "not a picture" in str(failed[0].result)
@@ -292,7 +291,7 @@ def test_several_processes_give_the_same_rows_and_a_killed_one_stops_the_run(
     seen: list[int] = []
     failed = run_cohort(
         Processes(FakePredictor, 2), entries, out, request=REQUEST, batch=1, progress=seen.append
-    )
+    ).failed
     assert seen[0] >= 3 and seen[-1] == len(entries)
     assert [outcome.entry.name for outcome in failed] == ["k1", "k5"]
     assert out.read_bytes() == whole_table(entries, REQUEST)
@@ -364,3 +363,14 @@ def test_a_refused_knee_is_found_by_halves(write: Write) -> None:
     assert [o.entry.name for o in outcomes if not isinstance(o.result, Prediction)] == ["k5"]
     sizes = [len(call["names"]) for call in predictor.calls]  # type: ignore[arg-type]
     assert sizes == [8, 4, 4, 2, 1, 1, 2]
+
+
+def test_refused_knees_that_the_error_names_cost_one_more_batch(write: Write, tmp_path: Path) -> None:
+    folder = write("").parent
+    entries = [Entry(f"k{i}", str(folder / f"{i % 3}.png"), "left") for i in range(8)]
+    predictor = FakePredictor(no_knees=("k2", "k5"))
+    failed = run_cohort(predictor, entries, tmp_path / "r.csv", request=Request()).failed
+    assert [outcome.entry.name for outcome in failed] == ["k2", "k5"]
+    assert {str(outcome.result) for outcome in failed} == {"refused, it is none"}
+    assert [len(call["names"]) for call in predictor.calls] == [8, 6]  # type: ignore[arg-type]
+    assert pd.read_csv(tmp_path / "r.csv")["name"].tolist() == [entry.name for entry in entries]

@@ -8,10 +8,9 @@ from progression.dicom import example
 from progression.errors import ImageError, UsageError
 from progression.film import FIELD_MM, Place, known_side, neutral_name, read_knee
 from progression.image import cut_square
-from progression.report.mark import save_synthetic_png
 from progression.types import Side
 from tests.dicom.films import content, dx, named, save
-from tests.fakes import knee
+from tests.fakes import knee, save_knee
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def test_a_single_knee_is_taken_whole_and_says_its_side(tmp_path: Path) -> None:
 
 
 def test_pictures_of_other_kinds_need_no_spacing(tmp_path: Path) -> None:
-    save_synthetic_png(tmp_path / "knee.png", knee(), side=Side.RIGHT)
+    save_knee(tmp_path / "knee.png", side=Side.RIGHT)
     assert read_knee(tmp_path / "knee.png").side is Side.RIGHT
     assert read_knee(knee()).side is None
     with pytest.raises(UsageError, match="right knee, not a left"):

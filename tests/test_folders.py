@@ -1,5 +1,5 @@
 import sys
-from dataclasses import replace
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -10,15 +10,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from progression import cli
 from progression.cohort import predict_entries, run_cohort
-from progression.dicom import example
 from progression.dicom.parse import guarded
-from progression.errors import ImageError, UsageError
-from progression.folders import each_knee, find_films, holds_films
-from progression.image import read_image
-from progression.localise.find import Finder
+from progression.entries import Entry
+from progression.errors import ImageError, NotARadiographError, UsageError
+from progression.folders import find_films, holds_films
 from progression.report.mark import save_synthetic_png
 from progression.types import Prediction, Request, Side
-from progression.weights import load_model
 from tests.dicom.films import SECRETS, content, dx, forced, named, save
 from tests.fakes import FakePredictor, knee, save_knee
 
@@ -40,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     save(root / "b" / "IM0002", film(Side.RIGHT))
     save(root / "a.dcm", film(Side.LEFT))
     save(root / ".hidden" / "x.dcm", film(Side.LEFT))
-    save_synthetic_png(root / "c.PNG", knee(), side=Side.LEFT)
+    save_knee(root / "c.PNG", side=Side.LEFT)
     save_knee(root / "out" / "knee" / "figure.png")
     (root / "out" / "knee" / "prediction.json").write_text("{}")
     (root / "notes.txt").write_text("not a film")
@@ -50,16 +47,16 @@ def folder(tmp_path: Path) -> Path:
 
 def test_films_are_found_by_content_in_the_order_of_their_paths(folder: Path) -> None:
     seen: list[int] = []
-    entries = find_films([folder], progress=seen.append)
+    entries = find_films([folder], progress=seen.append).entries
     assert [entry.name for entry in entries] == ["a", "c", "b/IM0002"]
-    assert [entry.side for entry in entries] == ["left", "", "right"]
+    assert [entry.side for entry in entries] == ["", "", ""]  # a film says it when its turn comes
     assert seen == [1, 2, 3]
     assert {entry.subject for entry in entries} == {""}
 
 
 def test_two_knees_of_a_study_see_each_other(folder: Path) -> None:
     predictor = FakePredictor()
-    outcomes = list(predict_entries(predictor, find_films([folder]), request=Request(), render=False))
+    outcomes = list(predict_entries(predictor, find_films([folder]).entries, request=Request(), render=False))
     assert all(isinstance(outcome.result, Prediction) for outcome in outcomes)
     assert predictor.calls[0]["other_sides"] == [Side.RIGHT, None, Side.LEFT]
     assert predictor.calls[0]["subjects"] == [None] * 3
@@ -77,13 +74,13 @@ def test_two_knees_of_a_study_see_each_other(folder: Path) -> None:
 def test_films_that_are_no_pair(tmp_path: Path, second: Dataset) -> None:
     save(tmp_path / "1", film(Side.LEFT))
     save(tmp_path / "2", second)
-    assert [entry.other for entry in find_films([tmp_path])] == [None, None]
+    assert [entry.other for entry in find_films([tmp_path]).entries] == [None, None]
 
 
 def test_without_a_patient_nobody_is_the_same(tmp_path: Path) -> None:
     for number, side in enumerate(Side):
         save(tmp_path / str(number), film(side, patient=""))
-    assert [entry.other for entry in find_films([tmp_path])] == [None, None]
+    assert [entry.other for entry in find_films([tmp_path]).entries] == [None, None]
 
 
 def test_no_output_names_a_patient(tmp_path: Path) -> None:
@@ -93,7 +90,9 @@ def test_no_output_names_a_patient(tmp_path: Path) -> None:
     save(films / "PID-77123_R.dcm", film(Side.RIGHT))
     save(films / "PID-77123_both", forced(film(None), ImageLaterality="B"))
     out = tmp_path / "r.csv"
-    failed = run_cohort(FakePredictor(), find_films([tmp_path / "films"]), out, request=Request())
+    failed = run_cohort(
+        FakePredictor(), find_films([tmp_path / "films"]).entries, out, request=Request()
+    ).failed
     table = out.read_text()
     assert [secret for secret in SECRETS if secret in table or secret in str(failed[0].result)] == []
     assert "shows both knees" in table and len(failed) == 1
@@ -103,11 +102,11 @@ def test_no_output_names_a_patient(tmp_path: Path) -> None:
 def test_names_that_come_again_get_a_number(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "a-2.png"):
         save_knee(tmp_path / name)
-    assert [entry.name for entry in find_films([tmp_path])] == ["a-2", "a", "a-3"]
+    assert [entry.name for entry in find_films([tmp_path]).entries] == ["a-2", "a", "a-3"]
     other = tmp_path / "other"
     other.mkdir()
     save_knee(other / "a.png")
-    assert [entry.name for entry in find_films([other, tmp_path / "a.png"])] == ["other/a", "a/a"]
+    assert [entry.name for entry in find_films([other, tmp_path / "a.png"]).entries] == ["other/a", "a/a"]
 
 
 def dicomdir(path: Path, *files: list[str] | str) -> Path:
@@ -128,12 +127,16 @@ def dicomdir(path: Path, *files: list[str] | str) -> Path:
 def test_a_dicomdir_lists_films_in_its_order(folder: Path) -> None:
     listing = dicomdir(folder / "DICOMDIR", ["b", "IM0002"], "GONE", "a.dcm")
     assert holds_films(listing)
-    entries = find_films([listing])
+    entries = find_films([listing]).entries
     assert [entry.name for entry in entries] == ["b/IM0002", "GONE", "a"]
     first, gone, last = predict_entries(FakePredictor(), entries, request=Request(), render=False)
     assert "no such file" in str(gone.result)
     assert isinstance(first.result, Prediction) and isinstance(last.result, Prediction)
-    assert [entry.name for entry in find_films([folder])] == ["a", "c", "b/IM0002"]  # itself it is no film
+    assert [entry.name for entry in find_films([folder]).entries] == [
+        "a",
+        "c",
+        "b/IM0002",
+    ]  # itself it is no film
 
 
 @pytest.mark.parametrize("parts", [["..", "x"], ["/etc/x"], [""], ["C:", "x"]])
@@ -153,7 +156,9 @@ def test_damaged_files_fail_in_their_rows(tmp_path: Path) -> None:
     (tmp_path / "no.dcm").write_bytes(b"x" * 400)
     (tmp_path / "no.png").write_bytes(b"x" * 400)
     save_knee(tmp_path / "unsided.png")
-    outcomes = list(predict_entries(FakePredictor(), find_films([tmp_path]), request=Request(), render=False))
+    outcomes = list(
+        predict_entries(FakePredictor(), find_films([tmp_path]).entries, request=Request(), render=False)
+    )
     reasons = [str(outcome.result) for outcome in outcomes]
     assert [outcome.entry.name for outcome in outcomes] == ["cut", "no", "no-2", "unsided"]
     assert "lacks the DICM mark" in reasons[1] and "not a picture" in reasons[2]
@@ -183,16 +188,84 @@ def _fake(*_: object, **__: object) -> FakePredictor:
     return FakePredictor()
 
 
-def test_a_film_of_both_knees_is_two_entries_that_see_each_other(tmp_path: Path) -> None:
-    files = load_model("default")
-    shown = read_image(files.folder / "example.png")
-    save(tmp_path / "film.dcm", example.bilateral_film(shown))
-    save(tmp_path / "single.dcm", example.knee_film(shown, side=Side.LEFT))
-    finder = Finder.load(files)
-    right, left, single = each_knee(find_films([tmp_path]), finder)
-    assert (right.name, right.side, left.name, left.side) == ("film-right", "right", "film-left", "left")
-    assert right.other == replace(left, other=None) and left.other == replace(right, other=None)
-    x, _, size = (float(part) for part in left.centre.split(","))
-    assert abs(x - example.centre_px(Side.LEFT)[0]) < 14 and 200 < size < 350
-    assert (single.side, single.centre, single.other) == ("left", "", None)
-    assert [entry.name for entry in each_knee(find_films([tmp_path]), None)] == ["film", "single"]
+# -- what is no film -----------------------------------------------------------------------------------------
+
+
+def another_kind(kind: uid.UID, **values: object) -> Dataset:
+    return forced(film(Side.LEFT), SOPClassUID=kind, **values)
+
+
+@pytest.fixture
+def mixed(folder: Path) -> Path:
+    """The folder with what a study may hold besides films, our own results among it."""
+    save(folder / "ct", another_kind(uid.CTImageStorage))
+    save(folder / "ct2", another_kind(uid.EnhancedCTImageStorage, NumberOfFrames=9))
+    save(folder / "mr", another_kind(uid.MRImageStorage))
+    save(folder / "pdf", another_kind(uid.EncapsulatedPDFStorage))
+    save(folder / "sr", another_kind(uid.ComprehensiveSRStorage))
+    save(folder / "state", another_kind(uid.GrayscaleSoftcopyPresentationStateStorage))
+    save(folder / "dose", another_kind(uid.SecondaryCaptureImageStorage, Modality="CT"))
+    save(folder / "PID-77123_future.dcm", forced(film(Side.LEFT), SyntheticData="YES"))
+    save_synthetic_png(folder / "future_048m.png", knee(), side=Side.LEFT)
+    return folder
+
+
+REASONS = [
+    "synthetic",
+    "in a folder of results",
+    "is synthetic",
+    "CT Image Storage",
+    "Enhanced CT Image Storage",
+    "MR Image Storage",
+    "Encapsulated PDF Storage",
+    "Comprehensive SR Storage",
+    "Grayscale Softcopy Presentation State Storage",
+    "Secondary Capture of another modality",
+]
+
+
+def test_other_objects_and_our_own_results_are_skipped_with_a_reason(mixed: Path) -> None:
+    found = find_films([mixed])
+    assert [entry.name for entry in found.entries] == ["a", "c", "b/IM0002"]
+    assert sorted(one.reason for one in found.skipped) == sorted(REASONS)
+    assert found.entries[0].other is not None  # what is skipped is no film of the study
+    assert not [one.name for one in found.skipped if "77123" in one.name]
+    with pytest.raises(UsageError, match=r"no film in .*ct \(1 files skipped: 1 CT Image Storage\)"):
+        find_films([mixed / "ct"])
+
+
+def test_skipped_files_are_listed_and_no_failures(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "progression.predict", type("M", (), {"load_predictor": _fake}))
+    out = mixed.parent / "r.csv"
+    assert cli.run(["cohort", str(mixed), "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "3 of 3 knees predicted" in told and "10 files skipped: " in told and "1 MR Image Storage" in told
+    skipped = pd.read_csv(mixed.parent / "r.skipped.csv")
+    assert sorted(skipped["reason"]) == sorted(REASONS) and list(skipped.columns) == ["name", "reason"]
+    assert not [secret for secret in SECRETS if secret in (mixed.parent / "r.skipped.csv").read_text()]
+
+
+def test_a_dicomdir_skips_what_it_does_not_call_an_image(mixed: Path) -> None:
+    listing = dicomdir(mixed / "DICOMDIR", "ct", "a.dcm")
+    made = pydicom.dcmread(listing)
+    record = forced(Dataset(), DirectoryRecordType="SR DOCUMENT", ReferencedFileID="GONE")
+    made.DirectoryRecordSequence = [*made.DirectoryRecordSequence, record]
+    pydicom.dcmwrite(listing, made)
+    found = find_films([listing])
+    assert [entry.name for entry in found.entries] == ["a"]
+    assert [(one.name, one.reason) for one in found.skipped] == [
+        ("ct", "CT Image Storage"),
+        ("GONE", "no image by its DICOMDIR"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["PID-77123_future.dcm", "future_048m.png", "archive.zip::future_048m.png"])
+def test_our_own_results_are_no_input_even_where_they_are_named(mixed: Path, name: str) -> None:
+    with zipfile.ZipFile(mixed / "archive.zip", "w") as archive:
+        archive.write(mixed / "future_048m.png", "future_048m.png")
+    entries = [Entry("a", str(mixed / name), "left", other=Entry("b", str(mixed / name), "right"))]
+    (outcome,) = predict_entries(FakePredictor(), entries, request=Request(), render=False)
+    assert isinstance(outcome.result, NotARadiographError)
+    assert "nothing is predicted from a prediction" in str(outcome.result)

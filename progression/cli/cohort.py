@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from progression.cohort import BatchPredictor
-    from progression.entries import Entry
+    from progression.folders import FoundFilms
     from progression.processes import Workers
 
 
@@ -35,7 +35,7 @@ def cohort(
         typer.Argument(
             metavar="SOURCE",
             help="A table (columns name, image, side; optional: grade, subject, centre, spacing_mm), or folders, "
-            "DICOMDIR files and films.",
+            "DICOMDIR files and films. A film of both knees whose side nobody says has rows of both.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The results, a CSV file.")],
@@ -68,9 +68,10 @@ def cohort(
     """Predict every knee of a table, or of folders of films, and write one row a knee and horizon.
 
     Folders are searched with all that is in them, for DICOM by content and for pictures by suffix. The two knees of a
-    subject, or of a DICOM study with one of each side, inform each other's risks. A knee that fails keeps its rows,
-    with the reason in `warnings`; the exit code is then 1. The table appears when the last knee is done. A run that
-    was stopped goes on with the same command.
+    subject, of a film, or of a DICOM study with one of each side, inform each other's risks. A knee that fails keeps
+    its rows, with the reason in `warnings`; the exit code is then 1. The table appears when the last knee is done. A
+    run that was stopped goes on with the same command. Other objects than radiographs, and synthetic ones, are skipped
+    and listed in results.skipped.csv beside results.csv.
     """
     from functools import partial
 
@@ -78,6 +79,7 @@ def cohort(
     from progression.engine import choose
     from progression.errors import OutputError, UsageError
     from progression.files import check_writable
+    from progression.folders import save_skipped, told
     from progression.processes import Processes, Ray
     from progression.types import Request
     from progression.weights import load_model
@@ -92,7 +94,8 @@ def cohort(
     )
     if ray is not None and workers is not None:
         raise UsageError("--workers with --ray: a cluster has as many as it has cores; give one or the other")
-    entries = _entries(sources, images, model, accept_atypical=accept_atypical)
+    films = _films(sources, images)
+    entries = films.entries
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; name a file in it (--out {out}/results.csv)")
     check_writable(out.parent)
@@ -105,29 +108,28 @@ def cohort(
         predictor: BatchPredictor | Workers[BatchPredictor] = Ray(load, ray, gpu=chosen.type == "cuda")
     else:
         predictor = load() if workers in (None, 1) else Processes(load, workers or 1)
-    with Bar("knees", len(entries)) as bar:
-        failed = run_cohort(predictor, entries, out, request=request, identity=identity, progress=bar.at)
-    typer.echo(f"{len(entries) - len(failed)} of {len(entries)} knees predicted: {out}")
-    report_failed(failed, len(entries))
+    with Bar("pictures", len(entries)) as bar:
+        done = run_cohort(predictor, entries, out, request=request, identity=identity, progress=bar.at)
+    typer.echo(f"{done.knees - len(done.failed)} of {done.knees} knees predicted: {out}")
+    if films.skipped:
+        beside = out.with_name(f"{out.name.removesuffix('.csv')}.skipped.csv")
+        save_skipped(beside, films.skipped)
+        typer.echo(f"{told(films.skipped)}: {beside}")
+    report_failed(done.failed, done.knees)
 
 
-def _entries(
-    sources: "Sequence[Path]", images: Path | None, model: str, *, accept_atypical: bool
-) -> "list[Entry]":
-    """The knees of one table, or of folders, DICOMDIR files and films."""
+def _films(sources: "Sequence[Path]", images: Path | None) -> "FoundFilms":
+    """The rows of one table, or the films of folders and DICOMDIR files."""
     from progression.entries import read_table
     from progression.errors import UsageError
-    from progression.folders import each_knee, find_films, holds_films
-    from progression.localise.find import Finder
-    from progression.weights import load_model
+    from progression.folders import FoundFilms, find_films, holds_films
 
     tables = [source for source in sources if not holds_films(source)]
     if not tables:
         if images is not None:
             raise UsageError("--images is for a table's paths; leave it out with folders of films")
         with Bar("films found", None) as bar:
-            films = find_films(sources, progress=bar.at)
-        return each_knee(films, Finder.load(load_model(model)), accept_atypical=accept_atypical)
+            return find_films(sources, progress=bar.at)
     if len(sources) > 1:
         raise UsageError(f"{tables[0]} is a table or missing: give one table alone, or folders of films")
-    return read_table(tables[0], images=images)
+    return FoundFilms(read_table(tables[0], images=images), [])

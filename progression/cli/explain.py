@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months, side_of
+from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months
 
 
 def explain(
@@ -44,29 +44,36 @@ def explain(
     Writes OUT/STEM/ with explanation.png, explanation.json and explanation.md: where the networks look, the most
     similar knees, what drives the risk and what the predicted change is made of.
     """
+    from progression.errors import UsageError
     from progression.explain import explain as explain_knee
     from progression.files import check_writable
+    from progression.knees import read_knees
+    from progression.localise.find import Finder
     from progression.localise.places import reader
     from progression.predict import load_predictor
     from progression.report.explanation import check_explanation_replaceable, write_explanation
     from progression.types import Radiograph, Side, check_grade, check_horizons
+    from progression.weights import load_model
 
     horizons = check_horizons(months)
     if grade is not None:
         check_grade(grade)
     if other_grade is not None:
         check_grade(other_grade)
-    knee = Side.parse(side_of(image, None) if side is None else side)
+    asked = None if side is None else Side.parse(side)
     name = Path(image.rpartition("::")[2]).stem
     check_writable(out)
     check_explanation_replaceable(out / name)
-    predictor = load_predictor(model, device=device, engine=engine, bank=bank)
-    read_knee = reader(predictor.finder, accept_atypical=accept_atypical)
-    read = read_knee(image, side=knee)
+    finder = Finder.load(load_model(model))
+    read, in_view = read_knees(image, finder, side=asked, accept_atypical=accept_atypical)
+    knee = read.side
+    if knee is None:
+        raise UsageError(f"{image} does not say which knee it is; pass --side left or --side right")
     radiograph = Radiograph(read.pixels, knee, name)
-    beside = None
     if other is not None:
-        beside = Radiograph(read_knee(other, side=knee.other).pixels, knee.other, "other knee")
+        in_view = reader(finder, accept_atypical=accept_atypical)(other, side=knee.other)
+    beside = None if in_view is None else Radiograph(in_view.pixels, knee.other, "other knee")
+    predictor = load_predictor(model, device=device, engine=engine, bank=bank)
     explanation = explain_knee(
         predictor,
         radiograph,

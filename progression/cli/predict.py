@@ -159,8 +159,8 @@ def predict(
 
     Writes OUT/STEM/ with future_048m.png, figure.png, future.gif, report.html and prediction.json; with --spread also
     future_048m_p95.png, and spread.png; from a DICOM film also future_048m.dcm, risk.dcm, report.pdf and report.dcm,
-    which carry its patient's data. Two centres: OUT/STEM-left/ and OUT/STEM-right/, each knee with the other in view.
-    A picture that fails is reported, the others are predicted, and the exit code is 1.
+    which carry its patient's data. Both knees of a film: OUT/STEM-left/ and OUT/STEM-right/, each with the other in
+    view. A picture that fails is reported, the others are predicted, and the exit code is 1.
     """
     from progression.entries import parse_previous
     from progression.errors import UsageError
@@ -186,12 +186,20 @@ def predict(
     other_read = "" if other_grade is None else str(other_grade)
     entries = []
     finder = None if centre else Finder.load(load_model(model))
+    spacing, alone = "" if spacing_mm is None else str(spacing_mm), len(images) == 1
     for stem, image in _stems(images).items():
-        centres = centre or _found_centres(
-            image, finder, side=asked, accept_atypical=accept_atypical, alone=len(images) == 1
-        )
-        entries += _entries(
-            stem, image, side=asked, centres=centres, spacing_mm=spacing_mm, alone=len(images) == 1
+        entries += (
+            _knees_at(stem, image, centre, side=asked, spacing_mm=spacing, alone=alone)
+            if centre
+            else _knees_found(
+                stem,
+                image,
+                finder,
+                side=asked,
+                spacing_mm=spacing,
+                accept_atypical=accept_atypical,
+                alone=alone,
+            )
         )
     if earlier and len(entries) > 1:
         raise UsageError(
@@ -202,7 +210,12 @@ def predict(
         replace(entry, grade=read) for entry, read in zip(entries, _one_each(grade, entries), strict=True)
     ]
     entries = [
-        replace(entry, subject=subject, other=_on_one_film(entry, entries) or beside, previous=earlier)
+        replace(
+            entry,
+            subject=subject,
+            other=_on_one_film(entry, entries) or beside or entry.other,
+            previous=earlier,
+        )
         for entry in entries
     ]
     _check_dicom(images, asked=dicom, uid_root=uid_root)
@@ -312,18 +325,6 @@ def _one_each(grades: "Sequence[int] | None", entries: "Sequence[Entry]") -> lis
     return [str(one) for one in (grades if len(grades) > 1 else [*grades] * len(entries))]
 
 
-def side_of(image: str, asked: "Side | None") -> str:
-    """The side asked for, or the one that the picture's metadata states; they may not contradict."""
-    from progression.errors import UsageError
-    from progression.film import known_side
-
-    if not Path(image.rpartition("::")[0] or image).exists():
-        return str(asked or "")  # reading it will fail, and say so
-    if (side := known_side(image, side=asked)) is None:
-        raise UsageError(f"{image} does not say which knee it is; pass --side left or --side right")
-    return side
-
-
 def _beside(other: str, grade: str, entries: "Sequence[Entry]") -> "Entry":
     """The other knee of the one that is asked about, which must be readable, and of the other side."""
     from progression.entries import Entry
@@ -351,65 +352,73 @@ def _on_one_film(entry: "Entry", entries: "Sequence[Entry]") -> "Entry | None":
     return next((one for one in entries if one.image == entry.image and one is not entry), None)
 
 
-def _found_centres(
-    image: str, finder: "Finder | None", *, side: "Side | None", accept_atypical: bool, alone: bool
-) -> list[str]:
-    """Centres of a film's knees as `--centre` takes them; none where the picture is one knee already.
-
-    Why a film is refused shows at once if it is `alone`, else when its turn comes; so does what cannot be read.
-    """
-    from progression.errors import FilmRefusedError, ImageError
-    from progression.localise.places import locate
-
-    if not Path(image.rpartition("::")[0] or image).is_file():
-        return []
-    try:
-        found = locate(image, finder=finder, side=side, accept_atypical=accept_atypical)
-    except FilmRefusedError:
-        if alone:
-            raise
-        return []
-    except ImageError:
-        return []
-    wanted = [one for one in found if one.spot is not None and (side is None or one.side in (None, side))]
-    for one in wanted:
-        assert one.spot is not None
-        mm = "" if one.centre_mm is None else " ({:.0f}, {:.0f} mm)".format(*one.centre_mm)
-        which = f"{one.side} knee" if one.side else "knee"
-        typer.echo(
-            f"{which} found at {one.spot.x:.0f},{one.spot.y:.0f}{mm}, confidence {one.spot.confidence:.2f}"
-        )
-        for text in one.notes:
-            typer.echo(f"  warning: {text}")
-    return [one.centre for one in wanted]
-
-
-def _entries(
+def _knees_found(
     stem: str,
     image: str,
+    finder: "Finder | None",
     *,
     side: "Side | None",
-    centres: "Sequence[str]",
-    spacing_mm: float | None,
+    spacing_mm: str,
+    accept_atypical: bool,
     alone: bool,
 ) -> "list[Entry]":
-    """One entry for the whole picture, or one for each centre, with the side that is asked for or stated.
+    """The knees of a picture, where they are found in it, which is told.
+
+    What is wrong shows at once if the picture is `alone`, else when its turn comes; so does always what cannot be read.
+    """
+    from progression.entries import Entry
+    from progression.errors import FilmRefusedError, ImageError, UsageError
+    from progression.film import known_side, neutral_name
+    from progression.knees import shown
+
+    entry = Entry(stem, image, side or "", spacing_mm=spacing_mm)
+    if not _is_there(image):
+        return [entry]
+    knees = []
+    try:
+        entry = replace(entry, name=neutral_name(image, stem))
+        for knee in shown(entry, finder, accept_atypical=accept_atypical):
+            found = knee.found[0]
+            which = known_side(
+                image, side=found.side, place=replace(found.place, of_both=len(knee.found) > 1)
+            )
+            if which is None and alone:
+                raise UsageError(f"{image} does not say which knee it is; pass --side left or --side right")
+            knees.append(replace(knee, side=which or ""))
+    except (FilmRefusedError, UsageError):
+        if alone:
+            raise
+        return [entry]
+    except ImageError:
+        return [entry]
+    for knee in knees:
+        found = knee.found[0]
+        if (spot := found.spot) is not None:
+            mm = "" if found.centre_mm is None else " ({:.0f}, {:.0f} mm)".format(*found.centre_mm)
+            label = f"{found.side} knee" if found.side else "knee"
+            typer.echo(f"{label} found at {spot.x:.0f},{spot.y:.0f}{mm}, confidence {spot.confidence:.2f}")
+    return knees
+
+
+def _knees_at(
+    stem: str, image: str, centres: "Sequence[str]", *, side: "Side | None", spacing_mm: str, alone: bool
+) -> "list[Entry]":
+    """One entry for each centre, with the side that is asked for or stated.
 
     What is wrong with the picture shows when its turn comes; with its side and place, at once if it is `alone`.
     """
-    from progression.entries import Entry
+    from progression.entries import Entry, name_of_side
     from progression.errors import ImageError, UsageError
     from progression.film import Place, known_side, neutral_name
     from progression.types import Side
 
-    spacing = "" if spacing_mm is None else str(spacing_mm)
     made = []
-    for text in centres or [""]:
+    for text in centres:
         named, _, centre = text.rpartition("=")
         of_centre = Side.parse(named) if named else side
-        place = Place.parse(centre, spacing)
+        place = Place.parse(centre, spacing_mm)
         name, found = stem, of_centre
-        readable = Path(image.rpartition("::")[0] or image).is_file()
+        readable = _is_there(image)
         if readable:
             try:
                 name = neutral_name(image, stem)
@@ -420,15 +429,19 @@ def _entries(
                 if alone:
                     raise
             if found is None and alone and readable:
-                asked = (
-                    "--centre left=x,y or right=x,y, or --side" if centre else "--side left or --side right"
+                raise UsageError(
+                    f"{image} does not say which knee it is; pass --centre left=x,y or right=x,y, or --side"
                 )
-                raise UsageError(f"{image} does not say which knee it is; pass {asked}")
-        name = f"{name}-{found}" if len(centres) > 1 else name
-        made.append(Entry(name, image, found or "", centre=centre, spacing_mm=spacing))
+        name = name_of_side(name, found) if len(centres) > 1 and found else name
+        made.append(Entry(name, image, found or "", centre=centre, spacing_mm=spacing_mm))
     if len({entry.name for entry in made}) < len(made):
         raise UsageError(f"{image}: two centres of one side; expected one of each (--centre left=x,y)")
     return made
+
+
+def _is_there(image: str) -> bool:
+    """Whether there is a file, or an archive, to be read."""
+    return Path(image.rpartition("::")[0] or image).is_file()
 
 
 def _check_dicom(images: "Sequence[str]", *, asked: bool | None, uid_root: str | None) -> None:

@@ -10,7 +10,7 @@ from pydicom.multival import MultiValue
 from progression.dicom.parse import guarded, items, parse_header, text
 from progression.dicom.read import header_of
 from progression.dicom.study import neutral
-from progression.errors import ImageError
+from progression.errors import ImageError, NotARadiographError
 from progression.types import Side
 
 
@@ -24,11 +24,13 @@ class Listed:
     side : the knee; None where the header does not say one
     visit : digest of study and patient, the same for the films of one day and person; to compare, never to be written.
         Empty where the header does not say both
+    skipped : why it is no radiograph to be predicted from; empty for a film, and for what cannot be read
     """
 
     name: str
     side: Side | None
     visit: str
+    skipped: str = ""
 
 
 def is_directory(path: Path) -> bool:
@@ -46,7 +48,7 @@ def listed(path: Path, name: str) -> Listed:
 
     `name` is kept unless it holds the patient's name, number, birth date or accession number.
     """
-    side, visit = None, ""
+    side, visit, skipped = None, "", ""
     try:
         data = parse_header(path, path.name)
         with guarded(path.name):
@@ -58,13 +60,15 @@ def listed(path: Path, name: str) -> Listed:
             if study and text(data, "PatientID"):
                 visit = blake2b(f"{study}\0{person}".encode(), digest_size=16).hexdigest()
             side = header_of(data, path.name).laterality.side
+    except NotARadiographError as error:
+        skipped = str(error).removeprefix(f"{path.name}: ").partition(";")[0]
     except ImageError:
         pass
-    return Listed(name, side, visit)
+    return Listed(name, side, visit, skipped)
 
 
-def directory_files(path: Path) -> list[Path]:
-    """The images that a DICOMDIR lists, in its order, as paths below its folder.
+def directory_files(path: Path) -> list[tuple[Path, bool]]:
+    """The files that a DICOMDIR lists, in its order, as paths below its folder, and whether it calls them images.
 
     Raises
     ------
@@ -75,9 +79,10 @@ def directory_files(path: Path) -> list[Path]:
     with guarded(path.name):
         found = []
         for record in items(data, "DirectoryRecordSequence"):
-            if text(record, "DirectoryRecordType") != "IMAGE":
-                continue
+            is_image = text(record, "DirectoryRecordType") == "IMAGE"
             listed_id = record.get("ReferencedFileID")
+            if not is_image and not listed_id:
+                continue
             parts = [
                 str(part) for part in (listed_id if isinstance(listed_id, MultiValue) else [listed_id or ""])
             ]
@@ -85,7 +90,7 @@ def directory_files(path: Path) -> list[Path]:
                 raise ImageError(
                     f"{path.name}: lists files outside its folder; expected a DICOMDIR with its films"
                 )
-            found.append(path.parent.joinpath(*parts))
+            found.append((path.parent.joinpath(*parts), is_image))
         return found
 
 

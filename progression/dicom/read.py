@@ -4,7 +4,8 @@ CR, DX (For Presentation) and Secondary Capture, one frame. What cannot be a kne
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from progression.dicom.grey import polarity_contradicts, to_grey
 from progression.dicom.laterality import Laterality, laterality
 from progression.dicom.parse import guarded, parse, text
 from progression.dicom.spacing import Spacing, pixel_spacing
-from progression.errors import ImageError
+from progression.errors import ImageError, NotARadiographError
 
 DX_FOR_PROCESSING = uid.DigitalXRayImageStorageForProcessing
 ACCEPTED = {
@@ -34,6 +35,8 @@ _MULTI_FRAME = frozenset(
 )
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _KNEE = re.compile(r"KNEE|KNIE|PATELL|GENOU|RODILLA|GINOCCHIO|EXTREMITY|LEG\b|JOINT")
+_OTHER_MODALITIES = ("CT", "MR", "US", "NM", "PT", "ES", "XC", "ECG", "SR", "DOC")
+"""Of which a Secondary Capture is no radiograph: pages, tables of doses, slices."""
 _LATERAL_VIEWS = ("LL", "RL", "LLD", "RLD", "LLO", "RLO", "LATERAL", "LAT", "ML", "LM")
 
 
@@ -67,22 +70,29 @@ class Header:
 
 
 def read_film(content: bytes, label: str) -> Film:
-    """Read one radiograph from a DICOM file's bytes.
+    """Read one radiograph from a DICOM file's bytes; the last one is kept, and unpacked once.
 
     Raises
     ------
+    NotARadiographError
+        For another kind of object, and for what is synthetic.
     ImageError
-        For another kind of object, several frames, an image For Processing, another part of the body, a lateral
-        view, a palette, over 40 megapixels, and for whatever is damaged.
+        For several frames, an image For Processing, another part of the body, a lateral view, a palette, over 40
+        megapixels, and for whatever is damaged.
     DependencyError
         If its pixels are compressed in a way that needs the extra `dicom`.
     """
+    film = _unpacked(content, label)
+    return replace(film, values=film.values.copy())
+
+
+@lru_cache(maxsize=1)  # a film is read to find its knees, and again to cut each of them
+def _unpacked(content: bytes, label: str) -> Film:
     data = parse(content, label)
     with guarded(label):
         header = header_of(data, label)
         stored = stored_values(data, label)
-        values = stored if stored.ndim == 3 else to_grey(stored, data, label)
-        return Film(values, header)
+        return Film(stored if stored.ndim == 3 else to_grey(stored, data, label), header)
 
 
 def read_header(content: bytes, label: str) -> Header:
@@ -108,6 +118,17 @@ def header_of(data: FileDataset, label: str) -> Header:
 def _check_kind(data: FileDataset, label: str) -> None:
     """ImageError unless this is a single-frame radiograph for presentation, of a knee if it says of what."""
     kind = data.get("SOPClassUID")
+    if (
+        isinstance(kind, uid.UID)
+        and kind.is_valid
+        and kind not in {*ACCEPTED, *_MULTI_FRAME, DX_FOR_PROCESSING}
+    ):
+        known = kind.name if kind.name != kind else "no known kind of image"
+        raise NotARadiographError(f"{label}: {known}; expected CR, DX or Secondary Capture")
+    if text(data, "SyntheticData") == "YES":
+        raise NotARadiographError(f"{label}: is synthetic; nothing is predicted from a prediction")
+    if kind == uid.SecondaryCaptureImageStorage and text(data, "Modality") in _OTHER_MODALITIES:
+        raise NotARadiographError(f"{label}: Secondary Capture of another modality; expected a radiograph")
     frames = int(text(data, "NumberOfFrames") or 1)
     if kind in _MULTI_FRAME or frames != 1:
         raise ImageError(
@@ -116,8 +137,7 @@ def _check_kind(data: FileDataset, label: str) -> None:
     if kind == DX_FOR_PROCESSING or text(data, "PresentationIntentType") == "FOR PROCESSING":
         raise ImageError(f"{label}: For Processing: raw detector values; expected the image For Presentation")
     if kind not in ACCEPTED:
-        known = kind.name if isinstance(kind, uid.UID) and kind.name != kind else "no known kind of image"
-        raise ImageError(f"{label}: {known}; expected CR, DX or Secondary Capture")
+        raise ImageError(f"{label}: no known kind of image; expected CR, DX or Secondary Capture")
     interpretation = text(data, "PhotometricInterpretation")
     if not (interpretation in ("MONOCHROME1", "MONOCHROME2") or interpretation in _COLOUR):
         raise ImageError(f"{label}: not grey; expected MONOCHROME1 or MONOCHROME2; export the film again")
@@ -136,8 +156,6 @@ def _notes(data: FileDataset) -> tuple[str, ...]:
         found.append("the film was compressed with loss")
     if text(data, "BurnedInAnnotation") == "YES":
         found.append("the film has text burned into its pixels, which may name the patient")
-    if text(data, "SyntheticData") == "YES":
-        found.append("the film is synthetic: this is a prediction from a prediction")
     if polarity_contradicts(data):
         found.append("the header contradicts itself about which values are white")
     return tuple(found)

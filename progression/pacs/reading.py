@@ -9,10 +9,10 @@ from progression import __version__
 from progression.cohort import BatchPredictor, predict_entries
 from progression.dicom.identify import identify
 from progression.entries import Entry
-from progression.errors import ImageError, ProgressionError, UsageError
+from progression.errors import ProgressionError, UsageError
 from progression.files import digest
 from progression.film import known_side
-from progression.folders import each_knee
+from progression.knees import shown
 from progression.report.outputs import SourceFilm, write_prediction
 from progression.types import Request, Side
 
@@ -57,12 +57,11 @@ class Reader:
         for film in films:
             try:
                 found = identify(film.read_bytes(), film.name)
-                if found.synthetic:
-                    raise ImageError(f"{film.name}: is synthetic; nothing is predicted from a prediction")
-                for entry in self._entries(film):
-                    name = f"{film.name} {entry.side}" if entry.centre else film.name
+                for entry in self._knees(film):
+                    of_both = len(entry.found) > 1
+                    name = f"{film.name} {entry.side}" if of_both else film.name
                     entries[name] = entry
-                    instances[name] = " ".join(filter(None, (found.sop_instance, entry.centre)))
+                    instances[name] = found.sop_instance + (f" {entry.found[0].centre}" if of_both else "")
             except ProgressionError as error:
                 failures[film.name] = str(error)
         keys = {name: self._key(instances, pair) for name, pair in _pairs(entries).items()}
@@ -86,20 +85,22 @@ class Reader:
                 failures[name_of[key]] = str(error)
         return Reading(tuple(key for name, key in keys.items() if name not in failures), failures)
 
-    def _entries(self, film: Path) -> list[Entry]:
-        """One knee, of the side that the film states; or both, where it states none and the model finds both."""
-        entry = Entry(film.stem, str(film), "")
-        try:
-            if (side := known_side(film)) is not None:
-                return [replace(entry, side=side)]
-            raise UsageError(
-                f"{film.name} does not say which knee it is; send it with Laterality or Image Laterality"
-            )
-        except ProgressionError:
-            knees = each_knee([entry], self.predictor.finder, accept_atypical=self.request.accept_atypical)
-            if len(knees) < 2:
-                raise
-            return knees
+    def _knees(self, film: Path) -> list[Entry]:
+        """One knee, of the side that the film states; or both, where it shows both and states none."""
+        knees = []
+        for knee in shown(
+            Entry(film.stem, str(film), ""),
+            self.predictor.finder,
+            accept_atypical=self.request.accept_atypical,
+        ):
+            found = knee.found[0]
+            side = known_side(film, side=found.side, place=found.place)
+            if side is None:
+                raise UsageError(
+                    f"{film.name} does not say which knee it is; send it with Laterality or Image Laterality"
+                )
+            knees.append(replace(knee, side=str(side)))
+        return knees
 
     def _key(self, instances: Mapping[str, str], pair: tuple[str, str]) -> str:
         """Digest of the film, the other knee's film, the model, the arguments and this version."""

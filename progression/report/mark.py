@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from progression import __version__
-from progression.image import LATERALITY
+from progression.image import LATERALITY, OUTPUT, SYNTHETIC
 from progression.types import Pixels, Side
 
 WORD = "SYNTHETIC"
@@ -20,7 +20,12 @@ _LEAST_FONT_PIXELS = 8
 
 def synthetic_metadata(side: Side | None = None) -> dict[str, str]:
     """Text metadata for a generated picture."""
-    texts = {"Synthetic": "yes", "Software": f"progression {__version__}", "Comment": f"{WORD}. {NOTICE}"}
+    texts = {
+        **SYNTHETIC,
+        **OUTPUT,
+        "Software": f"progression {__version__}",
+        "Comment": f"{WORD}. {NOTICE}",
+    }
     if side is not None:
         texts[LATERALITY] = side.value[0].upper()
     return texts
@@ -63,7 +68,7 @@ def save_synthetic_png(path: str | Path, pixels: Pixels, *, side: Side | None = 
     pixels
         (H, W) in [0, 1].
     side
-        Stated in the metadata, so that `predict` can read the picture without --side.
+        Stated in the metadata.
     """
     info = PngInfo()
     for key, value in synthetic_metadata(side).items():

@@ -16,9 +16,10 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 
 from progression.dicom import decode, example
+from progression.dicom.decode import stored_values
 from progression.dicom.read import read_film, read_header
 from progression.dicom.rle import unpack_frame
-from progression.errors import DependencyError, ImageError
+from progression.errors import DependencyError, ImageError, NotARadiographError
 from progression.image import read_image
 from progression.types import Side
 from tests.dicom.films import RAMP, SECRETS, again, content, dx, forced, named, save
@@ -84,11 +85,48 @@ def test_refused_by_name(alter: Callable[[Dataset], None], reason: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        {"SOPClassUID": uid.ComprehensiveSRStorage},
+        {"SOPClassUID": uid.EnhancedCTImageStorage, "NumberOfFrames": 20},
+        {"SOPClassUID": uid.SecondaryCaptureImageStorage, "Modality": "CT"},
+        {"SOPClassUID": "1.2.3"},
+        {"SyntheticData": "YES"},
+    ],
+)
+def test_what_is_no_radiograph_is_told_from_a_radiograph_that_is_refused(values: dict[str, object]) -> None:
+    made = dx()
+    change(**values)(made)
+    with pytest.raises(NotARadiographError):
+        read_header(content(made), "x")
+    chest = dx()
+    change(BodyPartExamined="CHEST")(chest)
+    with pytest.raises(ImageError) as refused:
+        read_header(content(chest), "x")
+    assert not isinstance(refused.value, NotARadiographError)
+
+
+def test_the_last_film_is_unpacked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked = []
+
+    def counted(data: Dataset, label: str) -> np.ndarray:
+        unpacked.append(label)
+        return stored_values(data, label)
+
+    monkeypatch.setattr("progression.dicom.read.stored_values", counted)
+    one, other = (content(forced(dx(), InstanceNumber=number)) for number in (11, 12))
+    first = read_film(one, "one")
+    assert first.values.flags.writeable
+    first.values[:] = 0  # what is done to it does not reach the next reader
+    assert read_film(bytes(bytearray(one)), "one").values.max() > 0.5
+    assert read_film(other, "other").values.max() > 0.5 and unpacked == ["one", "other"]
+
+
+@pytest.mark.parametrize(
     ("values", "note"),
     [
         ({"LossyImageCompression": "01"}, "with loss"),
         ({"BurnedInAnnotation": "YES"}, "burned into"),
-        ({"SyntheticData": "YES"}, "synthetic"),
     ],
 )
 def test_warned_of(values: dict[str, object], note: str) -> None:

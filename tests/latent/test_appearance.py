@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -148,8 +149,12 @@ def test_a_model_refuses_unless_told_otherwise(found: Appearance, tmp_path: Path
     assert predictor.predict_batch([good])[0].warnings == ()
     with pytest.raises(
         NotAKneeError, match=r"wrong: refused, it looks like a knee of the other side \(check --side\)"
-    ):
-        predictor.predict_batch([good, wrong])
+    ) as caught:
+        predictor.predict_batch([good, wrong, good, wrong])
+    assert set(caught.value.refused) == {1, 3}
+    assert caught.value.refused[3].startswith("refused, it looks like a knee of the other side")
+    told = pickle.loads(pickle.dumps(caught.value))  # as from another process
+    assert (str(told), told.refused) == (str(caught.value), caught.value.refused)
     alone, forced = predictor.predict_batch([good, wrong], accept_atypical=True)
     assert alone.horizons[0].risk_any == predictor.predict_batch([good])[0].horizons[0].risk_any
     assert forced.warnings[0].startswith("accepted although it looks like a knee of the other side")

@@ -30,8 +30,9 @@ from progression.pacs.send import RefusedError, send
 from progression.pacs.service import Service
 from progression.types import Request, Side
 from progression.weights import load_model
-from tests.dicom.films import SECRETS, content, dx, forced, named, save
+from tests.dicom.films import SECRETS, check_with_dciodvfy, content, dx, forced, named, save
 from tests.fakes import FakePredictor, knee
+from tests.localise.test_places import Says
 from tests.pacs.nodes import OWN, TITLE, Receiver, call, receiving, until
 
 OBJECTS_OF_A_KNEE, SERIES_OF_A_KNEE = 3, 3
@@ -144,6 +145,41 @@ def test_the_same_film_model_and_arguments_give_the_same_uids(tmp_path: Path) ->
         found.append([identify((folder / name).read_bytes(), name).sop_instance for name in names])
     assert found[0] == found[1] and not set(found[0]) & set(found[2])
     assert all(len(set(one)) == OBJECTS_OF_A_KNEE for one in found)
+
+
+@pytest.mark.parametrize("root", [None, "1.2.40.0.34.7"])
+def test_dciodvfy_finds_no_error_in_what_returns(tmp_path: Path, root: str | None) -> None:
+    """Of one knee and of both knees of a film, with UIDs that are the same at every run."""
+    reader = Reader(FakePredictor(finder=Says()), Request((24, 48)), {"model": "m"}, root)
+    films = study(named(dx(Side.LEFT)), named(example.bilateral_film(knee())))
+    paths = [save(tmp_path / f"{number}.dcm", film) for number, film in enumerate(films)]
+    made = [reader.read(paths, tmp_path / run) for run in ("a", "b")]
+    assert made[0].keys == made[1].keys and len(made[0].keys) == 3 and not made[0].failures
+    objects = sorted((tmp_path / "a").rglob("*.dcm"))
+    uids = [identify(path.read_bytes(), path.name).sop_instance for path in objects]
+    again = [tmp_path / "b" / path.relative_to(tmp_path / "a") for path in objects]
+    assert uids == [identify(path.read_bytes(), path.name).sop_instance for path in again]
+    assert len(set(uids)) == 3 * 4 and all(uid.startswith(f"{root or '2.25'}.") for uid in uids)
+    check_with_dciodvfy(*objects)
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"Laterality": "L"}, "shows both knees, but states that it is a left one"),
+        ({"Laterality": "L", "SeriesDescription": "right knee"}, "contradicts itself about the side"),
+    ],
+)
+def test_a_header_that_contradicts_the_picture_is_not_believed(
+    serving: Serving, header: dict[str, str], reason: str
+) -> None:
+    serving.predictor.finder = Says()
+    (film,) = study(forced(example.bilateral_film(knee()), **header))
+    assert call(serving.listener.port, [film]) == [0, 0]
+    serving.work()
+    folder = serving.queue.study(film.StudyInstanceUID)
+    assert folder.record().state is State.FAILED and not serving.predictor.calls
+    assert reason in (folder.path / "reason.txt").read_text()
 
 
 def test_what_cannot_be_predicted_keeps_its_reason(serving: Serving) -> None:
