@@ -290,12 +290,14 @@ def confirmation(
     ])  # fmt: skip
 
 
-def primary(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The eight comparisons that were stated beforehand, with Holm's p over their t-tests (`p_holm`)."""
+def primary(
+    comparisons: Sequence[Mapping[str, Any]], *, months: Sequence[float] = HORIZONS[-1:]
+) -> list[dict[str, Any]]:
+    """The comparisons stated beforehand, eight a horizon, with Holm's p over the t-tests of all (`p_holm`)."""
     rows = [
         dict(row)
         for row in comparisons
-        if row["metric"] == "grader" and row["truth"] == "film" and row["months"] == HORIZONS[-1]
+        if row["metric"] == "grader" and row["truth"] == "film" and row["months"] in months
         and row["group"] == "all" and row["method"] in PRIMARY
     ]  # fmt: skip
     highest = 0.0
