@@ -49,8 +49,8 @@ def primary_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "|---" * 8 + "|",
     ]
     lines += [
-        f"| {row['method']} | {row['form']} | {row['months']:.0f} | {change(row)} | {p_value(row['p_mean'])} | {p_value(row['p_holm'])} "
-        f"| {p_value(row['p'])} | {row['nearer']:.0%} |"
+        f"| {row['method']} | {row['form']} | {row['months']:.0f} | {change(row)} | {p_value(row['p_mean'])} "
+        f"| {p_value(row['p_holm'])} | {p_value(row['p'])} | {row['nearer']:.0%} |"
         for row in rows
     ]
     return "\n".join(lines)
