@@ -9,8 +9,8 @@ from torch import Tensor
 
 from progression.asked import Asked, grades_of
 from progression.engine import Engine
-from progression.latent.history import Past, Visits
-from progression.risk.forecast import RiskModels, Seen
+from progression.latent.history import Visits
+from progression.risk.forecast import Seen
 from progression.risk.grader import concatenate, mean_grading
 from progression.types import Radiograph, Side
 
@@ -32,8 +32,8 @@ def see(asked: Asked, views: Views, engine: Engine) -> Seen:
     )
 
 
-def look_back(asked: Asked, seen: Seen, views: Views, engine: Engine, *, risk: RiskModels) -> Past:
-    """What earlier films say of each knee, given what was seen of the present ones."""
+def look_back(asked: Asked, seen: Seen, views: Views, engine: Engine) -> list[Visits]:
+    """All visits of each knee, given what was seen of the present ones."""
     visits = []
     for i, (radiograph, films) in enumerate(zip(asked.radiographs, asked.histories, strict=True)):
         past = sorted(films, key=lambda film: -film.months_before)
@@ -50,7 +50,7 @@ def look_back(asked: Asked, seen: Seen, views: Views, engine: Engine, *, risk: R
                 networks=networks,
             )
         )
-    return Past.of(risk.alone, visits)
+    return visits
 
 
 def _picture(radiograph: Radiograph) -> tuple[int, Side]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months, side_of
+from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months, Previous, side_of
 
 
 def explain(
@@ -28,11 +28,12 @@ def explain(
     ] = None,
     other: Annotated[
         str | None,
-        typer.Option("--other", help="The person's other knee, same day: risk without and with it."),
+        typer.Option("--other", help="The person's other knee, same day: what it adds to the risk."),
     ] = None,
     other_grade: Annotated[
         int | None, typer.Option("--other-grade", help="Its KL grade, 0 to 4, if a reader gave one.")
     ] = None,
+    previous: Previous = None,
     subject: Annotated[
         str, typer.Option("--subject", help="Whose knee it is, as in --bank; their own rows are passed over.")
     ] = "",
@@ -44,18 +45,20 @@ def explain(
     Writes OUT/STEM/ with explanation.png, explanation.json and explanation.md: where the networks look, the most
     similar knees, what drives the risk and what the predicted change is made of.
     """
+    from progression.entries import parse_previous
     from progression.explain import explain as explain_knee
     from progression.files import check_writable
     from progression.localise.places import reader
     from progression.predict import load_predictor
     from progression.report.explanation import check_explanation_replaceable, write_explanation
-    from progression.types import Radiograph, Side, check_grade, check_horizons
+    from progression.types import EarlierFilm, Radiograph, Side, check_grade, check_horizons
 
     horizons = check_horizons(months)
     if grade is not None:
         check_grade(grade)
     if other_grade is not None:
         check_grade(other_grade)
+    earlier = [parse_previous(text) for text in previous or ()]
     knee = Side.parse(side_of(image, None) if side is None else side)
     name = Path(image.rpartition("::")[2]).stem
     check_writable(out)
@@ -67,6 +70,7 @@ def explain(
     beside = None
     if other is not None:
         beside = Radiograph(read_knee(other, side=knee.other).pixels, knee.other, "other knee")
+    history = [EarlierFilm(read_knee(film, side=knee).pixels, ago, read_as) for film, ago, read_as in earlier]
     explanation = explain_knee(
         predictor,
         radiograph,
@@ -74,6 +78,7 @@ def explain(
         grade=grade,
         other=beside,
         other_grade=other_grade,
+        history=history,
         subject=subject or None,
         accept_atypical=accept_atypical,
     )

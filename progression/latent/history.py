@@ -135,17 +135,28 @@ def _refitted(risk: RiskModel, visits: Visits, shape: float) -> Tensor:
 
 def _pace_of(risk: RiskModel, chain: MultiState, grading: Grading, visits: Visits, shape: float) -> Tensor:
     """θ by `chain` and `grading` of the films, ([B]) float64."""
+    rise, expected = rises(risk, visits, chain=chain, grading=grading)
+    found = [pace(rise, one, shape=shape) for one in expected.flatten().tolist()]
+    return torch.tensor(found, dtype=torch.float64).view(expected.shape)
+
+
+def rises(
+    risk: RiskModel, visits: Visits, *, chain: MultiState | None = None, grading: Grading | None = None
+) -> tuple[float, Tensor]:
+    """n and Λ between the first visit and the last, in grades: seen, and expected ([B]); 0 and 0 of one visit.
+
+    `chain` (one, or B) and `grading` stand in for the model's own and the visits'.
+    """
+    grading, chain = grading or visits.grading, chain or risk.multistate
     months = torch.tensor([float(m) for m in visits.months], dtype=torch.float64)
     span = float(months[-1] - months[0])
     if span <= 0:
-        return torch.ones(chain.clock.shape[:-1], dtype=torch.float64)
+        return 0.0, torch.zeros(chain.clock.shape[:-1], dtype=torch.float64)
     given = torch.tensor(list(visits.read))
     seen = risk.grade_now(grading, given) @ torch.arange(KL_GRADES, dtype=torch.float64)
     first = grading.rows(torch.tensor([0]))
     expected = expected_rise(joint_grades(risk, first, given[:1], [span], chain=chain))[..., 0, 0]
-    rise = float(slope(seen, months)) * span
-    found = [pace(rise, one, shape=shape) for one in expected.flatten().tolist()]
-    return torch.tensor(found, dtype=torch.float64).view(expected.shape)
+    return float(slope(seen, months)) * span, expected
 
 
 def joint_grades(
@@ -200,6 +211,15 @@ def with_past(models: RiskModels, seen: Seen, horizon_months: Sequence[float], p
         now.append((part.rows, joint[:, 0].sum(dim=2)))
         risks.append((part.rows, _sure(risk_of(joint), part, own, horizon_months)))
     return Forecast(joined(now), Risk.joined(risks), models.sees_both(seen))
+
+
+def forecast_of(
+    models: RiskModels, seen: Seen, visits: Sequence[Visits], horizon_months: Sequence[float]
+) -> Forecast:
+    """What is to be expected of all knees, from the films now and, where `visits` is not empty, earlier ones."""
+    if not visits:
+        return models.forecast(seen, horizon_months)
+    return with_past(models, seen, horizon_months, Past.of(models.alone, visits))
 
 
 def _sure(risk: Risk, part: Part, past: Past, horizon_months: Sequence[float]) -> Risk:
