@@ -223,7 +223,7 @@ class _Known:
         lowest = int(past.lowest[0])
         return EarlierTerms(
             visits=tuple(
-                VisitSeen(-month, None if read < 0 else read, float(look))
+                VisitSeen(visits.months[-1] - month, None if read < 0 else read, float(look))
                 for month, read, look in zip(visits.months, visits.read, looks, strict=True)
             ),
             rise=rise,

@@ -254,7 +254,7 @@ def explanation_text(explanation: Explanation) -> str:
     lines = [
         f"# Why: {prediction.name}, {prediction.side.value} knee",
         "",
-        f"Research use, not a medical device. All pictures but the radiograph are {WORD.lower()}.",
+        f"Research use, not a medical device. All pictures but the {_radiographs(explanation)} {WORD.lower()}.",
         "",
         f"By {months} months the model gives a chance of {horizon.risk_any:.0%} that the Kellgren-Lawrence grade "
         f"rises, and of {horizon.risk_fast:.0%} that it rises by two or more. The picture looks most like "
@@ -381,6 +381,10 @@ def check_explanation_replaceable(folder: str | Path) -> None:
 # ---- in words ---------------------------------------------------------------------------------------------------
 
 
+def _radiographs(explanation: Explanation) -> str:
+    return "radiograph are" if explanation.other_knee is None else "radiographs of the two knees are"
+
+
 def _reading(explanation: Explanation) -> str:
     if explanation.grade_read is None:
         return "no reader's grade was given"
@@ -434,7 +438,7 @@ def _earlier_lines(explanation: Explanation) -> list[str]:
         f"below are multiplied by {earlier.pace:.2f}."
         + (
             ""
-            if earlier.lowest_grade is None
+            if not earlier.lowest_grade
             else f" The grade now is {earlier.lowest_grade} at least, as that was read before."
         ),
         "",
