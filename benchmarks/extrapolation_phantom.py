@@ -143,10 +143,13 @@ def _films(subjects: Sequence[int], shown: Sequence[tuple[int, float | None]], p
 
 
 def make_grader(work: Path, plan: Plan) -> None:
+    """The grader and the risk model of the training subjects."""
+    if not (work / "grader" / "manifest.json").exists():
+        train_both(load_films(work, "train"), work / "grader", run=work / "grader-run", plan=plan)
+
+
+def train_both(films: Films, folder: Path, *, run: Path, plan: Plan) -> None:
     """Three cross-fitted networks on all films, and the multi-state model on their out-of-fold baselines."""
-    if (work / "grader" / "manifest.json").exists():
-        return
-    films = load_films(work, "train")
     knees = every_visit(films)
     resolutions = (plan.resolution,) * plan.grader_epochs
     config = GraderConfig(
@@ -162,10 +165,9 @@ def make_grader(work: Path, plan: Plan) -> None:
             1, NUM_OUTPUTS, stem_width=24, head_width=192, stages=GRADER_STAGES, drop_path=0.0
         )
 
-    grader = train_grader(knees, work / "grader-run", config=config, start=start)
+    grader = train_grader(knees, run, config=config, start=start)
     fixed = RiskConfig(penalties=(PENALTY,))
-    risk = train_risk(baselines(films), out_of_fold(work), config=fixed)
-    folder = work / "grader"
+    risk = train_risk(baselines(films), out_of_fold(films, run), config=fixed)
     save_part(folder, "risk", risk.tensors(), risk.config(), dtype="float32", resolution=plan.resolution)
     save_part(folder, "grader", grader.state_dict(), grader.config(), dtype="float32")
 
@@ -290,10 +292,10 @@ def load_codes(work: Path, split: str) -> Tensor:
     return key
 
 
-def out_of_fold(work: Path) -> Grading:
-    """Gradings of the training subjects' baseline films by the networks that did not train on them."""
-    knees = every_visit(load_films(work, "train"))
-    grading = load_out_of_fold(work / "grader-run" / "out_of_fold.npz", knees)
+def out_of_fold(films: Films, run: Path) -> Grading:
+    """Gradings of training subjects' baseline films by the networks of `run` that did not train on them."""
+    knees = every_visit(films)
+    grading = load_out_of_fold(run / "out_of_fold.npz", knees)
     return grading.rows(torch.arange(0, len(knees), len(FILMED)))
 
 
@@ -306,7 +308,9 @@ def load_models(work: Path) -> Models:
         generator=load_generator(load_model(work / "model")),
         grader=Grader.from_tensors(files.tensors("grader"), files.config("grader")),
         risk=risk,
-        code_risk=CodeRisk.of_bank(risk, banks["graded"], out_of_fold(work)),
+        code_risk=CodeRisk.of_bank(
+            risk, banks["graded"], out_of_fold(load_films(work, "train"), work / "grader-run")
+        ),
         banks=banks,
     )
 
