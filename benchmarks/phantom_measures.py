@@ -185,17 +185,19 @@ def all_offsets(
     return found
 
 
-def all_metrics(models: Models) -> dict[str, Metric]:
-    """Named metrics; LPIPS only where its weights are installed."""
+def all_metrics(models: Models, *, lpips: bool) -> dict[str, Metric]:
+    """Named metrics; LPIPS only where it is asked for and its weights are installed."""
     found: dict[str, Metric] = {"grader": models.unseen.features}
+    if not lpips:
+        return found
     try:
-        lpips = load_lpips()
+        network = load_lpips()
     except DependencyError:
         return found
 
     def perceptual(x: Tensor) -> Tensor:
-        maps = lpips.features(x)
-        heads = [lpips.get_buffer(f"head_{i}") for i in range(len(maps))]
+        maps = network.features(x)
+        heads = [network.get_buffer(f"head_{i}") for i in range(len(maps))]
         parts = [m * (h / m[0, 0].numel()).sqrt() for m, h in zip(maps, heads, strict=True)]
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
