@@ -185,17 +185,19 @@ def all_offsets(
     return found
 
 
-def all_metrics(models: Models) -> dict[str, Metric]:
-    """Named metrics; LPIPS only where its weights are installed."""
+def all_metrics(models: Models, *, lpips: bool) -> dict[str, Metric]:
+    """Named metrics; LPIPS only where it is asked for and its weights are installed."""
     found: dict[str, Metric] = {"grader": models.unseen.features}
+    if not lpips:
+        return found
     try:
-        lpips = load_lpips()
+        network = load_lpips()
     except DependencyError:
         return found
 
     def perceptual(x: Tensor) -> Tensor:
-        maps = lpips.features(x)
-        heads = [lpips.get_buffer(f"head_{i}") for i in range(len(maps))]
+        maps = network.features(x)
+        heads = [network.get_buffer(f"head_{i}") for i in range(len(maps))]
         parts = [m * (h / m[0, 0].numel()).sqrt() for m, h in zip(maps, heads, strict=True)]
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
@@ -290,12 +292,14 @@ def confirmation(
     ])  # fmt: skip
 
 
-def primary(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The eight comparisons that were stated beforehand, with Holm's p over their t-tests (`p_holm`)."""
+def primary(
+    comparisons: Sequence[Mapping[str, Any]], *, months: Sequence[float] = HORIZONS[-1:]
+) -> list[dict[str, Any]]:
+    """The comparisons stated beforehand, eight a horizon, with Holm's p over the t-tests of all (`p_holm`)."""
     rows = [
         dict(row)
         for row in comparisons
-        if row["metric"] == "grader" and row["truth"] == "film" and row["months"] == HORIZONS[-1]
+        if row["metric"] == "grader" and row["truth"] == "film" and row["months"] in months
         and row["group"] == "all" and row["method"] in PRIMARY
     ]  # fmt: skip
     highest = 0.0

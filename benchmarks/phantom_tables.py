@@ -22,6 +22,8 @@ def tables(result: Mapping[str, Any]) -> str:
             f"SSIM {result['reconstruction']['ssim']:.3f}. Chosen on validation subjects: {chosen}. "
             f"Ridge of the steps, knees: {result['shrinkage']}",
             primary_table(result["primary"]),
+            "At every horizon, Holm's correction over all:",
+            primary_table(result["every_horizon"]),
             f"The same on {result['confirmation'][0]['subjects']} other test subjects:",
             primary_table(result["confirmation"]),
             *(
@@ -43,12 +45,12 @@ def _quality(grader: Mapping[str, Mapping[str, float]]) -> list[str]:
 def primary_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The comparisons stated beforehand."""
     lines = [
-        "| primary | form | change of the mean distance | t-test | Holm | Wilcoxon | nearer |",
-        "|---" * 7 + "|",
+        "| primary | form | months | change of the mean distance | t-test | Holm | Wilcoxon | nearer |",
+        "|---" * 8 + "|",
     ]
     lines += [
-        f"| {row['method']} | {row['form']} | {change(row)} | {p_value(row['p_mean'])} | {p_value(row['p_holm'])} "
-        f"| {p_value(row['p'])} | {row['nearer']:.0%} |"
+        f"| {row['method']} | {row['form']} | {row['months']:.0f} | {change(row)} | {p_value(row['p_mean'])} "
+        f"| {p_value(row['p_holm'])} | {p_value(row['p'])} | {row['nearer']:.0%} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -161,7 +161,7 @@ def _sureness(forecast: Forecast | None, knee: int, horizon: int) -> dict[str, A
     for event, interval in (("fast", risk.fast_interval), ("any", risk.any_interval)):
         if interval is not None:
             found[f"risk_{event}_interval"] = tuple(interval[knee, horizon].tolist())
-    if risk.grade_set is not None:
+    if risk.grade_set is not None and bool(risk.grade_set[knee, horizon].any()):
         found["kl_set"] = tuple(risk.grade_set[knee, horizon].nonzero()[:, 0].tolist())
     return found
 

@@ -42,7 +42,7 @@ from progression.latent.appearance import Appearance
 from progression.latent.bank import TrajectoryBank, check_built_with
 from progression.latent.directions import Directions
 from progression.latent.expected import StepEffects
-from progression.latent.history import Past, joint_of, with_past
+from progression.latent.history import Past, Visits, joint_of, with_past
 from progression.latent.objective import PAPER, Weights
 from progression.latent.part import EncoderPart, load_generator
 from progression.latent.perceptual import SeenDistance
@@ -292,15 +292,20 @@ class Predictor:
             render=render,
         )
 
-    def foresee(self, asked: Asked, months: Sequence[int]) -> tuple[Seen, Past | None, Forecast | None]:
-        """What the grader sees, what earlier films say, and the forecast, None without a risk part."""
+    def look(self, asked: Asked) -> tuple[Seen, list[Visits]]:
+        """What the grader sees of the knees now, and at all visits (empty where no knee has an earlier film)."""
         views = partial(self._pictures, resolution=self.grader.input_resolution)
         seen = see(asked, views, self.engine)
-        if any(asked.histories):
+        return seen, look_back(asked, seen, views, self.engine) if any(asked.histories) else []
+
+    def foresee(self, asked: Asked, months: Sequence[int]) -> tuple[Seen, Past | None, Forecast | None]:
+        """What the grader sees, what earlier films say, and the forecast, None without a risk part."""
+        seen, visits = self.look(asked)
+        if visits:
             risk = self._risk_part(
                 "earlier films need to know what was to be expected", "predict from one film"
             )
-            past = look_back(asked, seen, views, self.engine, risk=risk)
+            past = Past.of(risk.alone, visits)
             return seen, past, with_past(risk, seen, months, past)
         return seen, None, self.risk.forecast(seen, months) if self.risk else None
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from progression.asked import Asked, grades_of
 from progression.engine import Engine
-from progression.latent.history import Past, Visits
-from progression.risk.forecast import RiskModels, Seen
-from progression.risk.grader import concatenate
+from progression.latent.history import Visits
+from progression.risk.forecast import Seen
+from progression.risk.grader import concatenate, mean_grading
 from progression.types import Radiograph, Side
 
 Views = Callable[[Sequence[Radiograph]], Tensor]
@@ -32,23 +32,25 @@ def see(asked: Asked, views: Views, engine: Engine) -> Seen:
     )
 
 
-def look_back(asked: Asked, seen: Seen, views: Views, engine: Engine, *, risk: RiskModels) -> Past:
-    """What earlier films say of each knee, given what was seen of the present ones."""
-    now, visits = seen.grading, []
+def look_back(asked: Asked, seen: Seen, views: Views, engine: Engine) -> list[Visits]:
+    """All visits of each knee, given what was seen of the present ones."""
+    visits = []
     for i, (radiograph, films) in enumerate(zip(asked.radiographs, asked.histories, strict=True)):
         past = sorted(films, key=lambda film: -film.months_before)
-        gradings = [now.rows(torch.tensor([i]))]
+        networks = [network.rows(seen.knee[i : i + 1]) for network in seen.networks]
         if past:
             given = [Radiograph(film.pixels, radiograph.side, radiograph.name) for film in past]
-            gradings.insert(0, engine.grade(views(given)).cpu())
+            before = [grading.cpu() for grading in engine.grade_each(views(given))]
+            networks = [concatenate(pair) for pair in zip(before, networks, strict=True)]
         visits.append(
             Visits(
-                grading=concatenate(gradings),
+                grading=mean_grading(networks),
                 months=[-film.months_before for film in past] + [0.0],
                 read=[*grades_of([film.grade for film in past]).tolist(), int(seen.grade[i])],
+                networks=networks,
             )
         )
-    return Past.of(risk.alone, visits)
+    return visits
 
 
 def _picture(radiograph: Radiograph) -> tuple[int, Side]:

@@ -12,26 +12,32 @@ from PIL import Image
 
 from progression.cli import run
 from progression.errors import UsageError
-from progression.explain import explain, saliency_maps, transition_terms, what_if
+from progression.explain import explain, saliency_maps, transition_terms
 from progression.image import to_model
+from progression.latent.history import pace
 from progression.predict import NEIGHBOURS, Predictor, load_predictor
 from progression.report.explanation import (
+    GRADIENT,
+    OTHER_KNEE,
+    RADIOGRAPH,
+    RISE,
     Explanation,
     explanation_figure,
     explanation_json,
     explanation_text,
 )
-from progression.risk.covariates import COVARIATES, covariates, standardise
+from progression.risk.covariates import COVARIATES, OtherKnee, covariates, names, standardise
 from progression.risk.grader import Grading
 from progression.risk.multistate import TRANSITIONS
 from progression.risk.saliency import expected_grade
-from progression.types import Radiograph, Side
+from progression.types import EarlierFilm, Radiograph, Side
 
 from .fakes import knee, save_knee
 from .models import RESOLUTION, write_model
 
 MONTHS = (24, 60)
 KNEE = Radiograph(knee(), Side.LEFT, "anna")
+OTHER = Radiograph(knee(seed=3), Side.RIGHT, "other knee")
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +55,8 @@ def explained(predictor: Predictor) -> Explanation:
     return explain(predictor, KNEE, horizon_months=MONTHS, grade=1, samples=2)
 
 
-def _grading(predictor: Predictor) -> Grading:
-    x = to_model(KNEE.pixels, side=KNEE.side, resolution=predictor.grader.input_resolution)
+def _grading(predictor: Predictor, shown: Radiograph = KNEE) -> Grading:
+    x = to_model(shown.pixels, side=shown.side, resolution=predictor.grader.input_resolution)
     return predictor.engine.grade(x[None])
 
 
@@ -84,8 +90,6 @@ def test_what_if_is_the_risk_of_that_reading(predictor: Predictor, explained: Ex
         np.testing.assert_allclose(one.risk_any, [h.risk_any for h in again.horizons], atol=1e-9)
         np.testing.assert_allclose(one.risk_fast, [h.risk_fast for h in again.horizons], atol=1e-9)
     assert explained.what_if[-1].risk_any == (0.0, 0.0)
-    assert predictor.risk is not None
-    assert what_if(predictor.risk.alone, _grading(predictor), MONTHS) == explained.what_if
 
 
 def test_steps_are_those_of_the_prediction(predictor: Predictor, explained: Explanation) -> None:
@@ -143,7 +147,7 @@ def test_a_bank_of_peoples_knees_is_named_as_one(explained: Explanation) -> None
 
 def test_the_other_knee_is_told_apart(predictor: Predictor) -> None:
     """Without it, the risk of the knee alone; with it, the prediction's, whose change the steps make."""
-    other = Radiograph(knee(seed=3), Side.RIGHT, "other knee")
+    other = OTHER
     asked = {"horizon_months": MONTHS, "accept_atypical": True}
     both = explain(predictor, KNEE, grade=1, other=other, other_grade=3, samples=0, **asked)
     (alone,) = predictor.predict_batch([KNEE], grades=[1], **asked)
@@ -156,6 +160,83 @@ def test_the_other_knee_is_told_apart(predictor: Predictor) -> None:
     assert last.risk_any != pytest.approx(both.without_other.risk_any[-1], abs=1e-4)
     assert both.step_terms[1].chance == pytest.approx(last.risk_any, abs=1e-6)
     assert f"({last.risk_any - both.without_other.risk_any[-1]:+.1%})" in explanation_text(both)
+    (read_two,) = predictor.predict_batch([KNEE], grades=[2], others=[other], other_grades=[3], **asked)
+    np.testing.assert_allclose(both.what_if[3].risk_any, [h.risk_any for h in read_two.horizons], atol=1e-6)
+
+
+def test_drivers_of_both_knees_add_up_to_the_pair_models_rate(predictor: Predictor) -> None:
+    assert predictor.risk is not None and predictor.risk.pair is not None
+    risk, other = predictor.risk.pair, OtherKnee(_grading(predictor, OTHER), torch.tensor([3]))
+    x = standardise(covariates(_grading(predictor), other), risk.mean, risk.scale)
+    q = risk.multistate.generators(x[:, 1])
+    both = explain(predictor, KNEE, grade=1, other=OTHER, other_grade=3, samples=0, accept_atypical=True)
+    one = both.main_transition
+    assert one is not None and (one.start, one.end) == (1, 2)
+    assert np.exp(one.log_rate) == pytest.approx(float(q[0, 0, 1, 2]), rel=1e-6)
+    beside = [driver for driver in one.drivers if driver.group == OTHER_KNEE]
+    assert [driver.name for driver in beside] == list(names(other=True))[len(COVARIATES) :]
+    assert one.groups[OTHER_KNEE] == pytest.approx(sum(driver.log_rate for driver in beside)) != 0
+    assert f"- {OTHER_KNEE}: × {np.exp(one.groups[OTHER_KNEE]):.2f}" in explanation_text(both)
+
+
+def test_each_knee_has_a_map_of_the_risk(predictor: Predictor) -> None:
+    """That of the other knee: how this knee's risk changes with the other's pixels, on the other's picture."""
+    options = {"grade": 1, "samples": 0, "accept_atypical": True}
+    both = explain(predictor, KNEE, other=OTHER, other_grade=3, **options)
+    alone = explain(predictor, KNEE, **options)
+    assert {one.of for one in alone.saliency} == {RADIOGRAPH, "follow-up"} and alone.other_knee is None
+    own, beside = (
+        next(one for one in both.saliency if (one.of, one.score, one.method) == (of, RISE, GRADIENT))
+        for of in (RADIOGRAPH, OTHER_KNEE)
+    )
+    assert predictor.risk is not None and predictor.risk.pair is not None
+    read, months = torch.tensor([1]), [48]
+    x = to_model(OTHER.pixels, side=OTHER.side, resolution=predictor.grader.input_resolution)[None]
+    x.requires_grad_(True)
+    risk = predictor.risk.pair.predict(
+        _grading(predictor), months, grade=read, other=OtherKnee(predictor.grader(x), torch.tensor([3]))
+    )
+    (slope,) = torch.autograd.grad(risk.any.logit().sum(), x)
+    assert beside.mean == pytest.approx(float(slope.abs().mean()), rel=1e-4) and own.mean > 0
+    brightest = np.unravel_index(int(slope[0, 0].abs().argmax()), slope.shape[2:])
+    assert beside.values[brightest] == 1.0  # a right knee's map is not mirrored
+    assert both.other_knee is not None and both.other_knee.shape == (RESOLUTION, RESOLUTION)
+    assert f"{beside.mean / own.mean:.2f} times as much as one of this knee" in explanation_text(both)
+    titles = [axes.get_title() for axes in explanation_figure(both).axes]
+    assert f"{RISE}\n{OTHER_KNEE}, {GRADIENT}" in titles
+
+
+def test_what_earlier_films_add(predictor: Predictor) -> None:
+    history = [EarlierFilm(knee(seed=5), 24, None), EarlierFilm(knee(seed=4), 48, 0)]
+    asked = {"horizon_months": MONTHS, "accept_atypical": True}
+    told = explain(predictor, KNEE, grade=2, history=history, samples=0, **asked)
+    (with_them,) = predictor.predict_batch([KNEE], grades=[2], histories=[history], **asked)
+    (one_film,) = predictor.predict_batch([KNEE], grades=[2], **asked)
+    assert told.earlier is not None and told.without_earlier is not None
+    np.testing.assert_allclose(
+        told.without_earlier.risk_any, [h.risk_any for h in one_film.horizons], atol=1e-6
+    )
+    last = told.prediction.horizons[-1]
+    assert last.risk_any == pytest.approx(with_them.horizons[-1].risk_any, abs=1e-6)
+    assert told.step_terms[2].chance == pytest.approx(last.risk_any, abs=1e-6)
+    assert [(one.months_before, one.grade_read) for one in told.earlier.visits] == [
+        (48, 0),
+        (24, None),
+        (0, 2),
+    ]
+    assert told.earlier.pace == pytest.approx(with_them.provenance["pace"])
+    assert told.earlier.pace == pytest.approx(pace(told.earlier.rise, told.earlier.expected))
+    assert told.earlier.lowest_grade == 0
+    (read_three,) = predictor.predict_batch([KNEE], grades=[3], histories=[history], **asked)
+    np.testing.assert_allclose(told.what_if[4].risk_any, [h.risk_any for h in read_three.horizons], atol=1e-6)
+    plain = explain(predictor, KNEE, grade=2, samples=0, **asked)
+    assert plain.earlier is None and plain.without_earlier is None
+    for faster, own in zip(told.transitions, plain.transitions, strict=True):
+        assert faster.log_rate == pytest.approx(own.log_rate + np.log(told.earlier.pace))
+    text = explanation_text(told)
+    assert f"- the pace of the earlier films: × {told.earlier.pace:.2f}" in text
+    assert f"({last.risk_any - told.without_earlier.risk_any[-1]:+.1%})" in text
+    assert len(explanation_figure(told).axes) > 8
 
 
 def test_grade_four_has_nothing_to_rise_to(predictor: Predictor) -> None:
@@ -169,7 +250,7 @@ def test_json_holds_numbers_and_nobodys_name(explained: Explanation) -> None:
     told = json.loads(json.dumps(explanation_json(explained), allow_nan=False))
     assert {*told} == {
         "prediction", "grade_read", "start_grade", "saliency", "neighbours", "transitions", "step_terms", "what_if",
-        "without_other",
+        "without_other", "earlier", "without_earlier",
     }  # fmt: skip
     assert "P0" not in json.dumps(told["neighbours"]) and "rendering" not in told["neighbours"][0]
     assert told["transitions"][0]["drivers"][0].keys() == {"name", "words", "group", "value", "log_rate"}
@@ -188,7 +269,11 @@ def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     options = ["--engine", "torch", "--out", str(tmp_path / "out")]
     assert run([*arguments, *options]) == 0, capsys.readouterr().err
     assert run([*arguments, *options, "--grade", "2"]) == 0  # its own files are replaced
+    old = save_knee(tmp_path / "old.png", seed=6)
+    assert run([*arguments, *options, "--grade", "2", "--previous", f"{old}:24:1"]) == 0
     files = tmp_path / "out" / "bea"
+    told = json.loads((files / "explanation.json").read_text())["earlier"]
+    assert [one["grade_read"] for one in told["visits"]] == [1, 2] and told["lowest_grade"] == 1
     assert sorted(p.name for p in files.iterdir()) == [
         "explanation.json",
         "explanation.md",

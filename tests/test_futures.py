@@ -72,6 +72,24 @@ def test_a_knee_without_a_past_is_as_it_is_alone(predictor: Predictor) -> None:
     assert both[1].horizons[0].risk_any == pytest.approx(alone.horizons[0].risk_any, abs=1e-6)
     np.testing.assert_allclose(both[1].horizons[0].image, alone.horizons[0].image, atol=1e-5)
     assert "pace" in both[0].provenance and "pace" not in both[1].provenance
+    assert both[1].horizons[0].kl_set == alone.horizons[0].kl_set is not None
+    assert both[1].horizons[0].risk_any_interval == pytest.approx(
+        alone.horizons[0].risk_any_interval, abs=1e-6
+    )
+
+
+def test_a_risk_from_a_past_says_how_sure_it_is_and_has_no_set(predictor: Predictor) -> None:
+    history = [(knee(seed=1), 48, 0)]
+    both = predictor.predict(
+        knee(), side="right", grade=2, history=history, other=knee(seed=2), other_grade=1
+    )
+    for found in (both, predictor.predict(knee(), side="right", grade=2, history=history)):
+        (horizon,) = found.horizons
+        assert horizon.risk_any_interval is not None and horizon.risk_fast_interval is not None
+        low, high = horizon.risk_any_interval
+        assert 0 < low < horizon.risk_any < high < 1
+        assert horizon.kl_set is None and horizon.kl_read is not None
+    assert both.other_knee
 
 
 def test_a_past_needs_a_risk_part(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months
+from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months, Previous
 
 
 def explain(
@@ -28,11 +28,12 @@ def explain(
     ] = None,
     other: Annotated[
         str | None,
-        typer.Option("--other", help="The person's other knee, same day: risk without and with it."),
+        typer.Option("--other", help="The person's other knee, same day: what it adds to the risk."),
     ] = None,
     other_grade: Annotated[
         int | None, typer.Option("--other-grade", help="Its KL grade, 0 to 4, if a reader gave one.")
     ] = None,
+    previous: Previous = None,
     subject: Annotated[
         str, typer.Option("--subject", help="Whose knee it is, as in --bank; their own rows are passed over.")
     ] = "",
@@ -44,6 +45,7 @@ def explain(
     Writes OUT/STEM/ with explanation.png, explanation.json and explanation.md: where the networks look, the most
     similar knees, what drives the risk and what the predicted change is made of.
     """
+    from progression.entries import parse_previous
     from progression.errors import UsageError
     from progression.explain import explain as explain_knee
     from progression.files import check_writable
@@ -52,7 +54,7 @@ def explain(
     from progression.localise.places import reader
     from progression.predict import load_predictor
     from progression.report.explanation import check_explanation_replaceable, write_explanation
-    from progression.types import Radiograph, Side, check_grade, check_horizons
+    from progression.types import EarlierFilm, Radiograph, Side, check_grade, check_horizons
     from progression.weights import load_model
 
     horizons = check_horizons(months)
@@ -61,18 +63,21 @@ def explain(
     if other_grade is not None:
         check_grade(other_grade)
     asked = None if side is None else Side.parse(side)
+    earlier = [parse_previous(text) for text in previous or ()]
     name = Path(image.rpartition("::")[2]).stem
     check_writable(out)
     check_explanation_replaceable(out / name)
     finder = Finder.load(load_model(model))
+    read_knee = reader(finder, accept_atypical=accept_atypical)
     read, in_view = read_knees(image, finder, side=asked, accept_atypical=accept_atypical)
     knee = read.side
     if knee is None:
         raise UsageError(f"{image} does not say which knee it is; pass --side left or --side right")
     radiograph = Radiograph(read.pixels, knee, name)
     if other is not None:
-        in_view = reader(finder, accept_atypical=accept_atypical)(other, side=knee.other)
+        in_view = read_knee(other, side=knee.other)
     beside = None if in_view is None else Radiograph(in_view.pixels, knee.other, "other knee")
+    history = [EarlierFilm(read_knee(film, side=knee).pixels, ago, read_as) for film, ago, read_as in earlier]
     predictor = load_predictor(model, device=device, engine=engine, bank=bank)
     explanation = explain_knee(
         predictor,
@@ -81,6 +86,7 @@ def explain(
         grade=grade,
         other=beside,
         other_grade=other_grade,
+        history=history,
         subject=subject or None,
         accept_atypical=accept_atypical,
     )

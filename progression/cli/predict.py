@@ -47,6 +47,14 @@ Bank = Annotated[
     typer.Option("--bank", help="Bank of your own cohort (progression bank build) [the model's own]."),
 ]
 
+Previous = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--previous",
+        help="An earlier film of this knee, PICTURE:MONTHS-BEFORE or PICTURE:MONTHS-BEFORE:GRADE; repeatable.",
+    ),
+]
+
 Atypical = Annotated[
     bool,
     typer.Option(
@@ -131,13 +139,7 @@ def predict(
     subject: Annotated[
         str, typer.Option("--subject", help="Whose knee it is, as in --bank; their own rows are passed over.")
     ] = "",
-    previous: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--previous",
-            help="An earlier film of this knee, PICTURE:MONTHS-BEFORE or PICTURE:MONTHS-BEFORE:GRADE; repeatable.",
-        ),
-    ] = None,
+    previous: Previous = None,
     spread: Annotated[
         bool, typer.Option("--spread", help="Also futures at the 5th, 50th and 95th percentile of change.")
     ] = False,

@@ -13,6 +13,13 @@ def private(value: str, meaning: str) -> CodedConcept:
 
 RISE_BY_TWO = private("RISK-KL-RISE-2", "Probability that the Kellgren-Lawrence grade rises by 2 or more")
 RISE_BY_ONE = private("RISK-KL-RISE-1", "Probability that the Kellgren-Lawrence grade rises by 1 or more")
+BOUNDS_BY_TWO, BOUNDS_BY_ONE = (
+    tuple(
+        private(f"RISK-KL-{step}-{short}", f"{which} end of the 90 % interval of P(rise by {step} or more)")
+        for short, which in (("LOW", "Lower"), ("HIGH", "Upper"))
+    )
+    for step in (2, 1)
+)
 HORIZON = private("HORIZON", "Time from the radiograph to which the prediction refers")
 TYPICALITY = private("TYPICALITY", "How like the training radiographs the radiograph is, 0 to 1")
 PREDICTION = private("PREDICTION", "Prediction of osteoarthritis progression")

@@ -19,6 +19,8 @@ from pydicom.sr.codedict import codes
 
 from progression import __version__
 from progression.dicom.codes import (
+    BOUNDS_BY_ONE,
+    BOUNDS_BY_TWO,
     HORIZON,
     PREDICTION,
     RADIOGRAPHY,
@@ -103,8 +105,16 @@ def _group(
         source_images=[SourceImageForMeasurementGroup(*study.film[:2])],
         measurements=[
             Measurement(name=HORIZON, value=months, unit=MONTHS),
-            Measurement(name=RISE_BY_TWO, value=round(horizon.risk_fast, 6), unit=UNITY),
-            Measurement(name=RISE_BY_ONE, value=round(horizon.risk_any, 6), unit=UNITY),
+            *_risk(RISE_BY_TWO, horizon.risk_fast, BOUNDS_BY_TWO, horizon.risk_fast_interval),
+            *_risk(RISE_BY_ONE, horizon.risk_any, BOUNDS_BY_ONE, horizon.risk_any_interval),
             Measurement(name=TYPICALITY, value=round(prediction.typicality, 6), unit=UNITY),
         ],
     )
+
+
+def _risk(
+    name: CodedConcept, risk: float, bounds: tuple[CodedConcept, ...], interval: tuple[float, float] | None
+) -> list[Measurement]:
+    """A risk, and the bounds of its interval where it has one."""
+    told = [(name, risk), *zip(bounds, interval or (), strict=interval is not None)]
+    return [Measurement(name=concept, value=round(value, 6), unit=UNITY) for concept, value in told]

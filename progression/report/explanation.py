@@ -24,7 +24,11 @@ from progression.types import Pixels, Prediction
 _OWN_FILE = re.compile(r"explanation\.(png|json|md)")
 Map = npt.NDArray[np.float32]
 RADIOGRAPH = "radiograph"
-"""What a map of the radiograph says that it is of; all other pictures are synthetic."""
+OTHER_KNEE = "the other knee"
+"""What maps of the two radiographs say that they are of, all other pictures being synthetic; and a group of drivers."""
+RISE, GRADIENT = "chance of a rise", "gradient"
+"""A score and a method, as maps call them."""
+_PACE = "the pace of the earlier films"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class SaliencyMap:
     values : (R, R) float32 in [0, 1], in the picture's own orientation; 1 is the map's maximum
     share_in_band, area_of_band : of the map's mass in the picture's central band of rows, and that band's share of the
         area
+    mean : of the map before it was scaled to 1; a gradient's is in units of the score, a picture's greys being 2 apart
     """
 
     of: str
@@ -45,6 +50,7 @@ class SaliencyMap:
     values: Map
     share_in_band: float
     area_of_band: float
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class TransitionTerms:
-    """The exact sum that a rate from `start` to `end` is made of: log rate = intercept + Σ drivers.
+    """The exact sum that a rate from `start` to `end` is made of: log rate = intercept + Σ drivers + log pace.
 
     Attributes
     ----------
@@ -95,6 +101,7 @@ class TransitionTerms:
     from_months, to_months : the era in which these weights hold
     intercept : log rate of the mean training knee
     drivers : in the model's order
+    log_pace : log of what earlier films multiply all rates by, 0 without any
     """
 
     start: int
@@ -103,11 +110,12 @@ class TransitionTerms:
     to_months: float
     intercept: float
     drivers: tuple[Driver, ...]
+    log_pace: float = 0.0
 
     @property
     def log_rate(self) -> float:
         """Log of the rate, per year of the model's clock."""
-        return self.intercept + sum(driver.log_rate for driver in self.drivers)
+        return self.intercept + sum(driver.log_rate for driver in self.drivers) + self.log_pace
 
     @property
     def groups(self) -> dict[str, float]:
@@ -149,6 +157,35 @@ class WhatIf:
 
 
 @dataclass(frozen=True)
+class VisitSeen:
+    """A visit, `months_before` the present one (0): the grade read, None if unread, and the grade it looks like."""
+
+    months_before: float
+    grade_read: int | None
+    grade_seen: float
+
+
+@dataclass(frozen=True)
+class EarlierTerms:
+    """What earlier films say of the knee (`progression.latent.history`).
+
+    Attributes
+    ----------
+    visits : oldest first, the present one last
+    rise, expected : of the grade from the first visit to the last: seen (slope through all visits, may be below 0), and
+        what the model expected of that time from the first film
+    pace : the rates are multiplied by it
+    lowest_grade : that the knee can have now, as it was read before; None if no earlier film was read
+    """
+
+    visits: tuple[VisitSeen, ...]
+    rise: float
+    expected: float
+    pace: float
+    lowest_grade: int | None
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Why one knee's prediction is what it is, at its last horizon.
 
@@ -157,12 +194,15 @@ class Explanation:
     prediction : what is explained
     grade_read : by a reader, None if none was given
     start_grade : the grade whose rates are taken apart: the one read, or the likeliest
-    saliency : of the radiograph and of the rendered follow-up
+    saliency : of the radiograph and of the rendered follow-up, and of the other knee where that was seen
     neighbours : nearest first
     transitions : the rates from `start_grade`, in every era up to the horizon
     step_terms : of the predicted change
     what_if : image alone, then grades 0 to 4
-    without_other : risk at each horizon of this knee alone, where the other knee had a part in the prediction's
+    without_other : risk at each horizon without the other knee, where that had a part in the prediction's
+    earlier : what earlier films say, None without any
+    without_earlier : risk at each horizon without them
+    other_knee : (R, R) float32 in [0, 1], the other knee as the model saw it
     """
 
     prediction: Prediction
@@ -174,6 +214,9 @@ class Explanation:
     step_terms: tuple[StepTerm, ...]
     what_if: tuple[WhatIf, ...]
     without_other: WhatIf | None = None
+    earlier: EarlierTerms | None = None
+    without_earlier: WhatIf | None = None
+    other_knee: Pixels | None = None
 
     @property
     def main_transition(self) -> TransitionTerms | None:
@@ -195,7 +238,11 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         ],
         "step_terms": [asdict(one) for one in explanation.step_terms],
         "what_if": [asdict(one) for one in explanation.what_if],
-        "without_other": explanation.without_other and asdict(explanation.without_other),
+        **{
+            name: value and asdict(value)
+            for name in ("without_other", "earlier", "without_earlier")
+            for value in [getattr(explanation, name)]
+        },
     }
 
 
@@ -207,7 +254,7 @@ def explanation_text(explanation: Explanation) -> str:
     lines = [
         f"# Why: {prediction.name}, {prediction.side.value} knee",
         "",
-        f"Research use, not a medical device. All pictures but the radiograph are {WORD.lower()}.",
+        f"Research use, not a medical device. All pictures but the {_radiographs(explanation)} {WORD.lower()}.",
         "",
         f"By {months} months the model gives a chance of {horizon.risk_any:.0%} that the Kellgren-Lawrence grade "
         f"rises, and of {horizon.risk_fast:.0%} that it rises by two or more. The picture looks most like "
@@ -216,6 +263,7 @@ def explanation_text(explanation: Explanation) -> str:
         "",
         *(f"Warning: {text}.\n" for text in prediction.warnings),
         *_other_lines(explanation),
+        *_earlier_lines(explanation),
         "## What drives the risk",
         "",
         *_driver_lines(explanation),
@@ -281,17 +329,17 @@ def explanation_figure(explanation: Explanation) -> Figure:
 
     picture(cell(0, 0), prediction.baseline, "radiograph", window, synthetic=False)
     for column, one in enumerate(explanation.saliency, start=1):
-        baseline = one.of == RADIOGRAPH
-        under = prediction.baseline if baseline or horizon.image is None else horizon.image
+        real = {RADIOGRAPH: prediction.baseline, OTHER_KNEE: explanation.other_knee}.get(one.of)
+        under = next(shown for shown in (real, horizon.image, prediction.baseline) if shown is not None)
         axes = cell(0, column)
-        picture(axes, under, f"{one.score}\n{one.of}, {one.method}", window, synthetic=not baseline)
+        picture(axes, under, f"{one.score}\n{one.of}, {one.method}", window, synthetic=real is None)
         extent = (-0.5, under.shape[1] - 0.5, under.shape[0] - 0.5, -0.5)
         axes.imshow(one.values, cmap="inferno", alpha=0.75 * one.values, extent=extent, vmin=0, vmax=1)
     for column, near in enumerate(explanation.neighbours):
         title = f"{near.kind} neighbour, {near.distance:.2f}\n{_series(near)}"
         picture(cell(1, column), near.rendering, title, window, synthetic=True)
     bottom = grid[2, :].subgridspec(1, 12, wspace=0.6)  # labels take what is left of each
-    _draw_drivers(figure.add_subplot(bottom[0, 3:6]), explanation.main_transition)
+    _draw_drivers(figure.add_subplot(bottom[0, 3:6]), explanation)
     _draw_what_if(figure.add_subplot(bottom[0, 7:9]), explanation)
     _draw_steps(figure.add_subplot(bottom[0, 10:12]), explanation)
     figure.text(
@@ -333,6 +381,10 @@ def check_explanation_replaceable(folder: str | Path) -> None:
 # ---- in words ---------------------------------------------------------------------------------------------------
 
 
+def _radiographs(explanation: Explanation) -> str:
+    return "radiograph are" if explanation.other_knee is None else "radiographs of the two knees are"
+
+
 def _reading(explanation: Explanation) -> str:
     if explanation.grade_read is None:
         return "no reader's grade was given"
@@ -340,27 +392,76 @@ def _reading(explanation: Explanation) -> str:
 
 
 def _other_lines(explanation: Explanation) -> list[str]:
-    alone = explanation.without_other
-    if alone is None:
+    if explanation.without_other is None:
         return []
-    lines = [
+    here, there = (
+        sum(
+            one.mean
+            for one in explanation.saliency
+            if (one.of, one.score, one.method) == (of, RISE, GRADIENT)
+        )
+        for of in (RADIOGRAPH, OTHER_KNEE)
+    )
+    words = "All that follows is of the model of both knees."
+    if here > 0:
+        words += (
+            f" A pixel of the other knee moves the log odds of a rise {there / here:.2f} times as much as one of this "
+            "knee, on average."
+        )
+    return [
         "## What the other knee adds",
         "",
-        "| by | rise, alone | both knees | by two or more, alone | both |",
+        *_without_lines(explanation, explanation.without_other, "it"),
+        "",
+        words,
+        "",
     ]
-    lines.append("|---" * 5 + "|")
-    for any_, fast, both in zip(
-        alone.risk_any, alone.risk_fast, explanation.prediction.horizons, strict=True
-    ):
-        lines.append(
-            f"| {both.horizon_months} months | {any_:.0%} | {both.risk_any:.0%} ({both.risk_any - any_:+.1%}) "
-            f"| {fast:.0%} | {both.risk_fast:.0%} ({both.risk_fast - fast:+.1%}) |"
+
+
+def _earlier_lines(explanation: Explanation) -> list[str]:
+    earlier = explanation.earlier
+    if earlier is None or explanation.without_earlier is None:
+        return []
+    span = earlier.visits[0].months_before
+    lines = [
+        "## What the earlier films add",
+        "",
+        "| months before | read as grade | looks like |",
+        "|---|---|---|",
+        *(
+            f"| {one.months_before:g} | {'-' if one.grade_read is None else one.grade_read} | {one.grade_seen:.1f} |"
+            for one in earlier.visits
+        ),
+        "",
+        f"Over these {span:g} months the grade went up by {earlier.rise:.2f} (a line through the visits, by the grades "
+        f"read where there are any), where {earlier.expected:.2f} were to be expected of the first film. So all rates "
+        f"below are multiplied by {earlier.pace:.2f}."
+        + (
+            ""
+            if not earlier.lowest_grade
+            else f" The grade now is {earlier.lowest_grade} at least, as that was read before."
+        ),
+        "",
+        *_without_lines(explanation, explanation.without_earlier, "them"),
+        "",
+    ]
+    return lines
+
+
+def _without_lines(explanation: Explanation, without: WhatIf, it: str) -> list[str]:
+    """A table of the risks without something, and with all."""
+    lines = [
+        f"| by | rise, without {it} | with {it} | by two or more, without | with |",
+        "|---" * 5 + "|",
+    ]
+    lines += [
+        f"| {given.horizon_months} months | {any_:.0%} | {given.risk_any:.0%} ({given.risk_any - any_:+.1%}) "
+        f"| {fast:.0%} | {given.risk_fast:.0%} ({given.risk_fast - fast:+.1%}) |"
+        for any_, fast, given in zip(
+            without.risk_any, without.risk_fast, explanation.prediction.horizons, strict=True
         )
-    text = (
-        "Two models: what drives the risk, the other readings and the maps below are of this knee's own; "
-        "the change is of both."
-    )
-    return [*lines, "", text, ""]
+    ]
+    return lines
 
 
 def _driver_lines(explanation: Explanation) -> list[str]:
@@ -374,6 +475,7 @@ def _driver_lines(explanation: Explanation) -> list[str]:
         f"{np.exp(terms.log_rate - terms.intercept):.2f} times that rate:",
         "",
         *(f"- {group}: × {np.exp(value):.2f}" for group, value in terms.groups.items()),
+        *([f"- {_PACE}: × {np.exp(terms.log_pace):.2f}"] if explanation.earlier else []),
         "",
         "The largest single factors: "
         + "; ".join(
@@ -410,13 +512,15 @@ def _without(one: Any, *names: str) -> dict[str, Any]:
 # ---- drawn ------------------------------------------------------------------------------------------------------
 
 
-def _draw_drivers(axes: Axes, terms: TransitionTerms | None) -> None:
+def _draw_drivers(axes: Axes, explanation: Explanation) -> None:
+    terms = explanation.main_transition
     if terms is None:
         bare(axes, "grade 4 cannot rise")
         return
     single = sorted(terms.drivers, key=lambda one: abs(one.log_rate))[-5:]
     bars = [(one.words, one.log_rate, 0.45) for one in single]
     bars += [(f"ALL: {group}", value, 1.0) for group, value in terms.groups.items()]
+    bars += [(_PACE, terms.log_pace, 1.0)] if explanation.earlier else []
     for place, (_, value, opacity) in enumerate(bars):
         axes.barh(place, value, color="#b2182b" if value > 0 else "#2166ac", alpha=opacity)
     axes.set_yticks(range(len(bars)), [words for words, *_ in bars])

@@ -21,7 +21,7 @@ what other training people and another training would have said nine times in te
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,8 @@ class Risk:
     fast, any : (N, H), P(grade rises by >= 2, >= 1); fast <= any, neither falls with the horizon
     future : (N, H, 5), P(highest grade read by the horizon)
     fast_interval, any_interval : (N, H, 2), how sure the risk is (module docstring); None where the model cannot tell
-    grade_set : (N, H, 5) bool, grades that hold the future one nine times in ten (`conformal`); None likewise
+    grade_set : (N, H, 5) bool, grades that hold the future one nine times in ten (`conformal`); None likewise, and
+        all False for a knee of which it is not known
     """
 
     fast: Tensor
@@ -77,6 +78,15 @@ class Risk:
             values = [getattr(risk, name) for _, risk in parts]
             fields[name] = None if any(v is None for v in values) else torch.cat(values)[order]
         return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Refits:
+    """Refits that go with one network: which of the B, their models, and the grading drawn toward that network's."""
+
+    index: Tensor
+    chain: MultiState
+    grading: Grading
 
 
 def _never_falling(risk: Tensor, horizon_months: Sequence[float]) -> Tensor:
@@ -183,7 +193,7 @@ class RiskModel:
             rises,
             future,
             *self._intervals((fast, rises), grading, networks, other, horizon_months, grade),
-            self._grade_sets(future, horizon_months, grade),
+            self.grade_sets(future, horizon_months, grade),
         )
 
     def _risks(
@@ -207,25 +217,38 @@ class RiskModel:
         grade: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Of fast and any, each (N, H, 2)."""
-        if self.resampled is None:
+        draws = [
+            self._risks(refit.chain, refit.grading, other, horizon_months, grade)[:2]
+            for refit in self.refits(grading, networks)
+        ]
+        if not draws:
             return None, None
+        fast, rises = (
+            interval(risk, torch.cat(drawn))
+            for risk, drawn in zip(risks, zip(*draws, strict=True), strict=True)
+        )
+        return fast, rises
+
+    def refits(self, grading: Grading, networks: Sequence[Grading] = ()) -> Iterator[Refits]:
+        """The refits by the network whose view of the pictures each goes with; none where the model has none.
+
+        Parameters
+        ----------
+        grading, networks
+            Of pictures of one knee each, or of the visits of one knee: by all networks, and by each alone.
+        """
+        if self.resampled is None:
+            return
         share = len(networks) ** -0.5 if networks else 0.0
         seen = [_between(grading, network, share) for network in networks] or [grading]
-        count = len(self.resampled.clock)
-        draws = []
         for i, one in enumerate(seen):
-            fits = torch.arange(i, count, len(seen))
-            draws.append(self._risks(self.resampled.some(fits), one, other, horizon_months, grade)[:2])
-        found = []
-        for risk, drawn in zip(risks, zip(*draws, strict=True), strict=True):
-            reach = INTERVAL_SDS * _logit(torch.cat(drawn)).std(dim=0)
-            bounds = torch.stack([_logit(risk) - reach, _logit(risk) + reach], dim=-1).sigmoid()
-            found.append(torch.where(risk[..., None] > 0, bounds, 0.0))
-        return found[0], found[1]
+            index = torch.arange(i, len(self.resampled.clock), len(seen))
+            yield Refits(index, self.resampled.some(index), one)
 
-    def _grade_sets(
+    def grade_sets(
         self, future: Tensor, horizon_months: Sequence[float], grade: Tensor | None
     ) -> Tensor | None:
+        """Sets (N, H, 5) of the future grades whose probabilities are `future`; None where the model has no levels."""
         if self.set_months is None or self.set_levels is None:
             return None
         months = torch.as_tensor(horizon_months, dtype=torch.float64)
@@ -278,6 +301,13 @@ def _between(mean: Grading, one: Grading, share: float) -> Grading:
     """A grading `share` of the way from the mean to one network's."""
     heads = ("now", "future", "rise")
     return Grading(*(torch.lerp(getattr(mean, h), getattr(one, h), share) for h in heads))
+
+
+def interval(risk: Tensor, drawn: Tensor) -> Tensor:
+    """Interval (N, H, 2) of risks (N, H), from what B refits say (B, N, H); module docstring."""
+    reach = INTERVAL_SDS * _logit(drawn).std(dim=0)
+    bounds = torch.stack([_logit(risk) - reach, _logit(risk) + reach], dim=-1).sigmoid()
+    return torch.where(risk[..., None] > 0, bounds, 0.0)
 
 
 def _logit(p: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from progression.errors import UsageError
 from progression.risk.grader import RISE_TARGETS, Grader, Grading, as_grading, mean_grading, resize
-from progression.risk.model import RiskModel
+from progression.risk.model import Risk
 
 Score = Callable[[Grading], Tensor]
 NOISE = 0.1
@@ -53,14 +53,12 @@ def rise_score(step: int, months: int) -> Score:
     return lambda grading: grading.rise[:, column].logit(eps=1e-6)
 
 
-def risk_score(
-    model: RiskModel, *, step: int, months: int, grade: Sequence[int | None] | None = None
-) -> Score:
-    """Log odds of the multi-state model's risk of a rise by `step` (1 or 2) within `months`, as reports state it.
+def risk_score(foretell: Callable[[Grading], Risk], *, step: int) -> Score:
+    """Log odds of the multi-state model's risk of a rise by `step` (1 or 2) at the last horizon, as reports state it.
 
     Parameters
     ----------
-    grade : of each picture, what a reader called it, None where nobody did
+    foretell : the risk of pictures, given all else that is known
 
     Raises
     ------
@@ -69,13 +67,10 @@ def risk_score(
     """
     if step not in (1, 2):
         raise UsageError(f"rise by {step}: expected 1 (risk_any) or 2 (risk_fast)")
-    read = None if grade is None else torch.tensor([-1 if one is None else one for one in grade])
 
     def score(grading: Grading) -> Tensor:
-        on_cpu = Grading(grading.now.cpu(), grading.future.cpu(), grading.rise.cpu())
-        risk = model.predict(on_cpu, [months], grade=read)
-        chosen = (risk.any if step == 1 else risk.fast)[:, 0]
-        return chosen.logit(eps=1e-9)
+        risk = foretell(grading.cpu())
+        return (risk.any if step == 1 else risk.fast)[:, -1].logit(eps=1e-9)
 
     return score
 

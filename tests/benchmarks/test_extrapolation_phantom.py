@@ -60,6 +60,9 @@ def test_holm_by_hand(measures: ModuleType) -> None:
     rows = [head | {"method": method, "p_mean": p} for method, p in zip(methods, ps, strict=True)]
     found = measures.primary([*rows, head | {"method": "imaged, mean", "p_mean": 0.001}])
     assert [row["p_holm"] for row in found] == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    sooner = [row | {"months": 24.0} for row in rows]
+    both = measures.primary([*rows, *sooner], months=(24.0, 96.0))
+    assert [row["p_holm"] for row in both[:4]] == pytest.approx([0.08, 0.18, 0.18, 1.0])
 
 
 def test_every_visit_becomes_a_baseline(benchmark: ModuleType) -> None:
@@ -99,6 +102,9 @@ def test_whole_run_and_resume(benchmark: ModuleType, tmp_path: Path) -> None:
         (f"{kind}, {name}", form)
         for kind in ("imaged", "graded") for name in ("chosen", "joint") for form in ("rendered", "added")
     }  # fmt: skip
+    every = [(row["method"], row["form"], row["months"]) for row in result["every_horizon"]]
+    assert len(set(every)) == len(every) == 24
+    assert {months for *_, months in every} == {24.0, 48.0, 96.0}
     assert {row["subjects"] for row in result["confirmation"]} == {2}
     methods = {row["method"] for row in result["comparisons"]}
     assert {"imaged, k = 5", "graded, joint, read grade", "own grades", "true change"} <= methods

@@ -23,7 +23,7 @@ from progression.data.phantom.anatomy import (
     sample_anatomy,
 )
 from progression.data.phantom.cohort import MARK, PhantomKnee, encode_png
-from progression.data.phantom.disease import VISIBLE_SHARE, sample_course
+from progression.data.phantom.disease import VISIBLE_SHARE, rise_chance, sample_course
 from progression.data.phantom.geometry import FIELD_MM, JOINT_LINE, Knee, Pose
 from progression.data.visits import read_visits
 from progression.errors import UsageError
@@ -149,6 +149,20 @@ def test_signs_are_wide_enough_for_64_pixels(sign: str) -> None:
     )
     change = high - low
     assert np.abs(change.reshape(32, 2, 32, 2).mean(axis=(1, 3))).max() > 0.1
+
+
+def test_the_chance_of_a_rise_is_how_often_it_happens() -> None:
+    """Among subjects of small, middling and large chances as many rise as these say."""
+    courses = [sample_course(np.random.default_rng([11, index])) for index in range(4000)]
+    for step, months in ((1, 24.0), (1, 96.0), (2, 48.0), (2, 96.0)):
+        chance = np.array([rise_chance(course, step=step, months=months) for course in courses])
+        rose = np.array([
+            grade(course.state(months)) - grade(course.state(0.0)) >= step for course in courses
+        ])  # fmt: skip
+        for rows in (chance < 0.05, (chance >= 0.05) & (chance < 0.3), chance >= 0.3):
+            error = np.sqrt((chance[rows] * (1 - chance[rows])).sum())
+            assert abs(rose[rows].sum() - chance[rows].sum()) < 3.5 * error
+    assert rise_chance(replace(courses[0], severity=3.5), step=2, months=96.0) == 0.0
 
 
 def test_malalignment_loads_the_compartment_that_narrows() -> None:

@@ -108,9 +108,21 @@ def test_the_risks_are_measurements(written: dict[str, Dataset]) -> None:
         assert told["HORIZON"] == (horizon.horizon_months, "mo")
         assert told["RISK-KL-RISE-2"] == (pytest.approx(horizon.risk_fast, abs=1e-6), "1")
         assert told["RISK-KL-RISE-1"] == (pytest.approx(horizon.risk_any, abs=1e-6), "1")
+        for step, interval in ((2, horizon.risk_fast_interval), (1, horizon.risk_any_interval)):
+            ends = [told[f"RISK-KL-{step}-{end}"][0] for end in ("LOW", "HIGH")]
+            assert ends == pytest.approx(interval, abs=1e-6)
         site = group.finding_sites[0]
         assert (site.topographical_modifier or site.laterality).meaning == "Left"
     assert (report.CompletionFlag, report.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
+
+
+def test_a_risk_without_an_interval_has_no_bounds() -> None:
+    made = prediction(radiograph(side=Side.LEFT), (24,))
+    unsure = replace(made.horizons[0], risk_fast_interval=None, risk_any_interval=None)
+    item = objects(dx(), replace(made, horizons=(unsure,)))["risk.dcm"]
+    (group,) = srread(_stream(item)).content.get_image_measurement_groups()
+    names = [one.name.value for one in group.get_measurements()]
+    assert names == ["HORIZON", "RISK-KL-RISE-2", "RISK-KL-RISE-1", "TYPICALITY"]
 
 
 def test_the_document_comes_back_whole(written: dict[str, Dataset]) -> None:

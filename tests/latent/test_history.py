@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,8 +16,10 @@ from progression.latent.history import (
     pace,
     risk_of,
     slope,
+    with_past,
 )
-from progression.risk.grader import Grading
+from progression.risk.forecast import RiskModels, Seen
+from progression.risk.grader import Grading, mean_grading
 from progression.risk.model import RiskModel
 from progression.weights import load_model
 
@@ -110,6 +114,75 @@ def test_pace_from_readings(risk: RiskModel) -> None:
     ahead = float(expected_rise(joint_grades(risk, first, torch.tensor([0]), [48.0])))
     assert float(past.pace[0]) == pytest.approx(3 / (1 + ahead))
     assert float(past.pace[1]) < 1.0 == float(past.pace[2])
+
+
+def _visits(risk: RiskModel, read: list[int]) -> tuple[Visits, list[Grading]]:
+    """Two films 48 months apart as two networks see them."""
+    networks = [grading(2, seed=seed) for seed in (1, 2)]
+    return Visits(mean_grading(networks), [-48.0, 0.0], read, networks), networks
+
+
+def test_each_refit_finds_the_pace_and_the_risk_anew(risk: RiskModel) -> None:
+    """The interval is what two models, each from one refit and one network alone, say of the knee."""
+    visits, networks = _visits(risk, [0, 2])
+    past = Past.of(risk, [visits])
+    seen = Seen(
+        [one.rows(torch.tensor([1])) for one in networks],
+        knee=torch.tensor([0]),
+        grade=torch.tensor([2]),
+        other=torch.tensor([-1]),
+        other_grade=torch.tensor([-1]),
+    )
+    found = with_past(RiskModels(risk), seen, MONTHS, past).risk
+    assert risk.resampled is not None and past.refitted is not None
+    share, logits = 2**-0.5, []
+    for b, network in enumerate(networks):
+        own = risk.resampled.some(torch.tensor(b))
+        view = Grading(
+            *(
+                (1 - share) * m + share * o
+                for m, o in zip(vars_of(visits.grading), vars_of(network), strict=True)
+            )
+        )
+        one = replace(risk, multistate=own, resampled=None)
+        pace = Past.of(one, [Visits(view, visits.months, visits.read)])
+        assert float(past.refitted[b, 0]) == pytest.approx(float(pace.pace[0]))
+        now = view.rows(torch.tensor([1]))
+        again = risk_of(joint_grades(one, now, torch.tensor([2]), MONTHS, past=pace))
+        logits.append(again.any.logit())
+    reach = 1.645 * torch.stack(logits).std(dim=0)
+    assert found.any_interval is not None
+    middle = found.any.logit()
+    torch.testing.assert_close(
+        found.any_interval, torch.stack([middle - reach, middle + reach], dim=-1).sigmoid()
+    )
+
+
+def test_a_knee_without_a_past_keeps_interval_and_set(risk: RiskModel) -> None:
+    visits, networks = _visits(risk, [0, 2])
+    alone = Visits(
+        visits.grading.rows(torch.tensor([1])), [0.0], [-1], [n.rows(torch.tensor([1])) for n in networks]
+    )
+    past = Past.of(risk, [visits, alone])
+    unread = torch.tensor([-1, -1])
+    seen = Seen(networks, knee=torch.tensor([1, 1]), grade=unread, other=unread, other_grade=unread)
+    models = RiskModels(risk)
+    found, plain = with_past(models, seen, MONTHS, past).risk, models.forecast(seen, MONTHS).risk
+    for name in ("any_interval", "fast_interval", "grade_set"):
+        ours, theirs = getattr(found, name), getattr(plain, name)
+        torch.testing.assert_close(ours[1], theirs[1])
+    assert found.grade_set is not None and not found.grade_set[0].any()
+    assert found.any_interval is not None and plain.any_interval is not None
+    assert not torch.allclose(found.any_interval[0], plain.any_interval[0])
+
+
+def test_no_refits_no_interval(risk: RiskModel) -> None:
+    visits, _ = _visits(risk, [0, 2])
+    bare = replace(risk, resampled=None)
+    past = Past.of(bare, [visits])
+    seen = Seen([grading(1)], *(torch.tensor([v]) for v in (0, 2, -1, -1)))
+    found = with_past(RiskModels(bare), seen, MONTHS, past).risk
+    assert past.refitted is None and found.any_interval is None and found.fast_interval is None
 
 
 def vars_of(g: Grading) -> tuple[torch.Tensor, ...]:

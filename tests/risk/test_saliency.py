@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -117,8 +119,9 @@ def test_other_weights_give_another_map() -> None:
 def test_risk_reaches_the_picture_and_its_score_is_the_stated_risk() -> None:
     grader, model = _grader(), _risk_model()
     for step, event in ((1, "any"), (2, "fast")):
-        score = risk_score(model, step=step, months=48, grade=[None, 1])
-        stated = getattr(model.predict(grader(PICTURE), [48], grade=torch.tensor([-1, 1])), event)[:, 0]
+        foretell = partial(model.predict, horizon_months=[24, 48], grade=torch.tensor([-1, 1]))
+        score = risk_score(foretell, step=step)
+        stated = getattr(foretell(grader(PICTURE)), event)[:, 1]
         torch.testing.assert_close(score(grader(PICTURE)).sigmoid(), stated)
         for found in (gradient(grader, PICTURE, score), grad_cam(grader, PICTURE, score)):
             assert found.shape == (2, 32, 32)
@@ -141,6 +144,6 @@ def test_unknown_scores_are_refused() -> None:
     with pytest.raises(UsageError, match="no head for a rise by 3 within 48 months: expected one of by 1"):
         rise_score(3, 48)
     with pytest.raises(UsageError, match="rise by 3: expected 1"):
-        risk_score(_risk_model(), step=3, months=48)
+        risk_score(partial(_risk_model().predict, horizon_months=[48]), step=3)
     with pytest.raises(UsageError, match="samples -1: expected 0"):
         gradient(_grader(), PICTURE, expected_grade, samples=-1)

@@ -18,6 +18,7 @@ a, sigma and shape were fitted once, to the rises in grade of the Osteoarthritis
 (`cohort.calibration`), before any model was trained on phantoms.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,3 +164,20 @@ def sample_course(rng: np.random.Generator) -> Course:
         ),
         spur_shares=Sites(*(float(min(share, 1.0)) for share in shares)),
     )
+
+
+def rise_chance(course: Course, *, step: int, months: float) -> float:
+    """Chance that the grade rises by `step` or more within `months`, given all that a baseline film can show.
+
+    What no film shows of the rate is e alone. As the grade is the whole part of S, that is P(r >= r*) with
+    S(0) + r* (t / 48 months)^shape the grade to reach.
+    """
+    stage = int(course.severity)
+    if stage + step > 4:
+        return 0.0
+    needed = (stage + step - course.severity) / (months / 48.0) ** _SHAPE[stage]
+    if needed > _FASTEST:
+        return 0.0
+    drive = (math.log(needed) - _LOG_RATE[stage]) / _LOG_RATE_SPREAD[stage]
+    unseen = (drive - np.sqrt(VISIBLE_SHARE) * course.signs.visible) / np.sqrt(1 - VISIBLE_SHARE)
+    return 0.5 * math.erfc(float(unseen) / math.sqrt(2))
