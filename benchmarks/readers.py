@@ -1,6 +1,6 @@
 """Do radiologists tell progression better with a predicted follow-up? What was published, and what it takes to show it.
 
-    python benchmarks/readers.py --points han2022_reader_points.csv --out FOLDER [RATINGS.csv --threshold 4]
+    python benchmarks/readers.py --points benchmarks/han2022_reader_points.csv --out FOLDER [RATINGS.csv --threshold 4]
 
 1. Published operating points without and with the synthetic follow-up (columns reader, fpr_unaided, tpr_unaided,
    fpr_aided, tpr_aided). Cases are not known one by one, so the test speaks about such readers on those very cases:

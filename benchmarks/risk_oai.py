@@ -38,6 +38,7 @@ from progression.evaluate.report import interval, markdown_table, write_json, wr
 from progression.evaluate.scores import judge_scores
 from progression.files import atomic_write
 from progression.memory import keep_freed_memory
+from progression.metrics import auc_within, cluster_bootstrap
 from progression.report.reader_figure import save_figure
 from progression.report.risk_figure import (
     Panel,
@@ -51,6 +52,8 @@ POINTS = Path(__file__).with_name("han2022_reader_points.csv")
 COHORTS = {"train": "train, out of fold", "val": "val"}
 PRIMARY = ((Event.FAST, 96), (Event.ANY, 48))
 """End points named beforehand: they are drawn, and summarised in one table."""
+WITHIN = (*PRIMARY, (Event.FAST, 48))
+"""End points at which knees are compared within their baseline grade too, as it decides who was read at 96 months."""
 
 
 class Predictions:
@@ -115,6 +118,13 @@ def cases(
                         against=ours,
                         n_draws=n_draws,
                     )
+                    if (event, months) in WITHIN:
+                        subject, grade = sample.knees.subject[known], sample.knees.grade[known]
+                        for name, score in scores.items():
+                            rows[name]["within"] = auc_within(y[known], score, grade)
+                            rows[name]["within_people"] = cluster_bootstrap(
+                                auc_within, subject, y[known], score, grade, n_draws=n_draws
+                            )
                     yield split, setting, event, months, y[known], scores, rows
 
 
@@ -187,6 +197,24 @@ def summary_table(rows: list[dict[str, Any]], setting: str) -> str:
     return markdown_table(header, lines)
 
 
+def within_table(rows: list[dict[str, Any]]) -> str:
+    """AUC among knees of one baseline grade, by setting, method, end point and cohort."""
+    columns = [(event, months, split) for event, months in WITHIN for split in COHORTS]
+    found: dict[tuple[str, str], dict[tuple[str, int, str], str]] = {}
+    for row in rows:
+        if "within" in row:
+            cells = found.setdefault((row["setting"], row["method"]), {})
+            cells[row["end_point"], row["months"], row["cohort"]] = interval(
+                row["within"], row["within_people"]
+            )
+    header = ("setting", "method", *(f"rise ≥ {event.rise} by {t}, {split}" for event, t, split in columns))
+    lines = [
+        (*about, *(cells.get((event.label, t, split), "-") for event, t, split in columns))
+        for about, cells in found.items()
+    ]
+    return markdown_table(header, lines)
+
+
 def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
@@ -233,6 +261,7 @@ def run(options: argparse.Namespace) -> None:
     write_json({"model": sources.hashes, "draws": options.draws, "rows": rows}, options.out / "risk.json")
     write_text(text, options.out / "risk_summary.md")
     write_text(full_table(rows), options.out / "risk_table.md")
+    write_text(within_table(rows), options.out / "risk_within_grade.md")
     print(text)
 
 

@@ -1,4 +1,4 @@
-"""progression: how a joint will look in the future, and the risk that it gets worse.
+"""progression: how a knee will look in the future, and the risk that it gets worse.
 
 >>> import progression
 >>> predictor = progression.load_predictor("default")

@@ -3,7 +3,14 @@
 Offered here are the statistics of a study; what needs networks is in its own module.
 """
 
-from progression.metrics.auc import auc_delong, average_precision, delong_covariance, delong_test, roc_points
+from progression.metrics.auc import (
+    auc_delong,
+    auc_within,
+    average_precision,
+    delong_covariance,
+    delong_test,
+    roc_points,
+)
 from progression.metrics.bootstrap import cluster_bootstrap
 from progression.metrics.proportions import mcnemar, proportion, sensitivity, specificity, threshold_for
 from progression.metrics.readers import Pilot, cases_needed, obuchowski_rockette, power
@@ -11,6 +18,7 @@ from progression.metrics.readers import Pilot, cases_needed, obuchowski_rockette
 __all__ = [
     "Pilot",
     "auc_delong",
+    "auc_within",
     "average_precision",
     "cases_needed",
     "cluster_bootstrap",

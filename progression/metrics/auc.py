@@ -50,6 +50,35 @@ def aucs(y: ArrayLike, scores: Sequence[ArrayLike]) -> Floats:
     return np.asarray((rank_sum - m * (m + 1) / 2) / (m * n))
 
 
+def auc_within(y: ArrayLike, score: ArrayLike, stratum: ArrayLike) -> float:
+    """Probability that an event scores higher than a non-event of its own stratum (N,), such as its baseline grade.
+
+    What the stratum alone tells counts for nothing: it scores 1/2. Each pair of an event and a non-event has the
+    same weight, so strata in which only one of both occurs have none.
+
+    Raises
+    ------
+    UsageError
+        As `auc`; or no stratum holds both an event and a non-event.
+    """
+    events, values = checked_scores(y, [score])
+    strata = np.asarray(stratum)
+    if strata.shape != events.shape:
+        raise UsageError(f"expected {len(events)} strata, one a score, got shape {strata.shape}")
+    above, pairs = 0.0, 0
+    for name in np.unique(strata):
+        mine = strata == name
+        weight = int(events[mine].sum()) * int((~events[mine]).sum())
+        if weight:
+            above += weight * float(aucs(events[mine], values[:, mine])[0])
+            pairs += weight
+    if not pairs:
+        raise UsageError(
+            "no stratum holds both an event and a non-event: nothing can be compared within strata"
+        )
+    return above / pairs
+
+
 def auc_delong(
     y: ArrayLike, score: ArrayLike, *, subject: ArrayLike | None = None, confidence: float = 0.95
 ) -> tuple[float, tuple[float, float]]:

@@ -219,6 +219,11 @@ def test_whole_benchmark(
         ours = any(m.ours and (m.name, m.setting) == (row["method"], row["setting"]) for m in methods)
         assert ("minus" in row) == (not ours)
         assert row["knees"] <= (60 if row["cohort"] == "train" else 30) and 0 <= row["auc"] <= 1
+    within = [row for row in report["rows"] if "within" in row]
+    assert {(row["end_point"], row["months"]) for row in within} <= {("fast", 96), ("any", 48), ("fast", 48)}
+    alone = [row for row in within if row["method"] == "read grade: its event rate"]
+    assert alone and all(row["within"] == 0.5 for row in alone)  # knees of one grade have one rate
+    assert (out / "risk_within_grade.md").read_text().count("risk model (shipped)") == 2
     table = (out / "risk_table.md").read_text()
     assert table.count("risk model (shipped)") == 2 * len(ends) and "person" not in table
     for name in ("roc", "reliability", "decision"):

@@ -13,6 +13,7 @@ from progression.errors import UsageError
 from progression.metrics.auc import (
     auc,
     auc_delong,
+    auc_within,
     average_precision,
     delong_covariance,
     delong_test,
@@ -46,6 +47,18 @@ def sample(seed: int, n: int = 120, rate: float = 0.3) -> tuple[NDArray[np.int64
 def test_auc_by_hand() -> None:
     # pairs (event, non-event): .5>.1, .5=.5, .2>.1, .2<.5, .9>.1, .9>.5 -> (1 + .5 + 1 + 0 + 1 + 1) / 6
     assert auc(Y, SCORE) == pytest.approx(4.5 / 6, abs=1e-12)
+
+
+def test_auc_within_strata_counts_pairs_of_one_stratum() -> None:
+    y, score, stratum = [0, 1, 1, 0, 1, 1, 1], [1, 2, 0, 5, 9, 5, 3], [0, 0, 0, 1, 1, 1, 2]
+    # stratum 0: one of two pairs right; stratum 1: one right, one tie; stratum 2: no pair
+    assert auc_within(y, score, stratum) == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    assert auc_within(Y, SCORE, [3] * 5) == pytest.approx(auc(Y, SCORE))
+    assert auc_within(Y, [0, 1, 0, 1, 1], [0, 1, 0, 1, 1]) == 0.5  # the stratum as the score
+    with pytest.raises(UsageError, match="no stratum"):
+        auc_within(Y, SCORE, [0, 0, 1, 1, 1])
+    with pytest.raises(UsageError, match="5 strata"):
+        auc_within(Y, SCORE, [0, 0, 1])
 
 
 def test_delong_variance_by_hand() -> None:
