@@ -17,7 +17,7 @@ from progression.entries import Entry, read_table
 from progression.errors import FilmRefusedError, ImageError, TableError, UsageError
 from progression.folders import find_films
 from progression.image import read_image
-from progression.knees import cut, shown
+from progression.knees import cut, read_knees, shown
 from progression.localise.find import Finder
 from progression.processes import Processes
 from progression.report.outputs import COLUMNS
@@ -102,6 +102,20 @@ def test_a_header_that_contradicts_the_picture_is_not_believed(
         assert read.side is side and asked.found[0].spot == spot
         assert note in read.notes[0] and f"taken as {side}, as asked" in read.notes[0]
         assert asked.other is not None and cut(asked.other, Says()).side is side.other
+
+
+def test_one_knee_is_read_with_the_other_one_of_its_film(folder: Path) -> None:
+    for film in ("both.dcm", "said.dcm"):
+        with pytest.raises(
+            UsageError, match=r"both\.dcm shows both knees; give the side|but states that it is a left"
+        ):
+            read_knees(folder / film, Says())
+        wanted, beside = read_knees(folder / film, Says(), side=Side.RIGHT)
+        assert beside is not None and (wanted.side, beside.side) == (Side.RIGHT, Side.LEFT)
+        assert any("taken as right, as asked" in note for note in wanted.notes) == (film == "said.dcm")
+    alone, none = read_knees(folder / "one.dcm", Says())
+    assert alone.side is Side.LEFT and none is None
+    assert read_knees(knee(), Says(), side=Side.LEFT)[1] is None
 
 
 def test_what_is_said_of_a_film_is_said_of_its_knees(tmp_path: Path) -> None:
@@ -246,6 +260,20 @@ def test_predict_says_the_same(predictor: FakePredictor, capsys: pytest.CaptureF
     assert cli.run(["predict", "both.dcm", "--side", "right", "--other", "picture.png", "--no-dicom"]) == 0
     (other,) = predictor.calls[-1]["others"]  # type: ignore[misc]
     assert np.allclose(other, knee(), atol=1 / 255)
+
+
+def test_explain_says_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Finder, "load", lambda files: Says())
+    monkeypatch.chdir(folder)
+    for film, reason in (
+        ("said.dcm", "but states that it is a left one"),
+        ("both.dcm", "shows both knees; give the side"),
+        ("picture.png", "does not say which knee"),
+    ):
+        assert cli.run(["explain", film]) == 2
+        assert reason in capsys.readouterr().err and not Path("progression-explained").exists()
 
 
 def test_cohort_counts_knees(predictor: FakePredictor, capsys: pytest.CaptureFixture[str]) -> None:
