@@ -16,7 +16,11 @@ all by 1/√K (what is used is the mean of K, whose variance is a K-th),
 
     interval = logit⁻¹(logit R ± 1.645 · sd_b logit R_b),
 
-what other training people and another training would have said nine times in ten. It is no interval of the event.
+what other training people and another training would have said nine times in ten. It is no interval of the event, nor
+of this knee's own chance: what the picture does not show, or the networks do not see in it, is not in it, and outcomes
+tell the mean chance of knees that look alike, never how far each is from it. On phantoms, whose own chances are known,
+it holds that mean in nearly all knees (not for rises of two within 24 months), and the own chance of one in ten
+(`benchmarks/interval_coverage.py`, `docs/phantom.md`).
 """
 
 from __future__ import annotations

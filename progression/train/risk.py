@@ -260,7 +260,7 @@ def _set_levels(
 
 
 def set_levels(knees: Knees, alone: Tensor, read: Tensor) -> Tensor:
-    """Levels (6, V) of `RiskModel`, from grades forecast at the V later visits (N, V, 5) without and with the read one."""
+    """Levels (6, V) of `RiskModel`, from forecasts (N, V, 5) of grades at the V visits: image only, and read grade."""
     start = torch.as_tensor(knees.grade)
     highest = torch.as_tensor(np.maximum.accumulate(knees.grade_series, axis=1)[:, 1:])
     seen = torch.as_tensor(np.logical_or.accumulate(knees.grade_series[:, 1:] >= 0, axis=1))
