@@ -223,7 +223,8 @@ class HorizonPrediction:
     kl_future : probability of each KL grade at the horizon, sums to 1
     risk_fast_excess, risk_any_excess : the product with the reconstruction graded in the radiograph's place, above
         its value for no change: (R − R_0) / (1 − R_0), at least 0; grades two synthetic pictures, and is 0 at T = 0
-    risk_fast_interval, risk_any_interval : how sure the risk is, 90 % (`progression.risk.model`); None where unknown
+    risk_fast_interval, risk_any_interval : how sure the risk is, 90 %: what other training people and another training
+        would have said, not where this knee's own chance lies (`progression.risk.model`); None where unknown
     kl_read : probability of each grade to be the highest read by the horizon; the risks are of this distribution. None
         without a risk model
     kl_set : the grades that hold that one nine times in ten (`progression.risk.conformal`); None where unknown

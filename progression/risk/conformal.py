@@ -8,6 +8,15 @@ is how late grade k comes in; over n knees whose grade became known, the level i
 So a new knee like them (exchangeable) has its grade in {k : s(k) <= level} with probability 1 - α at least, whatever
 the model is worth; a poor one has large sets. Sources: Vovk et al. 2005; Romano, Sesia & Candès 2020
 (arXiv 2006.02544), without its random part, so that one knee has one set.
+
+That is of all knees together, and grades that are hard to tell may have less. So each grade g to start from has a level
+l_g of its own, from the knees that were read as g. A picture does not say which it is, but the grade never falls: a
+knee that becomes k came from some g <= k, and
+
+    {k : s(k) <= max over g <= k of l_g}
+
+holds the grade with probability 1 - α at least *for every grade to start from* (Mondrian: Vovk et al. 2005, with the
+category unknown at use).
 """
 
 from __future__ import annotations
@@ -52,9 +61,28 @@ def level_for(p: Tensor, grade: Tensor, *, coverage: float = COVERAGE) -> float:
     return float(late.sort().values[rank - 1])
 
 
+def levels_by_start(p: Tensor, start: Tensor, grade: Tensor, *, coverage: float = COVERAGE) -> Tensor:
+    """l_g of each grade to start from, (5,); a grade with too few knees has the level of all.
+
+    Parameters
+    ----------
+    p, grade : as in `level_for`
+    start : (n,), grades that the knees were read as at first
+    """
+    enough = math.ceil(coverage / (1 - coverage) - 1e-9)
+    together = level_for(p, grade, coverage=coverage)
+    rows = [start == g for g in range(p.shape[-1])]
+    levels = [
+        level_for(p[one], grade[one], coverage=coverage) if int(one.sum()) >= enough else together
+        for one in rows
+    ]
+    return torch.tensor(levels, dtype=torch.float64)
+
+
 def grade_sets(p: Tensor, level: Tensor) -> Tensor:
-    """Which grades are in the set of each distribution: (..., 5) and levels (...) → (..., 5) bool; never empty."""
-    return mass_before(p) <= level[..., None]
+    """Which grades are in the set of each distribution: (..., 5) and levels of the grades (..., 5), or one for all
+    (..., 1) → (..., 5) bool; never empty."""
+    return mass_before(p) <= level
 
 
 def level_at(months: Tensor, levels: Tensor, horizon_months: Tensor) -> Tensor:

@@ -16,7 +16,11 @@ all by 1/√K (what is used is the mean of K, whose variance is a K-th),
 
     interval = logit⁻¹(logit R ± 1.645 · sd_b logit R_b),
 
-what other training people and another training would have said nine times in ten. It is no interval of the event.
+what other training people and another training would have said nine times in ten. It is no interval of the event, nor
+of this knee's own chance: what the picture does not show, or the networks do not see in it, is not in it, and outcomes
+tell the mean chance of knees that look alike, never how far each is from it. On phantoms, whose own chances are known,
+it holds that mean in nearly all knees (not for rises of two within 24 months), and the own chance of one in ten
+(`benchmarks/interval_coverage.py`, `docs/phantom.md`).
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ from progression.risk.covariates import (
 )
 from progression.risk.grader import Grading
 from progression.risk.multistate import MultiState, rise_probabilities
+from progression.types import KL_GRADES
 
 INTERVAL_SDS = 1.645
 """Half the width of a 90 % interval, in standard deviations."""
@@ -112,7 +117,8 @@ class RiskModel:
     resampled
         `multistate` fitted to people drawn with replacement, B of them stacked; None: risks have no interval.
     set_months, set_levels
-        (V,) and (2, V), levels of the sets of future grades, image only and with the read grade; None: no sets.
+        (V,) and (6, V), levels of the sets of future grades: image only by the grade started from, 0 to 4, and with the
+        read grade; None: no sets. (2, V) of earlier versions have one level for the image only.
     """
 
     multistate: MultiState
@@ -252,9 +258,11 @@ class RiskModel:
         if self.set_months is None or self.set_levels is None:
             return None
         months = torch.as_tensor(horizon_months, dtype=torch.float64)
-        alone, read = level_at(self.set_months, self.set_levels, months)
+        *by_start, read = level_at(self.set_months, self.set_levels, months)
+        # what became grade k came from one of 0 to k
+        alone = torch.stack(by_start).expand(KL_GRADES, -1).cummax(dim=0).values.T
         known = torch.zeros(len(future), dtype=torch.bool) if grade is None else grade >= 0
-        return grade_sets(future, torch.where(known[:, None], read, alone))
+        return grade_sets(future, torch.where(known[:, None, None], read[:, None], alone))
 
     def tensors(self) -> dict[str, Tensor]:
         """For `save_part`; keep them in float32."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from progression.data.dataset import Knees
 from progression.errors import TableError, UsageError
-from progression.risk.conformal import level_for
+from progression.risk.conformal import level_for, levels_by_start
 from progression.risk.covariates import UNREAD, OtherKnee, covariates, standardise
 from progression.risk.grader import Grading
 from progression.risk.model import Risk, RiskModel
@@ -251,18 +251,25 @@ def _resampled(
 def _set_levels(
     knees: Knees, grading: Grading, other: OtherKnee | None, penalty: Penalty, config: RiskConfig
 ) -> tuple[Tensor, Tensor]:
-    """Visits (V,) and levels (2, V), from forecasts of knees that the model was fitted without."""
+    """Visits (V,) and levels (6, V), from forecasts of knees that the model was fitted without."""
     months = knees.series_months[1:]
-    risks = cross_predict(
+    alone, read = cross_predict(
         knees, grading, months.tolist(), other=other, config=replace(config, penalties=(penalty,))
     )
+    return torch.as_tensor(months).double(), set_levels(knees, alone.future, read.future)
+
+
+def set_levels(knees: Knees, alone: Tensor, read: Tensor) -> Tensor:
+    """Levels (6, V) of `RiskModel`, from forecasts (N, V, 5) of grades at the V visits: image only, and read grade."""
+    start = torch.as_tensor(knees.grade)
     highest = torch.as_tensor(np.maximum.accumulate(knees.grade_series, axis=1)[:, 1:])
-    read = torch.as_tensor(np.logical_or.accumulate(knees.grade_series[:, 1:] >= 0, axis=1))
-    levels = [
-        [level_for(risk.future[read[:, v], v], highest[read[:, v], v]) for v in range(len(months))]
-        for risk in risks
-    ]
-    return torch.as_tensor(months).double(), torch.tensor(levels, dtype=torch.float64)
+    seen = torch.as_tensor(np.logical_or.accumulate(knees.grade_series[:, 1:] >= 0, axis=1))
+    levels = []
+    for v, rows in enumerate(seen.unbind(dim=1)):
+        grade = highest[rows, v]
+        by_start = levels_by_start(alone[rows, v], start[rows], grade)
+        levels.append([*by_start.tolist(), level_for(read[rows, v], grade)])
+    return torch.tensor(levels, dtype=torch.float64).T
 
 
 def _own(knees: Knees, grading: Grading, other: OtherKnee | None) -> Tensor:

@@ -114,11 +114,22 @@ def test_networks_that_disagree_widen_the_interval() -> None:
 
 
 def test_sets_by_setting() -> None:
-    levels = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).double()
-    model = replace(_model(), set_months=torch.tensor([12.0, 48]).double(), set_levels=levels)
-    sets = model.predict(_gradings(), [12, 48], grade=torch.tensor([-1, 0, 1, 2])).grade_set
-    assert sets is not None
-    assert bool(sets[0].all()) and sets[1:].sum(dim=2).tolist() == [[1, 1]] * 3
+    for alone in (1, 5):  # one level for the picture alone, as earlier versions had, or one a grade
+        levels = torch.tensor([[1.0, 1.0]] * alone + [[0.0, 0.0]]).double()
+        model = replace(_model(), set_months=torch.tensor([12.0, 48]).double(), set_levels=levels)
+        sets = model.predict(_gradings(), [12, 48], grade=torch.tensor([-1, 0, 1, 2])).grade_set
+        assert sets is not None
+        assert bool(sets[0].all()) and sets[1:].sum(dim=2).tolist() == [[1, 1]] * 3
+
+
+def test_a_set_of_a_picture_takes_the_level_of_every_grade_it_may_come_from() -> None:
+    """Grades 2 and above may come from 2, whose level is 1; 0 and 1 may not."""
+    levels = torch.tensor([[0.0], [0.0], [1.0], [0.0], [0.0], [0.0]]).double()
+    model = replace(_model(), set_months=torch.tensor([48.0]).double(), set_levels=levels)
+    risk = model.predict(_gradings(), [48])
+    assert risk.grade_set is not None
+    likeliest = torch.nn.functional.one_hot(risk.future.argmax(dim=2), 5).bool()
+    assert torch.equal(risk.grade_set, likeliest | (torch.arange(5) >= 2))
 
 
 def test_reading_selects_the_row_and_image_mixes_rows() -> None:
