@@ -213,7 +213,7 @@ def mixed(folder: Path) -> Path:
 REASONS = [
     "synthetic",
     "in a folder of results",
-    "is synthetic",
+    "synthetic",
     "CT Image Storage",
     "Enhanced CT Image Storage",
     "MR Image Storage",

@@ -126,7 +126,7 @@ def _check_kind(data: FileDataset, label: str) -> None:
         known = kind.name if kind.name != kind else "no known kind of image"
         raise NotARadiographError(f"{label}: {known}; expected CR, DX or Secondary Capture")
     if text(data, "SyntheticData") == "YES":
-        raise NotARadiographError(f"{label}: is synthetic; nothing is predicted from a prediction")
+        raise NotARadiographError(f"{label}: synthetic; nothing is predicted from a prediction")
     if kind == uid.SecondaryCaptureImageStorage and text(data, "Modality") in _OTHER_MODALITIES:
         raise NotARadiographError(f"{label}: Secondary Capture of another modality; expected a radiograph")
     frames = int(text(data, "NumberOfFrames") or 1)
