@@ -70,7 +70,7 @@ def auc_within(y: ArrayLike, score: ArrayLike, stratum: ArrayLike) -> float:
         mine = strata == name
         weight = int(events[mine].sum()) * int((~events[mine]).sum())
         if weight:
-            above += weight * float(aucs(events[mine], values[:, mine])[0])
+            above += weight * float(aucs(events[mine], list(values[:, mine]))[0])
             pairs += weight
     if not pairs:
         raise UsageError(
