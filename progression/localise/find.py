@@ -23,6 +23,9 @@ from progression.types import Pixels
 from progression.weights import ModelFiles, save_part
 
 PART = "localiser"
+KINDS = ("knees", "lateral", "other", "empty")
+"""What the network says of a whole film. Implants are among the knees, and told by their metal."""
+METAL = "implant"
 LEAST_HEAT = 0.3
 """Below this nothing stands in a cell."""
 _CLOSER = 2.0
@@ -64,6 +67,15 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class _Glance:
+    """One look at a film or a part of it: its knees, in its own pixels, what it shows, and how surely metal."""
+
+    spots: tuple[Spot, ...]
+    kinds: dict[str, float]
+    metal: float
+
+
+@dataclass(frozen=True)
 class Finder:
     """The network, the names of its kinds, and the ranges of what is usual (`progression.quality`), by name."""
 
@@ -73,48 +85,54 @@ class Finder:
 
     def __call__(self, pixels: Pixels) -> Seen:
         """Look at a film (H, W) in [0, 1], on the CPU."""
-        spots, kinds = self._look(pixels)
-        closer = [self._closer(pixels, spot) for spot in spots]
-        if closer:  # metal is small on a whole film: half the say has the knee that looks most like it
-            metal = self.kinds.index("implant")
-            kinds = (kinds + max((of_knee for _, of_knee in closer), key=lambda one: float(one[metal]))) / 2
+        whole = self._look(pixels)
+        closer = [self._closer(pixels, spot) for spot in whole.spots]
+        metal = max((glance.metal for _, glance in closer), default=whole.metal)
+        kinds = {name: (1 - metal) * chance for name, chance in whole.kinds.items()} | {METAL: metal}
         knees = sorted((spot for spot, _ in closer), key=lambda spot: spot.x)
-        return Seen(dict(zip(self.kinds, kinds.tolist(), strict=True)), tuple(knees))
+        return Seen(kinds, tuple(knees))
 
     @torch.no_grad()
-    def _look(self, pixels: Pixels) -> tuple[list[Spot], Tensor]:
+    def _look(self, pixels: Pixels) -> "_Glance":
         height, width = pixels.shape
         cells = self.network(fitted(pixels)[None])
-        heat = cells.heat[0].sigmoid()
-        peaks = (heat == max_pool2d(heat[None], 3, 1, 1)[0]) & (heat >= LEAST_HEAT)
-        scale = max(height, width) / SIDE
-        left, top = (max(height, width) - width) / 2, (max(height, width) - height) / 2
+        longer = max(height, width)
+        left, top = (longer - width) / 2, (longer - height) / 2
+
+        def at(x: float, y: float) -> tuple[float, float]:
+            return x * STRIDE * longer / SIDE - left, y * STRIDE * longer / SIDE - top
+
         found: list[Spot] = []
-        for row, column in sorted(peaks.nonzero().tolist(), key=lambda at: -float(heat[at[0], at[1]])):
+        for chance, row, column in _peaks(cells.heat[0].sigmoid(), LEAST_HEAT):
             dx, dy = cells.offset[0, :, row, column].tolist()
+            x, y = at(column + 0.5 + dx, row + 0.5 + dy)
             spot = Spot(
-                x=(column + 0.5 + dx) * STRIDE * scale - left,
-                y=(row + 0.5 + dy) * STRIDE * scale - top,
-                side_px=float(cells.log_side[0, row, column].exp()) * max(height, width),
+                x=x,
+                y=y,
+                side_px=float(cells.log_side[0, row, column].exp()) * longer,
                 tilt_deg=float(cells.tilt[0, row, column]) * TILT_UNIT_DEG,
-                confidence=float(heat[row, column]),
+                confidence=chance,
             )
             inside = 0 <= spot.x < width and 0 <= spot.y < height
             if inside and all(_apart(spot, one) > _SAME * max(spot.side_px, one.side_px) for one in found):
                 found.append(spot)
-        return found, cells.kind[0].softmax(0)
+        return _Glance(
+            spots=tuple(found),
+            kinds=dict(zip(self.kinds, cells.kind[0].softmax(0).tolist(), strict=True)),
+            metal=float(cells.any_metal().sigmoid()),
+        )
 
-    def _closer(self, pixels: Pixels, spot: Spot) -> tuple[Spot, Tensor]:
+    def _closer(self, pixels: Pixels, spot: Spot) -> "tuple[Spot, _Glance]":
         size = round(_CLOSER * spot.side_px)
         left, top = round(spot.x - size / 2), round(spot.y - size / 2)
         box = [max(0, left), max(0, top), min(pixels.shape[1], left + size), min(pixels.shape[0], top + size)]
-        spots, kinds = self._look(pixels[box[1] : box[3], box[0] : box[2]])
-        spots = [replace(one, x=one.x + box[0], y=one.y + box[1]) for one in spots]
+        glance = self._look(pixels[box[1] : box[3], box[0] : box[2]])
+        spots = [replace(one, x=one.x + box[0], y=one.y + box[1]) for one in glance.spots]
         near = [one for one in spots if _apart(one, spot) < 0.3 * spot.side_px]
         if not near:
-            return spot, kinds
+            return spot, glance
         best = min(near, key=lambda one: _apart(one, spot))
-        return replace(best, confidence=max(best.confidence, spot.confidence)), kinds
+        return replace(best, confidence=max(best.confidence, spot.confidence)), glance
 
     @classmethod
     def load(cls, files: ModelFiles) -> "Finder | None":
@@ -151,20 +169,26 @@ class Finder:
         return save_part(folder, PART, self.network.state_dict(), config, resolution=SIDE)
 
 
-def fitted(pixels: npt.NDArray[np.float32]) -> Tensor:
-    """A film (H, W) as the network sees it: (1, 192, 192), exposure in [0, 1], black beside it."""
+def fitted(pixels: npt.NDArray[np.float32], *, exposed: bool = True) -> Tensor:
+    """A film (H, W) as the network sees it: (1, 192, 192), exposure in [0, 1] unless left as it is, black beside it."""
     height, width = pixels.shape
     scale = SIDE / max(height, width)
     rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
     x = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))[None, None]
     if (rows, columns) != (height, width):
         x = interpolate(x, size=(rows, columns), mode="bilinear", antialias=True, align_corners=False)
-    low, high = np.percentile(x.numpy(), PERCENTILES)
+    low, high = np.percentile(x.numpy(), PERCENTILES) if exposed else (0.0, 1.0)
     x = ((x - float(low)) / max(float(high - low), 1e-6)).clamp(0, 1)
     made = torch.zeros(1, SIDE, SIDE)
     top, left = (SIDE - rows) // 2, (SIDE - columns) // 2
     made[0, top : top + rows, left : left + columns] = x[0, 0]
     return made
+
+
+def _peaks(heat: Tensor, least: float) -> list[tuple[float, int, int]]:
+    """Value, row and column of the local maxima of a map (G, G), the highest first."""
+    top = (heat == max_pool2d(heat[None], 3, 1, 1)[0]) & (heat >= least)
+    return sorted(((float(heat[row, column]), row, column) for row, column in top.nonzero().tolist()), reverse=True)
 
 
 def _apart(one: Spot, other: Spot) -> float:
