@@ -22,7 +22,6 @@ from progression.data.dataset import Knees, load_baselines
 from progression.data.films import HELD_OUT, FilmMaker, MadeFilm, Shown
 from progression.data.phantom import sample_knee
 from progression.data.phantom.acquisition import expose
-from progression.data.phantom.geometry import FIELD_MM
 from progression.data.visits import read_visits
 from progression.image import cut_square
 from progression.localise.find import Finder, Spot
@@ -30,7 +29,7 @@ from progression.localise.places import fills, inside_film, reason_to_refuse
 from progression.memory import keep_freed_memory
 from progression.metrics.proportions import proportion
 from progression.predict import Predictor, load_predictor
-from progression.types import Radiograph, Side
+from progression.types import FIELD_MM, Radiograph, Side
 
 SEED = 77
 LONGER_PX = 900

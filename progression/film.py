@@ -1,7 +1,7 @@
 """From a file to one knee: its pixels, its side, and what its file warns of.
 
 A single knee is taken whole. From a film of both knees, or any with room around the joint, a square is cut around
-a centre: of 140 mm, or of the side that comes with it, as `progression.localise` finds it.
+a centre: of `progression.types.FIELD_MM`, or of the side that comes with it, as `progression.localise` finds it.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,11 @@ import numpy.typing as npt
 
 from progression.errors import ImageError, UsageError
 from progression.image import check_pixels, cut_square, dicom_content, label_of, load, stated_side
-from progression.types import Pixels, Side
+from progression.types import FIELD_MM, Pixels, Side
 
 if TYPE_CHECKING:
     from progression.dicom.read import Header
 
-FIELD_MM = 140.0
-"""Side of the square that is cut from a film, in the plane of the knee."""
 WIDE_MM = 200.0
 """Shorter side of a film above which there is much beside the knee."""
 _AGREE = 0.02
@@ -33,7 +31,7 @@ class Place:
     ----------
     centre : x and y of the joint's centre, pixels from the upper left corner; None for the whole picture
     spacing_mm : size of a pixel, for files that do not say it
-    side_px : side of the square to cut, pixels; None for 140 mm
+    side_px : side of the square to cut, pixels; None for `FIELD_MM`
     """
 
     centre: tuple[float, float] | None = None

@@ -6,10 +6,10 @@ from PIL import Image
 
 from progression.dicom import example
 from progression.errors import ImageError, UsageError
-from progression.film import FIELD_MM, Place, known_side, neutral_name, read_knee
+from progression.film import Place, known_side, neutral_name, read_knee
 from progression.image import cut_square
 from progression.report.mark import save_synthetic_png
-from progression.types import Side
+from progression.types import FIELD_MM, Side
 from tests.dicom.films import content, dx, named, save
 from tests.fakes import knee
 
@@ -48,9 +48,9 @@ def test_squares_of_both_knees_are_the_knees(both: Path) -> None:
     found = {
         side: read_knee(both, side=side, place=Place(centre=example.centre_px(side))).pixels for side in Side
     }
-    assert found[Side.LEFT].shape == (280, 280) == (round(FIELD_MM / example.SPACING_MM),) * 2
+    assert found[Side.LEFT].shape == (225, 225) == (round(FIELD_MM / example.SPACING_MM),) * 2
     np.testing.assert_allclose(found[Side.LEFT][:, ::-1], found[Side.RIGHT], atol=1e-3)
-    expected = np.asarray(Image.fromarray(knee()).resize((280, 280), Image.Resampling.BICUBIC)).clip(0, 1)
+    expected = np.asarray(Image.fromarray(knee()).resize((225, 225), Image.Resampling.BICUBIC)).clip(0, 1)
     span = lambda x: (x - x.min()) / np.ptp(x)  # noqa: E731
     np.testing.assert_allclose(span(found[Side.RIGHT]), span(expected), atol=0.01)
 
@@ -71,7 +71,7 @@ def test_spacing_is_needed_to_cut_only(tmp_path: Path) -> None:
     centre = (200.0, 200.0)
     with pytest.raises(ImageError, match=r"does not say the size of its pixels; pass it \(--spacing-mm"):
         read_knee(film, side=Side.LEFT, place=Place(centre))
-    assert read_knee(film, side=Side.LEFT, place=Place(centre, 0.5)).pixels.shape == (280, 280)
+    assert read_knee(film, side=Side.LEFT, place=Place(centre, 0.5)).pixels.shape == (180, 180)
     for wrong in (0.0, 3.0, float("nan")):
         with pytest.raises(UsageError, match=r"expected the size of a pixel, 0\.01 to 2 mm"):
             read_knee(film, side=Side.LEFT, place=Place(centre, wrong))
@@ -79,8 +79,8 @@ def test_spacing_is_needed_to_cut_only(tmp_path: Path) -> None:
 
 def test_spacing_given_and_stated_agree(both: Path) -> None:
     centre = example.centre_px(Side.LEFT)
-    assert read_knee(both, side=Side.LEFT, place=Place(centre, 0.505)).pixels.shape == (277, 277)
-    with pytest.raises(UsageError, match=r"states pixels of 0\.5 mm, not 0\.6"):
+    assert read_knee(both, side=Side.LEFT, place=Place(centre, 0.404)).pixels.shape == (223, 223)
+    with pytest.raises(UsageError, match=r"states pixels of 0\.4 mm, not 0\.6"):
         read_knee(both, side=Side.LEFT, place=Place(centre, 0.6))
 
 

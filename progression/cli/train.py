@@ -379,7 +379,7 @@ def localiser(
     images: Images = None,
     split: Split = "train",
     steps: Annotated[
-        int, typer.Option("--steps", min=1, help="Of 32 films each; about 0.6 s of a core each.")
+        int, typer.Option("--steps", min=1, help="Of 16 films each; about 0.3 s of a core each.")
     ] = 2000,
     seed: Seed = 0,
 ) -> None:

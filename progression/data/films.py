@@ -9,6 +9,7 @@ picture, so that they do not tell where its middle is.
 The films are composites: they show that knees are found where they stand, not how films of another hospital look.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
 from progression.data.drawings import DRAWN_BODIES, Canvas, drawn_lateral
 from progression.data.implants import implant
@@ -161,7 +162,9 @@ class FilmMaker:
             bears = rng.integers(len(knees)) if rng.random() < 0.6 else None
             for place, (row, shown) in enumerate(zip(chosen, knees, strict=True)):
                 knee: Pixels = self.knees[row].numpy().astype(np.float32) / np.float32(255)
-                of_knee = implant(rng, knee.shape[0]) if metal is not None and bears in (None, place) else None
+                of_knee = (
+                    implant(rng, knee.shape[0]) if metal is not None and bears in (None, place) else None
+                )
                 if shown.side is Side.LEFT:
                     knee, of_knee = knee[:, ::-1], None if of_knee is None else of_knee[:, ::-1]
                 limb, of_knee = self._limb(rng, knee, of_knee, shape, shown)
@@ -198,7 +201,10 @@ class FilmMaker:
             return (first,)
         apart = side * rng.uniform(1.02, 2.0) * (1 if which is Side.RIGHT else -1)
         other = Shown(
-            (float(x + apart), float(y + rng.normal(0, 0.05) * side)), float(side), self._tilt(rng), which.other
+            (float(x + apart), float(y + rng.normal(0, 0.05) * side)),
+            float(side),
+            self._tilt(rng),
+            which.other,
         )
         return (first, other) if which is Side.RIGHT else (other, first)
 
@@ -237,14 +243,14 @@ class FilmMaker:
         """A knee (R, R) with the limb that it belongs to, on black; and where its metal (R, R) lies on the film."""
         y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
         x, y = (x + 0.5 - shown.centre[0]) / shown.side_px, (y + 0.5 - shown.centre[1]) / shown.side_px
-        angle = np.deg2rad(shown.tilt_deg)
-        u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-        top, bottom, left, right = rng.uniform(0.0, 0.1, 4) * (rng.random() < 0.8)
+        # scalars of Python's own: NumPy's would turn float32 into float64, at twice the time
+        angle = math.radians(shown.tilt_deg)
+        u, v = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
+        top, bottom, left, right = (rng.uniform(0.0, 0.1, 4) * (rng.random() < 0.8)).tolist()
         above, below = np.maximum(0, top - 0.5 - v), np.maximum(0, v - 0.5 + bottom)
         beyond = above + below
-        narrower = 1 + (1 - np.exp(-beyond / 0.35)) * np.where(
-            above > 0, rng.uniform(0.3, 1.2), rng.uniform(0.2, 0.8)
-        )
+        at_thigh, at_shank = np.float32(rng.uniform(0.3, 1.2)), np.float32(rng.uniform(0.2, 0.8))
+        narrower = 1 + (1 - np.exp(-beyond / 0.35)) * np.where(above > 0, at_thigh, at_shank)
         u = (u - rng.uniform(-0.12, 0.12) * beyond) * narrower
         wider = 1 + above * rng.uniform(0, 1.2)
         outer = [np.maximum(0, left - 0.5 - u), np.maximum(0, u - 0.5 + right)]
@@ -255,20 +261,19 @@ class FilmMaker:
         place = np.stack([u.clip(left - 0.5, 0.5 - right), v.clip(top - 0.5, 0.5 - bottom)], -1) * 2
         fold = max(1, int(knee.shape[0] / shown.side_px))
         sharp = avg_pool2d(torch.from_numpy(np.ascontiguousarray(knee))[None, None], fold)
-        size = sharp.shape[-1]
-        smooth = avg_pool2d(sharp, 2 * (size // 16) + 1, 1, size // 16, count_include_pad=False)
-        grid = torch.from_numpy(place.astype(np.float32))[None]
+        smooth = avg_pool2d(adaptive_avg_pool2d(sharp, 32), 5, 1, 2, count_include_pad=False)
+        grid = torch.from_numpy(place)[None]
 
         def on_film(one: Tensor) -> Pixels:
             found: Pixels = grid_sample(one, grid, align_corners=False, padding_mode="border")[0, 0].numpy()
             return found
 
         seam = np.clip((beyond + outer[0] + outer[1]) / rng.uniform(0.02, 0.15), 0, 1)
-        limb = ((on_film(sharp) * (1 - seam) + on_film(smooth) * seam) * thickness).astype(np.float32)
+        limb = (on_film(sharp) * (1 - seam) + on_film(smooth) * seam) * thickness
         if metal is None:
             return limb, None
         of_limb = on_film(avg_pool2d(torch.from_numpy(np.ascontiguousarray(metal))[None, None], fold))
-        return limb, np.where(thickness > 0.1, of_limb, 0).astype(np.float32)
+        return limb, np.where(thickness > 0.1, of_limb, np.float32(0))
 
     def _exposed(
         self, rng: np.random.Generator, canvas: Canvas, knees: Sequence[Shown]
@@ -276,11 +281,11 @@ class FilmMaker:
         height, width = canvas.shape
         longer, settings = max(canvas.shape), self.settings
         y, x = (np.linspace(-1, 1, size, dtype=np.float32) for size in (height, width))
-        slope = rng.uniform(-settings.ramp, settings.ramp, 2)
+        slope = rng.uniform(-settings.ramp, settings.ramp, 2).tolist()
         film = np.clip(canvas, 0, 1) ** rng.uniform(*settings.gamma)
         film = film * (1 + slope[0] * y[:, None] + slope[1] * x[None]) * rng.uniform(0.5, 1.0)
         film = film + rng.uniform(0, 0.15) + rng.uniform(0, 0.06) * _smooth_noise(rng, (height, width))
-        film = film + rng.uniform(*settings.noise) * rng.standard_normal(film.shape).astype(np.float32)
+        film = film + rng.uniform(*settings.noise) * rng.standard_normal(film.shape, dtype=np.float32)
         if rng.random() < settings.collimated:
             reach = [longer, longer, longer, longer]
             if knees:

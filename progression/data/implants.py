@@ -98,13 +98,21 @@ def _total(m: _Metal) -> None:
         m.condyle(left, 0.47, high=high)
         m.condyle(0.53, right, high=high)
         m.filled(
-            (0.42, m.line - high), (0.58, m.line - high), (0.56, m.line - 0.45 * high), (0.44, m.line - 0.45 * high)
+            (0.42, m.line - high),
+            (0.58, m.line - high),
+            (0.56, m.line - 0.45 * high),
+            (0.44, m.line - 0.45 * high),
         )
     else:
         m.condyle(left, right, high=high)
     _tray(m, left + m.rng.uniform(-0.03, 0.06), right + m.rng.uniform(-0.06, 0.03))
     wide, deep = m.rng.uniform(0.03, 0.09), m.rng.uniform(0.12, 0.36)
-    m.filled((0.5 - wide, m.line + 0.06), (0.5 + wide, m.line + 0.06), (0.515, m.line + deep), (0.485, m.line + deep))
+    m.filled(
+        (0.5 - wide, m.line + 0.06),
+        (0.5 + wide, m.line + 0.06),
+        (0.515, m.line + deep),
+        (0.485, m.line + deep),
+    )
     if m.rng.random() < 0.3:  # a keel's wings
         m.filled((0.3, m.line + 0.06), (0.7, m.line + 0.06), (0.5, m.line + 0.2))
 
@@ -114,7 +122,9 @@ def _stemmed(m: _Metal) -> None:
     _total(m)
     for sign in (-1, 1):
         if m.rng.random() < 0.8:
-            m.rod((0.5, m.line), (0.5, m.line + sign * m.rng.uniform(0.35, 0.7)), wide=m.rng.uniform(0.07, 0.14))
+            m.rod(
+                (0.5, m.line), (0.5, m.line + sign * m.rng.uniform(0.35, 0.7)), wide=m.rng.uniform(0.07, 0.14)
+            )
     if m.rng.random() < 0.4:
         m.filled((0.4, m.line - 0.2), (0.6, m.line - 0.2), (0.6, m.line + 0.15), (0.4, m.line + 0.15))
 
@@ -144,7 +154,13 @@ def _plate(m: _Metal) -> None:
     x, near = m.rng.uniform(0.1, 0.2), m.line + sign * m.rng.uniform(0.03, 0.08)
     far = m.line + sign * m.rng.uniform(0.3, 0.9)
     shaft, wide = m.rng.uniform(0.18, 0.32), m.rng.uniform(0.03, 0.07)
-    m.rod((x, near), (x, near + 0.35 * (far - near)), (shaft, near + 0.6 * (far - near)), (shaft, far), wide=wide)
+    m.rod(
+        (x, near),
+        (x, near + 0.35 * (far - near)),
+        (shaft, near + 0.6 * (far - near)),
+        (shaft, far),
+        wide=wide,
+    )
     for share in np.linspace(0.03, 0.97, int(m.rng.integers(3, 8))):
         y = near + share * (far - near)
         start = np.interp(share, [0.35, 0.6], [x, shaft])
@@ -178,16 +194,20 @@ def _wires(m: _Metal) -> None:
         for _ in range(m.rng.integers(2, 5)):
             x, angle = m.rng.uniform(0.25, 0.75), m.rng.uniform(0.3, 2.8)
             y, reach = m.line + m.rng.uniform(-0.35, 0.35), m.rng.uniform(0.15, 0.4)
-            m.rod(
-                (x, y), (x + reach * np.cos(angle), y + reach * np.sin(angle)), wide=max(wide, 0.02)
-            )
+            m.rod((x, y), (x + reach * np.cos(angle), y + reach * np.sin(angle)), wide=max(wide, 0.02))
 
 
 def _staples(m: _Metal) -> None:
     for _ in range(m.rng.integers(1, 4)):
         x, y = m.rng.uniform(0.12, 0.25), m.line + m.rng.choice([-1, 1]) * m.rng.uniform(0.08, 0.28)
         wide, tall, deep = m.rng.uniform(0.025, 0.04), m.rng.uniform(0.1, 0.2), m.rng.uniform(0.1, 0.22)
-        m.rod((x + deep, y - tall / 2), (x, y - tall / 2), (x, y + tall / 2), (x + deep, y + tall / 2), wide=wide)
+        m.rod(
+            (x + deep, y - tall / 2),
+            (x, y - tall / 2),
+            (x, y + tall / 2),
+            (x + deep, y + tall / 2),
+            wide=wide,
+        )
 
 
 def _anchors(m: _Metal) -> None:
@@ -204,7 +224,9 @@ def _pins(m: _Metal) -> None:
     ys = m.line + (-1 if up else 1) * (m.rng.uniform(0.12, 0.2) + np.arange(m.rng.integers(2, 4)) * 0.15)
     bar = m.rng.uniform(-0.15, 0.06)
     for y in ys:
-        m.rod((bar, y), (m.rng.uniform(0.6, 1.1), y + m.rng.normal(0, 0.03)), wide=m.rng.uniform(0.035, 0.055))
+        m.rod(
+            (bar, y), (m.rng.uniform(0.6, 1.1), y + m.rng.normal(0, 0.03)), wide=m.rng.uniform(0.035, 0.055)
+        )
     m.rod((bar, -0.3), (bar, 1.3), wide=m.rng.uniform(0.06, 0.12))
 
 

@@ -70,7 +70,9 @@ def lettered(
     y = knee[1] + rng.uniform(-0.9, 0.9) * side_px
     height, width = film.shape
     x, y = (float(np.clip(at, 0.7 * size, reach - 0.7 * size)) for at, reach in ((x, width), (y, height)))
-    if max(abs(x - knee[0]), abs(y - knee[1])) < 0.3 * side_px:  # the film ends there: nobody lays lead on a joint
+    if (
+        max(abs(x - knee[0]), abs(y - knee[1])) < 0.3 * side_px
+    ):  # the film ends there: nobody lays lead on a joint
         return film, None
     says_side = rng.random() >= lettering.other
     text = str(side)[0].upper() if says_side else str(rng.choice(list(_OTHER_LETTERS)))
@@ -94,7 +96,10 @@ def marked(rng: np.random.Generator, film: Pixels, *, fonts: Sequence[str] = FON
         style = rng.choice(["text", "text", "block", "ruler"])
         if style == "text":
             draw.text(
-                (x, y), str(rng.choice(_WORDS)), fill=grey, font=_font(str(rng.choice(list(fonts))), max(6, round(size)))
+                (x, y),
+                str(rng.choice(_WORDS)),
+                fill=grey,
+                font=_font(str(rng.choice(list(fonts))), max(6, round(size))),
             )
         elif style == "block":
             draw.rectangle([x, y, x + size * rng.uniform(0.5, 2), y + size * rng.uniform(0.3, 1)], fill=grey)
@@ -145,9 +150,7 @@ def _tile(
     return np.asarray(tile.resize((across, across), Image.Resampling.BOX), np.float32) / np.float32(255)
 
 
-def _laid(
-    film: Pixels, lead: Pixels, centre: tuple[float, float], grey: float
-) -> tuple[Pixels, float]:
+def _laid(film: Pixels, lead: Pixels, centre: tuple[float, float], grey: float) -> tuple[Pixels, float]:
     """A film with lead (S, S) around a place, and by how much that changes it there."""
     size = len(lead)
     left, top = round(centre[0] - size / 2), round(centre[1] - size / 2)

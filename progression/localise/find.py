@@ -188,7 +188,9 @@ def fitted(pixels: npt.NDArray[np.float32], *, exposed: bool = True) -> Tensor:
 def _peaks(heat: Tensor, least: float) -> list[tuple[float, int, int]]:
     """Value, row and column of the local maxima of a map (G, G), the highest first."""
     top = (heat == max_pool2d(heat[None], 3, 1, 1)[0]) & (heat >= least)
-    return sorted(((float(heat[row, column]), row, column) for row, column in top.nonzero().tolist()), reverse=True)
+    return sorted(
+        ((float(heat[row, column]), row, column) for row, column in top.nonzero().tolist()), reverse=True
+    )
 
 
 def _apart(one: Spot, other: Spot) -> float:

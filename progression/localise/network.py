@@ -90,6 +90,4 @@ class KneeFinder(nn.Module):
             up = nn.functional.interpolate(up, scale_factor=2, mode="bilinear", align_corners=False)
             up = torch.relu(up + self.lateral[level](maps[level]))
         out = self.head(self.merge(up))
-        return Cells(
-            out[:, 0], out[:, 1:3], out[:, 3], out[:, 4], out[:, 5], out[:, 6:], self.kind(pooled)
-        )
+        return Cells(out[:, 0], out[:, 1:3], out[:, 3], out[:, 4], out[:, 5], out[:, 6:], self.kind(pooled))

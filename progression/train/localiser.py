@@ -41,7 +41,7 @@ class LocaliserConfig:
     """Length and rate of a run: `steps` of `batch` films, AdamW's highest `rate` and `decay`, `seed` of all draws."""
 
     steps: int = 2000
-    batch: int = 32
+    batch: int = 16
     rate: float = 2e-3
     decay: float = 1e-3
     seed: int = 0
@@ -97,7 +97,15 @@ def targets(films: Sequence[MadeFilm]) -> Targets:
     any_metal = (metal.flatten(1).amax(1) > 0.5).float()
     maps = [torch.from_numpy(one) for one in (heat, offset, log_side, tilt)]
     return Targets(
-        maps[0], maps[1], maps[2], maps[3], metal, torch.from_numpy(letters), torch.from_numpy(near), kind, any_metal
+        maps[0],
+        maps[1],
+        maps[2],
+        maps[3],
+        metal,
+        torch.from_numpy(letters),
+        torch.from_numpy(near),
+        kind,
+        any_metal,
     )
 
 
@@ -124,10 +132,9 @@ def loss(cells: Cells, of: Targets) -> Tensor:
 def _focal(logit: Tensor, near: Tensor, there: Tensor) -> Tensor:
     """A cell that is `there` should say so; the others the less, the less `near` (0 to 1) they are. A mean over those."""
     at, chance = there.float(), logit.sigmoid()
-    terms = (
-        at * (1 - chance).square() * logsigmoid(logit)
-        + (1 - at) * (1 - near) ** 4 * chance.square() * logsigmoid(-logit)
-    )
+    terms = at * (1 - chance).square() * logsigmoid(logit) + (1 - at) * (
+        1 - near
+    ) ** 4 * chance.square() * logsigmoid(-logit)
     return -terms.sum() / at.sum().clamp(min=1)
 
 

@@ -16,7 +16,7 @@ from progression.types import Side
 from tests.dicom.films import save
 from tests.fakes import knee
 
-RIGHT, LEFT = Spot(230.0, 300.0, 200.0, 1.0, 0.9), Spot(610.0, 300.0, 200.0, -2.0, 0.8)
+RIGHT, LEFT = Spot(290.0, 375.0, 200.0, 1.0, 0.9), Spot(760.0, 375.0, 200.0, -2.0, 0.8)
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def both(tmp_path: Path) -> Path:
 def test_the_right_knee_is_on_the_left_of_the_film(both: Path) -> None:
     right, left = locate(both, finder=Says())
     assert (right.side, left.side) == (Side.RIGHT, Side.LEFT)
-    assert right.centre == "right=230.0,300.0,200.0" and right.centre_mm == (115.0, 150.0)
-    assert Place.parse("230.0,300.0,200.0") == right.place and right.notes == ()
+    assert right.centre == "right=290.0,375.0,200.0" and right.centre_mm == (116.0, 150.0)
+    assert Place.parse("290.0,375.0,200.0") == right.place and right.notes == ()
 
 
 def test_a_mirrored_film_is_mirrored(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_the_side_asked_for_is_read(both: Path) -> None:
     assert read.side is Side.LEFT and read.pixels.shape == (200, 200)
     with pytest.raises(UsageError, match="shows both knees: expected the side of one"):
         read_located(both, finder=Says())
-    given = read_located(both, finder=Says(), side=Side.LEFT, place=Place((610.0, 300.0)))
-    assert given.pixels.shape == (280, 280)  # a place that is given is not looked for
+    given = read_located(both, finder=Says(), side=Side.LEFT, place=Place((760.0, 375.0)))
+    assert given.pixels.shape == (225, 225)  # a place that is given is not looked for
 
 
 def test_one_knee_is_cut_from_a_long_film_and_taken_whole_from_its_picture(tmp_path: Path) -> None:
