@@ -7,8 +7,8 @@
 The edges of the tibia are where grey, over rows just below the joint line, rises most in the picture's left third and
 falls most in its right third. The same measure on phantoms, whose field is known (`progression.types.FIELD_MM`) and
 whose mean plateau is 74 mm, says how far it is off. Adults' plateaux are on average 69 mm (women) to 76 mm (men) wide
-(Cheng et al. 2009, The Knee 16:341), so that the field is known to a twentieth or so, whatever the interval (bootstrap over
-people) says. The pictures carry no size of a pixel.
+(Cheng et al. 2009, The Knee 16:341), so that the field is known to a twentieth or so, whatever the interval (bootstrap
+over people) says. The pictures carry no size of a pixel.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""Are knees found where they stand in a film, is what shows none refused, and does the cut change the risk?
+"""Are knees found where they stand in a film, what shows none refused, letters read, and does the cut change the risk?
 
     python benchmarks/localise.py VISITS.csv --images FOLDER [--model default] [--films 400] [--negatives 150]
 
 Films are made of held-out knees (`--split val`) by a generator with another seed and settings (`HELD_OUT`) than in
-training: composites, not films of a hospital. Lengths take the square that the models know as 90 mm wide (a tibia of
-74 mm). `drawn elsewhere` are drawings of `not_knees.py`, by other code than the training's. `phantoms` are computed
-projections with surroundings of their own and no seam. Intervals are Wilson's, taking films as independent.
+training: composites, not films of a hospital; letters are of fonts that training did not have. Lengths take the square
+that the models know as 90 mm wide (`field_of_view.py`). `drawn elsewhere` are drawings of `not_knees.py`, by other code
+than the training's. `phantoms` are computed projections with surroundings of their own and no seam. `askew` are limbs
+turned by up to 20 degrees. Intervals are Wilson's, taking films as independent.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ from numpy.typing import NDArray
 
 from progression.data.dataset import Knees, load_baselines
 from progression.data.films import HELD_OUT, FilmMaker, MadeFilm, Shown
+from progression.data.implants import STYLES
 from progression.data.phantom import sample_knee
 from progression.data.phantom.acquisition import expose
 from progression.data.visits import read_visits
 from progression.image import cut_square
-from progression.localise.find import Finder, Spot
-from progression.localise.places import fills, inside_film, reason_to_refuse
+from progression.localise.find import Finder, Seen, Spot
+from progression.localise.places import fills, inside_film, marker_of, reason_to_refuse
 from progression.memory import keep_freed_memory
 from progression.metrics.proportions import proportion
 from progression.predict import Predictor, load_predictor
@@ -72,6 +74,53 @@ def share(name: str, refused: list[bool], what: str = "refused") -> None:
         f"{name:26s} {len(refused):4d}   {what} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]",
         flush=True,
     )
+
+
+@dataclass
+class Letters:
+    """Of every knee found: whether a letter stands beside it, whether one is read, and whether it is read right."""
+
+    there: list[bool] = field(default_factory=list)
+    read: list[bool] = field(default_factory=list)
+    right: list[bool] = field(default_factory=list)
+    turned: list[bool] = field(default_factory=list)
+
+    def add(self, film: MadeFilm, seen: Seen) -> None:
+        for knee in film.knees:
+            spots = [
+                s
+                for s in seen.knees
+                if np.hypot(s.x - knee.centre[0], s.y - knee.centre[1]) < knee.side_px / 2
+            ]
+            if not spots:
+                continue
+            beside = [
+                one
+                for one in film.letters
+                if min(
+                    film.knees,
+                    key=lambda k: np.hypot(k.centre[0] - one.centre[0], k.centre[1] - one.centre[1]),
+                )
+                == knee
+            ]
+            marker = marker_of(spots[0], seen)
+            said = {one.says[-1] for one in beside}
+            self.there.append(bool(beside))
+            self.read.append(marker is not None)
+            self.right.append(marker is not None and str(marker.side)[0].upper() in said)
+            self.turned.append(
+                marker is not None
+                and any(one.says.startswith("mirrored") == marker.mirrored for one in beside)
+            )
+
+    def tell(self) -> None:
+        there, read, right, turned = (
+            np.array(one, bool) for one in (self.there, self.read, self.right, self.turned)
+        )
+        share("letters: read", read[there].tolist(), "of those beside a knee")
+        share("- its side right", right[there & read].tolist(), "of those read")
+        share("- mirrored or not right", turned[there & right].tolist(), "of those read right")
+        share("no letter: one read", read[~there].tolist(), "of knees without")
 
 
 def phantom_film(index: int) -> MadeFilm:
@@ -132,6 +181,7 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--films", type=int, default=400)
     parser.add_argument("--negatives", type=int, default=150)
+    parser.add_argument("--elsewhere", type=int, default=40)
     parser.add_argument("--phantoms", type=int, default=20)
     parser.add_argument("--risks", type=int, default=40)
     options = parser.parse_args()
@@ -147,7 +197,7 @@ def main() -> None:
     maker, rng = FilmMaker(knees.images, settings=HELD_OUT), np.random.default_rng(SEED)
 
     people = rng.permutation(np.unique(knees.subject))
-    rows, counted, refused = [], [], []
+    rows, counted, refused, letters = [], [], [], Letters()
     for number in range(options.films):
         of_person = np.flatnonzero(knees.subject == people[number % len(people)])
         right_first = sorted(of_person.tolist(), key=lambda row: knees.side[row] != "right")
@@ -157,17 +207,33 @@ def main() -> None:
         refused.append(bool(reason_to_refuse(seen)))
         counted.append(len(seen.knees) == len(film.knees))
         rows += nearest(film, seen.knees)
+        letters.add(film, seen)
     told("composites", rows, np.array(counted))
     share("knees from the front", refused)
+    letters.tell()
+    askew = FilmMaker(knees.images, settings=replace(HELD_OUT, askew=1.0))
+    films = [askew.film(rng, longer_px=LONGER_PX, kind="knees") for _ in range(options.negatives)]
+    of_askew = [finder(film.pixels) for film in films]
+    told(
+        "askew",
+        [row for film, seen in zip(films, of_askew, strict=True) for row in nearest(film, seen.knees)],
+        np.array([len(seen.knees) == len(film.knees) for film, seen in zip(films, of_askew, strict=True)]),
+    )
     for kind in ("implant", "lateral", "other", "empty"):
         made = [
             finder(maker.film(rng, longer_px=LONGER_PX, kind=kind).pixels) for _ in range(options.negatives)
         ]
         share(kind, [bool(reason_to_refuse(seen)) for seen in made])
         share("- by its name", [seen.kind == kind for seen in made], "named")
+    for style in STYLES:
+        of_style = FilmMaker(knees.images, settings=HELD_OUT, implant_style=style)
+        films = [
+            of_style.film(rng, longer_px=LONGER_PX, kind="implant") for _ in range(options.negatives // 2)
+        ]
+        share(f"metal: {style}", [bool(reason_to_refuse(finder(film.pixels))) for film in films])
     a_knee = np.full((224, 224), 0.5, np.float32)
     elsewhere = {
-        name: [bool(reason_to_refuse(finder(make(rng, a_knee)))) for _ in range(40)]
+        name: [bool(reason_to_refuse(finder(make(rng, a_knee)))) for _ in range(options.elsewhere)]
         for name, make in NOT_KNEES.items()
     }
     for name, of_kind in elsewhere.items():

@@ -48,9 +48,9 @@ def test_squares_of_both_knees_are_the_knees(both: Path) -> None:
     found = {
         side: read_knee(both, side=side, place=Place(centre=example.centre_px(side))).pixels for side in Side
     }
-    assert found[Side.LEFT].shape == (225, 225) == (round(FIELD_MM / example.SPACING_MM),) * 2
+    assert found[Side.LEFT].shape == (240, 240) == (round(FIELD_MM / example.SPACING_MM),) * 2
     np.testing.assert_allclose(found[Side.LEFT][:, ::-1], found[Side.RIGHT], atol=1e-3)
-    expected = np.asarray(Image.fromarray(knee()).resize((225, 225), Image.Resampling.BICUBIC)).clip(0, 1)
+    expected = np.asarray(Image.fromarray(knee()).resize((240, 240), Image.Resampling.BICUBIC)).clip(0, 1)
     span = lambda x: (x - x.min()) / np.ptp(x)  # noqa: E731
     np.testing.assert_allclose(span(found[Side.RIGHT]), span(expected), atol=0.01)
 
@@ -79,8 +79,8 @@ def test_spacing_is_needed_to_cut_only(tmp_path: Path) -> None:
 
 def test_spacing_given_and_stated_agree(both: Path) -> None:
     centre = example.centre_px(Side.LEFT)
-    assert read_knee(both, side=Side.LEFT, place=Place(centre, 0.404)).pixels.shape == (223, 223)
-    with pytest.raises(UsageError, match=r"states pixels of 0\.4 mm, not 0\.6"):
+    assert read_knee(both, side=Side.LEFT, place=Place(centre, 0.379)).pixels.shape == (237, 237)
+    with pytest.raises(UsageError, match=r"states pixels of 0\.375 mm, not 0\.6"):
         read_knee(both, side=Side.LEFT, place=Place(centre, 0.6))
 
 

@@ -193,6 +193,6 @@ def test_a_film_of_both_knees_is_two_entries_that_see_each_other(tmp_path: Path)
     assert (right.name, right.side, left.name, left.side) == ("film-right", "right", "film-left", "left")
     assert right.other == replace(left, other=None) and left.other == replace(right, other=None)
     x, _, size = (float(part) for part in left.centre.split(","))
-    assert abs(x - example.centre_px(Side.LEFT)[0]) < 11 and 190 < size < 260
+    assert abs(x - example.centre_px(Side.LEFT)[0]) < 12 and 200 < size < 280
     assert (single.side, single.centre, single.other) == ("left", "", None)
     assert [entry.name for entry in each_knee(find_films([tmp_path]), None)] == ["film", "single"]

@@ -23,7 +23,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
 from progression.data.drawings import DRAWN_BODIES, Canvas, drawn_lateral
 from progression.data.implants import implant
-from progression.data.markers import HELD_OUT_FONTS, Letter, Lettering, lettered, marked
+from progression.data.markers import HELD_OUT_FONTS, LETTERING, Letter, Lettering, lettered, marked
 from progression.types import Pixels, Side
 
 KINDS = ("knees", "implant", "lateral", "other", "empty")
@@ -100,7 +100,7 @@ class Settings:
     marked: float = 0.7
     inverted: float = 0.1
     letter: float = 0.6
-    lettering: Lettering = Lettering()
+    lettering: Lettering = LETTERING
     near: float = 0.4
     whole: float = 0.12
 
@@ -115,10 +115,15 @@ is a knee already."""
 
 
 class FilmMaker:
-    """Draws films of knees (N, R, R) uint8, all shown as right ones (`progression.data.dataset.Knees`)."""
+    """Draws films of knees (N, R, R) uint8, all shown as right ones (`progression.data.dataset.Knees`).
 
-    def __init__(self, knees: Tensor, *, settings: Settings | None = None) -> None:
-        self.knees, self.settings = knees, settings or Settings()
+    Implants are of one style, if that is given (`progression.data.implants.STYLES`).
+    """
+
+    def __init__(
+        self, knees: Tensor, *, settings: Settings | None = None, implant_style: str | None = None
+    ) -> None:
+        self.knees, self.settings, self.implant_style = knees, settings or Settings(), implant_style
 
     def film(
         self,
@@ -162,9 +167,9 @@ class FilmMaker:
             bears = rng.integers(len(knees)) if rng.random() < 0.6 else None
             for place, (row, shown) in enumerate(zip(chosen, knees, strict=True)):
                 knee: Pixels = self.knees[row].numpy().astype(np.float32) / np.float32(255)
-                of_knee = (
-                    implant(rng, knee.shape[0]) if metal is not None and bears in (None, place) else None
-                )
+                of_knee = None
+                if metal is not None and bears in (None, place):
+                    of_knee = implant(rng, knee.shape[0], style=self.implant_style)
                 if shown.side is Side.LEFT:
                     knee, of_knee = knee[:, ::-1], None if of_knee is None else of_knee[:, ::-1]
                 limb, of_knee = self._limb(rng, knee, of_knee, shape, shown)

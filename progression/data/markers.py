@@ -52,6 +52,9 @@ class Lettering:
     other: float = 0.3
 
 
+LETTERING = Lettering()
+
+
 def lettered(
     rng: np.random.Generator,
     film: Pixels,

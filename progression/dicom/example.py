@@ -13,9 +13,9 @@ from progression.types import FIELD_MM, Pixels, Side
 FILM_MM = (420, 300)
 """Width and height of the bilateral film."""
 FADING_MM = 30
-CENTRES_MM = {Side.RIGHT: (116, 150), Side.LEFT: (304, 150)}
+CENTRES_MM = {Side.RIGHT: (117, 150), Side.LEFT: (303, 150)}
 """Joint centres in it; the right knee is at the viewer's left."""
-SPACING_MM = 0.4
+SPACING_MM = 0.375
 _LETTERS = {Side.LEFT: "L", Side.RIGHT: "R"}
 
 

@@ -5,6 +5,7 @@ at again, in a square twice its own: its middle, size and tilt are those of the 
 about what the film shows.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +19,8 @@ from torch.nn.functional import interpolate, max_pool2d
 
 from progression.errors import WeightsError
 from progression.image import PERCENTILES
-from progression.localise.network import SIDE, STRIDE, TILT_UNIT_DEG, KneeFinder
-from progression.types import Pixels
+from progression.localise.network import LETTERS, SIDE, STRIDE, TILT_UNIT_DEG, KneeFinder
+from progression.types import Pixels, Side
 from progression.weights import ModelFiles, save_part
 
 PART = "localiser"
@@ -28,10 +29,14 @@ KINDS = ("knees", "lateral", "other", "empty")
 METAL = "implant"
 LEAST_HEAT = 0.3
 """Below this nothing stands in a cell."""
+LEAST_LETTER = 0.5
+"""Below this a cell holds no letter."""
 _CLOSER = 2.0
 """Side of the second look's square over the knee's."""
 _SAME = 0.6
 """Knees nearer than this share of their side are one."""
+_APART = 0.15
+"""Letters nearer than this share of a knee's side are one."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,23 @@ class Spot:
 
 
 @dataclass(frozen=True)
+class Marker:
+    """A letter of lead: its middle (x, y) in pixels, the side that it says, how surely (0 to 1), if it is mirrored."""
+
+    x: float
+    y: float
+    side: Side
+    confidence: float
+    mirrored: bool
+
+
+@dataclass(frozen=True)
 class Seen:
-    """What a film shows: its kind's chances, by name, and its knees from left to right."""
+    """What a film shows: its kind's chances, by name, its knees from left to right, and letters beside them."""
 
     kinds: dict[str, float]
     knees: tuple[Spot, ...]
+    markers: tuple[Marker, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -73,6 +90,15 @@ class _Glance:
     spots: tuple[Spot, ...]
     kinds: dict[str, float]
     metal: float
+    markers: tuple[Marker, ...]
+
+    def moved(self, x: float, y: float) -> "_Glance":
+        """The same in the pixels of a film in which the part's upper left corner is at x, y."""
+        return replace(
+            self,
+            spots=tuple(replace(one, x=one.x + x, y=one.y + y) for one in self.spots),
+            markers=tuple(replace(one, x=one.x + x, y=one.y + y) for one in self.markers),
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +116,14 @@ class Finder:
         metal = max((glance.metal for _, glance in closer), default=whole.metal)
         kinds = {name: (1 - metal) * chance for name, chance in whole.kinds.items()} | {METAL: metal}
         knees = sorted((spot for spot, _ in closer), key=lambda spot: spot.x)
-        return Seen(kinds, tuple(knees))
+        markers: list[Marker] = []
+        seen = (marker for _, glance in closer for marker in glance.markers)
+        for marker in sorted(seen, key=lambda one: -one.confidence):
+            if all(
+                math.hypot(marker.x - one.x, marker.y - one.y) > _APART * knees[0].side_px for one in markers
+            ):
+                markers.append(marker)
+        return Seen(kinds, tuple(knees), tuple(markers))
 
     @torch.no_grad()
     def _look(self, pixels: Pixels) -> "_Glance":
@@ -116,7 +149,17 @@ class Finder:
             inside = 0 <= spot.x < width and 0 <= spot.y < height
             if inside and all(_apart(spot, one) > _SAME * max(spot.side_px, one.side_px) for one in found):
                 found.append(spot)
+        letters = cells.letters[0].sigmoid()
+        markers = []
+        for chance, row, column in _peaks(letters.amax(0), LEAST_LETTER):
+            says = LETTERS[int(letters[:, row, column].argmax())]
+            markers.append(
+                Marker(
+                    *at(column + 0.5, row + 0.5), Side.parse(says[-1]), chance, says.startswith("mirrored")
+                )
+            )
         return _Glance(
+            markers=tuple(markers),
             spots=tuple(found),
             kinds=dict(zip(self.kinds, cells.kind[0].softmax(0).tolist(), strict=True)),
             metal=float(cells.any_metal().sigmoid()),
@@ -126,9 +169,8 @@ class Finder:
         size = round(_CLOSER * spot.side_px)
         left, top = round(spot.x - size / 2), round(spot.y - size / 2)
         box = [max(0, left), max(0, top), min(pixels.shape[1], left + size), min(pixels.shape[0], top + size)]
-        glance = self._look(pixels[box[1] : box[3], box[0] : box[2]])
-        spots = [replace(one, x=one.x + box[0], y=one.y + box[1]) for one in glance.spots]
-        near = [one for one in spots if _apart(one, spot) < 0.3 * spot.side_px]
+        glance = self._look(pixels[box[1] : box[3], box[0] : box[2]]).moved(box[0], box[1])
+        near = [one for one in glance.spots if _apart(one, spot) < 0.3 * spot.side_px]
         if not near:
             return spot, glance
         best = min(near, key=lambda one: _apart(one, spot))

@@ -130,7 +130,7 @@ def loss(cells: Cells, of: Targets) -> Tensor:
 
 
 def _focal(logit: Tensor, near: Tensor, there: Tensor) -> Tensor:
-    """A cell that is `there` should say so; the others the less, the less `near` (0 to 1) they are. A mean over those."""
+    """Cells that are `there` should say so, the others not, unless they are `near` (0 to 1). A mean over the former."""
     at, chance = there.float(), logit.sigmoid()
     terms = at * (1 - chance).square() * logsigmoid(logit) + (1 - at) * (
         1 - near
