@@ -16,17 +16,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from not_knees import NOT_KNEES
+import torch
+from not_knees import NOT_KNEES, metal
 from numpy.typing import NDArray
 
 from progression.data.dataset import Knees, load_baselines
 from progression.data.films import HELD_OUT, FilmMaker, MadeFilm, Shown
 from progression.data.implants import STYLES
+from progression.data.markers import Letter
 from progression.data.phantom import sample_knee
 from progression.data.phantom.acquisition import expose
 from progression.data.visits import read_visits
 from progression.image import cut_square
-from progression.localise.find import Finder, Seen, Spot
+from progression.localise.find import METAL, Finder, Seen, Spot
 from progression.localise.places import fills, inside_film, marker_of, reason_to_refuse
 from progression.memory import keep_freed_memory
 from progression.metrics.proportions import proportion
@@ -69,11 +71,21 @@ def told(name: str, rows: list[tuple[float, float, float]], counted: NDArray[np.
 
 
 def share(name: str, refused: list[bool], what: str = "refused") -> None:
+    if not refused:
+        return
     found = proportion(np.array(refused))
     print(
         f"{name:26s} {len(refused):4d}   {what} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]",
         flush=True,
     )
+
+
+def _apart(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return float(np.hypot(one[0] - other[0], one[1] - other[1]))
+
+
+def _nearest_knee(film: MadeFilm, letter: Letter) -> Shown:
+    return min(film.knees, key=lambda knee: _apart(knee.centre, letter.centre))
 
 
 @dataclass
@@ -87,22 +99,10 @@ class Letters:
 
     def add(self, film: MadeFilm, seen: Seen) -> None:
         for knee in film.knees:
-            spots = [
-                s
-                for s in seen.knees
-                if np.hypot(s.x - knee.centre[0], s.y - knee.centre[1]) < knee.side_px / 2
-            ]
+            spots = [one for one in seen.knees if _apart((one.x, one.y), knee.centre) < knee.side_px / 2]
             if not spots:
                 continue
-            beside = [
-                one
-                for one in film.letters
-                if min(
-                    film.knees,
-                    key=lambda k: np.hypot(k.centre[0] - one.centre[0], k.centre[1] - one.centre[1]),
-                )
-                == knee
-            ]
+            beside = [letter for letter in film.letters if _nearest_knee(film, letter) == knee]
             marker = marker_of(spots[0], seen)
             said = {one.says[-1] for one in beside}
             self.there.append(bool(beside))
@@ -159,6 +159,9 @@ def tell_risks(
             accept_atypical=True,
         )
         found.append([(one.horizons[0].risk_fast, one.horizons[0].risk_any) for one in made])
+    if len(found) < 2:
+        print(f"{name}: too few knees were found to compare risks", flush=True)
+        return
     risks = np.array(found)
     for place, rise in enumerate(("rise by 2 or more", "rise by 1 or more")):
         for against, first in (("the picture", 0), ("the true place", 2)):
@@ -228,9 +231,19 @@ def main() -> None:
     for style in STYLES:
         of_style = FilmMaker(knees.images, settings=HELD_OUT, implant_style=style)
         films = [
-            of_style.film(rng, longer_px=LONGER_PX, kind="implant") for _ in range(options.negatives // 2)
+            of_style.film(rng, longer_px=LONGER_PX, kind="implant") for _ in range(options.negatives // 4)
         ]
         share(f"metal: {style}", [bool(reason_to_refuse(finder(film.pixels))) for film in films])
+    of_metal = []
+    for _ in range(options.negatives):
+        pictures = [
+            metal(rng, knees.images[row].numpy() / np.float32(255))
+            for row in rng.integers(len(knees), size=2)
+        ]
+        with_metal = FilmMaker(torch.from_numpy(np.stack(pictures) * 255).to(torch.uint8), settings=HELD_OUT)
+        of_metal.append(finder(with_metal.film(rng, longer_px=LONGER_PX, kind="knees").pixels))
+    share("drawn elsewhere: metal", [bool(reason_to_refuse(seen)) for seen in of_metal])
+    share("- by its name", [seen.kind == METAL for seen in of_metal], "named")
     a_knee = np.full((224, 224), 0.5, np.float32)
     elsewhere = {
         name: [bool(reason_to_refuse(finder(make(rng, a_knee)))) for _ in range(options.elsewhere)]

@@ -1,0 +1,99 @@
+"""The benchmarks of the localiser: figures by hand, and the whole of them on the shipped synthetic knee."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from progression.data.films import MadeFilm, Shown
+from progression.data.markers import Letter
+from progression.data.phantom import sample_knee
+from progression.localise.find import Marker, Seen, Spot
+from progression.types import FIELD_MM, Side
+from progression.weights import load_model
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("localise")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """The shipped synthetic knee, as both knees of two people."""
+    shutil.copy(load_model("default").folder / "example.png", tmp_path / "knee.png")
+    rows = [
+        {"subject": f"P{i // 2}", "side": ("right", "left")[i % 2], "months": 0, "image": "knee.png", "grade": 1,
+         "split": "val"}
+        for i in range(4)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "visits.csv", index=False)
+    return tmp_path / "visits.csv"
+
+
+RIGHT, LEFT = Shown((100.0, 100.0), 90.0, 2.0, Side.RIGHT), Shown((300.0, 100.0), 90.0, 0.0, Side.LEFT)
+
+
+def test_errors_are_of_the_nearest_knee_in_its_sides(script: ModuleType) -> None:
+    film = MadeFilm(np.zeros((200, 400), np.float32), (RIGHT, LEFT), "knees")
+    found = (Spot(103.0, 104.0, 45.0 * 2, 5.0, 0.9), Spot(200.0, 100.0, 90.0, 0.0, 0.9))
+    first, missed = script.nearest(film, found)
+    assert first == pytest.approx((5 / 90, 0.0, 3.0))
+    assert np.isnan(missed).all()
+
+
+def test_letters_are_counted_by_knee(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    letters = (Letter((40.0, 100.0), 12.0, "R"), Letter((350.0, 100.0), 12.0, "mirrored L"))
+    film = MadeFilm(np.zeros((200, 400), np.float32), (RIGHT, LEFT), "knees", None, letters)
+    bare = MadeFilm(film.pixels, (RIGHT,), "knees")
+    knees = (Spot(100.0, 100.0, 90.0, 0.0, 0.9), Spot(300.0, 100.0, 90.0, 0.0, 0.9))
+    wrong = Marker(41.0, 100.0, Side.LEFT, 0.99, mirrored=False)
+    right = Marker(351.0, 100.0, Side.LEFT, 0.99, mirrored=True)
+    counts = script.Letters()
+    counts.add(film, Seen({"knees": 1.0}, knees, (wrong, right)))
+    counts.add(bare, Seen({"knees": 1.0}, knees[:1]))
+    assert (counts.there, counts.read, counts.right) == (
+        [True, True, False],
+        [True, True, False],
+        [False, True, False],
+    )
+    counts.tell()
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[-3] for line in printed] == ["1.000", "0.500", "1.000", "0.000"]
+
+
+def test_the_whole_of_it(
+    script: ModuleType, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = "--films 3 --negatives 4 --elsewhere 1 --phantoms 1 --risks 2"
+    monkeypatch.setattr(sys, "argv", ["localise", str(table), *sizes.split()])
+    script.main()
+    printed = capsys.readouterr().out
+    for line in (
+        "composites",
+        "askew",
+        "implant",
+        "lateral",
+        "metal: total",
+        "drawn elsewhere: metal",
+        "phantoms",
+    ):
+        assert f"\n{line}" in f"\n{printed}", line
+    assert "plain films, rise by 2 or more" in printed
+
+
+def test_the_field_of_view_of_phantoms_is_found(script: ModuleType) -> None:
+    """Their mean plateau is 74 mm wide, and is measured where it begins to narrow."""
+    field = importlib.import_module("field_of_view")
+    share = np.median([field.tibial_share(sample_knee(i).image(0, resolution=128)) for i in range(12)])
+    assert field.PLATEAU_MM / share == pytest.approx(FIELD_MM, rel=0.06)
