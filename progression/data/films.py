@@ -28,7 +28,7 @@ from progression.types import Pixels, Side
 
 KINDS = ("knees", "implant", "lateral", "other", "empty")
 """What a film may show. Knees are marked in films of the first two."""
-_SHARES = (0.7, 0.16, 0.05, 0.06, 0.03)
+_SHARES = (0.61, 0.25, 0.05, 0.06, 0.03)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Settings:
     inverted: float = 0.1
     letter: float = 0.6
     lettering: Lettering = LETTERING
-    near: float = 0.4
+    near: float = 0.45
     whole: float = 0.12
 
 

@@ -1,11 +1,12 @@
 """Train the network that finds knees in films, on films that `progression.data.films` makes anew for each step.
 
     loss = focal(heat) + 0.5 |offset| + |log side| + 0.2 |tilt| + 0.5 cross-entropy(kind)
-         + focal(metal) + 0.5 cross-entropy(any metal) + 0.5 focal(letters)
+         + cross-entropy(metal) / 10 + cross-entropy(any metal) + 0.5 focal(letters)
 
-focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4); offset, side and tilt in cells around each knee's middle.
-AdamW, rate rising over 100 steps and falling to 0 along a cosine. Step s draws its films from (seed, s), so that a run
-can be repeated. The run folder holds its checkpoint and log; the same call goes on from it exactly.
+focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4); offset, side and tilt in cells around each knee's middle;
+metal summed over a film's cells, of which metal fills some 10. AdamW, rate rising over 100 steps and falling to 0 along
+a cosine. Step s draws its films from (seed, s), so that a run can be repeated. The run folder holds its checkpoint and
+log; the same call goes on from it exactly.
 """
 
 import math
@@ -34,13 +35,14 @@ KNEE_PIXELS = 128
 _WARM_UP = 100
 _RARE = 0.001
 _SPREAD_CELLS = 1.3
+_METAL_CELLS = 10
 
 
 @dataclass(frozen=True)
 class LocaliserConfig:
     """Length and rate of a run: `steps` of `batch` films, AdamW's highest `rate` and `decay`, `seed` of all draws."""
 
-    steps: int = 2000
+    steps: int = 3000
     batch: int = 16
     rate: float = 2e-3
     decay: float = 1e-3
@@ -123,19 +125,23 @@ def loss(cells: Cells, of: Targets) -> Tensor:
         + apart(cells.log_side, of.log_side)
         + 0.2 * apart(cells.tilt, of.tilt)
         + 0.5 * cross_entropy(cells.kind, of.kind)
-        + _focal(cells.metal, of.metal, of.metal > 0.5)
-        + 0.5 * binary_cross_entropy_with_logits(cells.any_metal(), of.any_metal)
+        + binary_cross_entropy_with_logits(cells.metal, of.metal, reduction="sum")
+        / (_METAL_CELLS * len(of.kind))
+        + binary_cross_entropy_with_logits(cells.any_metal(), of.any_metal)
         + 0.5 * _focal(cells.letters, of.letters, of.letters > 0.85)
     )
 
 
 def _focal(logit: Tensor, near: Tensor, there: Tensor) -> Tensor:
-    """Cells that are `there` should say so, the others not, unless they are `near` (0 to 1). A mean over the former."""
+    """Cells that are `there` should say so, the others not, unless they are `near` (0 to 1).
+
+    A mean over the former, of which a film has a fourth of one at least, so that batches with few do not count for more.
+    """
     at, chance = there.float(), logit.sigmoid()
     terms = at * (1 - chance).square() * logsigmoid(logit) + (1 - at) * (
         1 - near
     ) ** 4 * chance.square() * logsigmoid(-logit)
-    return -terms.sum() / at.sum().clamp(min=1)
+    return -terms.sum() / at.sum().clamp(min=0.25 * len(logit))
 
 
 def batch(maker: FilmMaker, config: LocaliserConfig, step: int) -> tuple[Tensor, Targets]:
@@ -146,13 +152,19 @@ def batch(maker: FilmMaker, config: LocaliserConfig, step: int) -> tuple[Tensor,
 
 
 def train_localiser(
-    knees: Tensor, run: str | Path, *, config: LocaliserConfig, checkpoint_seconds: float = 60.0
+    knees: Tensor,
+    run: str | Path,
+    *,
+    config: LocaliserConfig,
+    start: Finder | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> Finder:
     """Train, or go on training; the state lies in the folder `run`, and the same call goes on from it exactly.
 
     Parameters
     ----------
     knees : (N, R, R) uint8, all shown as right ones.
+    start : whose weights a new run starts from.
 
     Raises
     ------
@@ -166,7 +178,9 @@ def train_localiser(
     network = KneeFinder(kinds=len(KINDS)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     maker = FilmMaker(knees)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.decay)
-    start, checkpoint = 0, run / CHECKPOINT
+    if start is not None:
+        network.load_state_dict(start.network.state_dict())
+    begin, checkpoint = 0, run / CHECKPOINT
     if checkpoint.is_file():
         saved = load_checkpoint(checkpoint)
         if changed := changed_fields(saved["config"], config):
@@ -175,10 +189,10 @@ def train_localiser(
             )
         network.load_state_dict(saved["network"])
         optimiser.load_state_dict(saved["optimiser"])
-        start = saved["step"]
-    log = RunLog(run, total=config.steps, unit="steps", done=start)
+        begin = saved["step"]
+    log = RunLog(run, total=config.steps, unit="steps", done=begin)
     kept, since = time.monotonic(), []
-    for step in range(start, config.steps):
+    for step in range(begin, config.steps):
         rate = config.rate * min((step + 1) / _WARM_UP, 0.5 * (1 + math.cos(math.pi * step / config.steps)))
         for group in optimiser.param_groups:
             group["lr"] = rate

@@ -43,7 +43,7 @@ def _said(of, **changed):  # type: ignore[no-untyped-def]
         "offset": of.offset,
         "log_side": of.log_side,
         "tilt": of.tilt,
-        "metal": 20 * (of.metal > 0.5).float() - 10,
+        "metal": 40 * (of.metal > 0.5).float() - 20,
         "letters": 20 * (of.letters > 0.85).float() - 10,
         "kind": 20 * torch.nn.functional.one_hot(of.kind, len(KINDS)).float(),
     }
