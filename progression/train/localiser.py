@@ -135,7 +135,7 @@ def loss(cells: Cells, of: Targets) -> Tensor:
 def _focal(logit: Tensor, near: Tensor, there: Tensor) -> Tensor:
     """Cells that are `there` should say so, the others not, unless they are `near` (0 to 1).
 
-    A mean over the former, of which a film has a fourth of one at least, so that batches with few do not count for more.
+    A mean over the former, of which each film counts for a fourth at least, so that batches with few weigh no more.
     """
     at, chance = there.float(), logit.sigmoid()
     terms = at * (1 - chance).square() * logsigmoid(logit) + (1 - at) * (
