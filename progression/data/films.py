@@ -90,7 +90,7 @@ class Settings:
     of_pair: tuple[float, float] = (0.16, 0.40)
     of_one: tuple[float, float] = (0.22, 0.85)
     tilt_deg: float = 3.5
-    askew: float = 0.12
+    askew: float = 0.25
     askew_deg: float = 20.0
     tissue: tuple[float, float] = (0.08, 0.7)
     gamma: tuple[float, float] = (0.6, 1.6)

@@ -1,6 +1,6 @@
 """Train the network that finds knees in films, on films that `progression.data.films` makes anew for each step.
 
-    loss = focal(heat) + 0.5 |offset| + |log side| + 0.2 |tilt| + 0.5 cross-entropy(kind)
+    loss = focal(heat) + 0.5 |offset| + |log side| + 2 |tilt| + 0.5 cross-entropy(kind)
          + cross-entropy(metal) / 10 + cross-entropy(any metal) + 0.5 focal(letters)
 
 focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4); offset, side and tilt in cells around each knee's middle;
@@ -123,7 +123,7 @@ def loss(cells: Cells, of: Targets) -> Tensor:
         _focal(cells.heat, of.heat, of.heat > 0.85)
         + 0.5 * offset
         + apart(cells.log_side, of.log_side)
-        + 0.2 * apart(cells.tilt, of.tilt)
+        + 2 * apart(cells.tilt, of.tilt)
         + 0.5 * cross_entropy(cells.kind, of.kind)
         + binary_cross_entropy_with_logits(cells.metal, of.metal, reduction="sum")
         / (_METAL_CELLS * len(of.kind))
