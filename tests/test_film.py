@@ -65,6 +65,33 @@ def test_cutting_counts_pixels_from_the_upper_left() -> None:
             cut_square(film, centre=centre, size=4, label="x")
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.uint16])
+def test_a_turned_square_sets_upright_what_leans(kind: type) -> None:
+    """A line that leans by 10 degrees clockwise, from the middle upwards to the right, is upright in it."""
+    y, x = np.mgrid[:200, :300]
+    across = (x + 0.5 - 150) * np.cos(np.radians(10)) + (y + 0.5 - 100) * np.sin(np.radians(10))
+    film = (np.exp(-((across / 4) ** 2)) * (1 if kind is np.float32 else 60_000)).astype(kind)
+    cut = cut_square(film, centre=(150, 100), size=120, tilt_deg=10, label="x")
+    assert cut.shape == (120, 120) and cut.dtype == kind
+    middle = np.average(np.arange(120) + 0.5, weights=cut.mean(0, dtype=float))
+    assert middle == pytest.approx(60, abs=0.1)
+    assert (cut.argmax(1) - 59.5 == pytest.approx(0, abs=1.01)) and cut.min() < 0.001 * cut.max()
+    colours = cut_square(np.stack([film] * 3, -1), centre=(150, 100), size=120, tilt_deg=10, label="x")
+    np.testing.assert_array_equal(colours[..., 2], cut)
+    straight = cut_square(film, centre=(150, 100), size=120, label="x")
+    nearly = cut_square(film, centre=(150, 100), size=120, tilt_deg=1e-9, label="x")
+    np.testing.assert_allclose(straight.astype(float), nearly.astype(float), atol=0.01)
+
+
+def test_places_as_text() -> None:
+    assert Place.parse() == Place()
+    assert Place.parse("12,30.5") == Place((12.0, 30.5))
+    assert Place.parse("12,30,40,-7.5") == Place((12.0, 30.0), side_px=40.0, tilt_deg=-7.5)
+    for wrong in ("12", "a,b", "1,2,3,4,5", "1,2,3,nan", "1,2,3,60"):
+        with pytest.raises(UsageError, match=r"expected x,y in pixels .* tilt of at most 45 degrees"):
+            Place.parse(wrong)
+
+
 def test_spacing_is_needed_to_cut_only(tmp_path: Path) -> None:
     film = save(tmp_path / "knee.dcm", example.cr(knee(400), spacing_mm=None))
     assert read_knee(film, side=Side.LEFT).pixels.shape == (400, 400)
@@ -100,15 +127,6 @@ def test_a_wide_picture_is_warned_of(tmp_path: Path) -> None:
     assert read_knee(film).notes == ()
     film = save(tmp_path / "wide.dcm", example.dx(knee(256), side=Side.LEFT, spacing_mm=1.0))
     assert "the picture is 256 mm wide" in read_knee(film).notes[0]
-
-
-@pytest.mark.parametrize("centre", ["", "a,b", "1", "1,2,3,4"])
-def test_centres_as_text(centre: str) -> None:
-    if not centre:
-        assert Place.parse() == Place()
-        return
-    with pytest.raises(UsageError, match="expected x,y in pixels"):
-        Place.parse(centre)
 
 
 def test_a_file_called_by_its_patient_is_called_otherwise(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ LEAST_LETTER = 0.5
 """Below this a cell holds no letter."""
 _CLOSER = 2.0
 """Side of the second look's square over the knee's."""
+TURNED_FROM_DEG = 6.0
+"""Tilt from which a knee is cut upright."""
 _SAME = 0.6
 """Knees nearer than this share of their side are one."""
 _APART = 0.15
@@ -56,6 +58,11 @@ class Spot:
     side_px: float
     tilt_deg: float
     confidence: float
+
+    @property
+    def turn_deg(self) -> float:
+        """By how much the square is turned when it is cut: by the tilt, if that is more than pictures of knees have."""
+        return self.tilt_deg if abs(self.tilt_deg) >= TURNED_FROM_DEG else 0.0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What is made of what the network sees; it is given here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,16 @@ def test_one_knee_is_cut_from_a_long_film_and_taken_whole_from_its_picture(tmp_p
     # about square and not said to be wide: one knee already, whatever the network would see
     assert locate(knee(200), finder=Says(kind="lateral"), side=Side.RIGHT)[0].spot is None
     assert read_located(knee(200), finder=None, side=Side.RIGHT).pixels.shape == (200, 200)
+
+
+def test_a_knee_that_leans_is_cut_upright(both: Path) -> None:
+    leaning = Says(knees=(replace(RIGHT, tilt_deg=11.0), LEFT))
+    right, left = locate(both, finder=leaning)
+    assert right.centre == "right=312.0,400.0,200.0,11.0" and left.centre == "left=808.0,400.0,200.0"
+    assert Place.parse("312.0,400.0,200.0,11.0") == right.place and right.place.tilt_deg == 11.0
+    cut, straight = (read_located(both, finder=one, side=Side.RIGHT).pixels for one in (leaning, Says()))
+    assert cut.shape == straight.shape == (200, 200)
+    assert not np.array_equal(cut, straight)
 
 
 def test_a_square_at_the_edge_is_made_to_fit(both: Path) -> None:
