@@ -61,8 +61,8 @@ class Place:
                     raise ValueError(tilt_deg)
             except ValueError as error:
                 raise UsageError(
-                    f"centre {centre!r}: expected x,y in pixels (--centre left=1210,980), or with it the square's side, or "
-                    f"with both a tilt of at most {MAX_TILT_DEG:g} degrees"
+                    f"centre {centre!r}: expected x,y in pixels (--centre left=1210,980), with the square's side, or "
+                    f"with side and tilt of at most {MAX_TILT_DEG:g} degrees"
                 ) from error
             x_y = (x, y)
         try:
