@@ -88,7 +88,7 @@ class Located:
 
     @property
     def centre(self) -> str:
-        """As `--centre` takes it, "left=610.0,300.2,281.3" or "left=610.0,300.2,281.3,8.1"; empty for the whole picture."""
+        """As `--centre` takes it, "left=610.0,300.2,281.3" or with a tilt, ",8.1"; empty for the whole picture."""
         if self.spot is None:
             return ""
         where = f"{self.spot.x:.1f},{self.spot.y:.1f},{self.spot.side_px:.1f}"
