@@ -81,6 +81,7 @@ class Settings:
     tissue : soft tissue beside the picture, in sides of the square
     gamma, ramp, noise : exposure's tone curve, slope over the film, and standard deviation
     collimated, marked, inverted : chances
+    on_joint : chance that marks may lie on a joint, where nobody who takes care puts lead
     letter : chance that a letter stands beside a knee, laid as `lettering` says
     near : chance that a film is what the finder's second look sees: one knee in a square some two times its own, the
         other one partly in view or not
@@ -97,9 +98,10 @@ class Settings:
     ramp: float = 0.35
     noise: tuple[float, float] = (0.0, 0.04)
     collimated: float = 0.5
-    marked: float = 0.7
+    marked: float = 0.8
+    on_joint: float = 0.5
     inverted: float = 0.1
-    letter: float = 0.6
+    letter: float = 0.75
     lettering: Lettering = LETTERING
     near: float = 0.45
     whole: float = 0.12
@@ -107,7 +109,8 @@ class Settings:
 
 HELD_OUT = Settings(
     of_pair=(0.18, 0.36), of_one=(0.25, 0.75), tilt_deg=3.0, askew=0.0, tissue=(0.15, 0.55), gamma=(0.5, 1.9), ramp=0.5,
-    noise=(0.01, 0.06), collimated=0.7, marked=0.9, inverted=0.1, letter=0.7, lettering=Lettering(fonts=HELD_OUT_FONTS),
+    noise=(0.01, 0.06), collimated=0.7, marked=0.9, on_joint=1.0, inverted=0.1, letter=0.7,
+    lettering=Lettering(fonts=HELD_OUT_FONTS),
     near=0.0, whole=0.0,
 )  # fmt: skip
 """Other than those of training: harsher exposure, more collimation and markers, letters of other fonts, no picture that
@@ -308,7 +311,9 @@ class FilmMaker:
             film = inside
         film = np.clip(film, 0, 1)
         if rng.random() < settings.marked:
-            film = marked(rng, film, fonts=settings.lettering.fonts)
+            anywhere = rng.random() < settings.on_joint
+            joints = [] if anywhere else [(*k.centre, 0.35 * k.side_px) for k in knees]
+            film = marked(rng, film, fonts=settings.lettering.fonts, joints=joints)
         letters = []
         for k in knees:
             if rng.random() < settings.letter:

@@ -87,32 +87,55 @@ def lettered(
     return made, Letter((x, y), float(size), "mirrored " * mirrored + text)
 
 
-def marked(rng: np.random.Generator, film: Pixels, *, fonts: Sequence[str] = FONTS) -> Pixels:
-    """A film with words, a block, a ruler that say nothing of the side: somewhere, bright or dark."""
+def marked(
+    rng: np.random.Generator,
+    film: Pixels,
+    *,
+    fonts: Sequence[str] = FONTS,
+    joints: Sequence[tuple[float, float, float]] = (),
+) -> Pixels:
+    """A film with words, a block, a ruler that say nothing of the side: somewhere, bright or dark.
+
+    They keep off `joints`, each given by its middle and half the side of what to keep off.
+    """
     height, width = film.shape
     longer = max(film.shape)
     picture = Image.fromarray((film * 255).astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
     for _ in range(rng.integers(1, 4)):
-        x, y = rng.random() * width * 0.93, rng.random() * height * 0.93
+        layer, mask = picture.copy(), Image.new("L", picture.size, 0)
         size, grey = rng.uniform(0.03, 0.09) * longer, int(rng.choice([255, 255, 230, 0]))
-        style = rng.choice(["text", "text", "block", "ruler"])
+        _mark(rng, [(ImageDraw.Draw(layer), grey), (ImageDraw.Draw(mask), 255)], width, height, size, fonts)
+        box = mask.getbbox()
+        if box and not any(
+            box[0] < x + half and box[2] > x - half and box[1] < y + half and box[3] > y - half
+            for x, y, half in joints
+        ):
+            picture = layer
+    return np.asarray(picture, np.float32) / np.float32(255)
+
+
+def _mark(
+    rng: np.random.Generator,
+    layers: Sequence[tuple[ImageDraw.ImageDraw, int]],
+    width: int,
+    height: int,
+    size: float,
+    fonts: Sequence[str],
+) -> None:
+    """The same mark in each layer, in that layer's grey."""
+    x, y = rng.random() * width * 0.93, rng.random() * height * 0.93
+    style = rng.choice(["text", "text", "block", "ruler"])
+    word, font = str(rng.choice(_WORDS)), _font(str(rng.choice(list(fonts))), max(6, round(size)))
+    across, down = size * rng.uniform(0.5, 2), size * rng.uniform(0.3, 1)
+    for draw, grey in layers:
         if style == "text":
-            draw.text(
-                (x, y),
-                str(rng.choice(_WORDS)),
-                fill=grey,
-                font=_font(str(rng.choice(list(fonts))), max(6, round(size))),
-            )
+            draw.text((x, y), word, fill=grey, font=font)
         elif style == "block":
-            draw.rectangle([x, y, x + size * rng.uniform(0.5, 2), y + size * rng.uniform(0.3, 1)], fill=grey)
+            draw.rectangle([x, y, x + across, y + down], fill=grey)
         else:
             for step in range(12):
-                at = y + step * size * 0.4
-                draw.line(
-                    [x, at, x + size * (0.6 if step % 5 else 1.0), at], fill=grey, width=max(1, longer // 300)
-                )
-    return np.asarray(picture, np.float32) / np.float32(255)
+                at, long = y + step * size * 0.4, size * (0.6 if step % 5 else 1.0)
+                draw.line([x, at, x + long, at], fill=grey, width=max(1, max(width, height) // 300))
 
 
 @cache

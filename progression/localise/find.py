@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate, max_pool2d
 
 from progression.errors import WeightsError
 from progression.image import PERCENTILES
-from progression.localise.network import LETTERS, SIDE, STRIDE, TILT_UNIT_DEG, KneeFinder
+from progression.localise.network import LETTERS, SIDE, STRIDE, TILT_UNIT_DEG, Cells, KneeFinder, any_metal
 from progression.types import Pixels, Side
 from progression.weights import ModelFiles, save_part
 
@@ -33,8 +33,9 @@ LEAST_LETTER = 0.5
 """Below this a cell holds no letter."""
 _CLOSER = 2.0
 """Side of the second look's square over the knee's."""
-TURNED_FROM_DEG = 6.0
-"""Tilt from which a knee is cut upright."""
+TURNED_FROM_DEG = 8.0
+"""Tilt from which a knee is cut upright: less is told from none too poorly for that to bring the risk nearer (model card).
+"""
 _SAME = 0.6
 """Knees nearer than this share of their side are one."""
 _APART = 0.15
@@ -51,6 +52,7 @@ class Spot:
     side_px : of that square, which the tibia fills to about four fifths
     tilt_deg : of the limb, clockwise
     confidence : 0 to 1
+    metal : how surely there is metal in the square, 0 to 1
     """
 
     x: float
@@ -58,6 +60,7 @@ class Spot:
     side_px: float
     tilt_deg: float
     confidence: float
+    metal: float = 0.0
 
     @property
     def turn_deg(self) -> float:
@@ -92,7 +95,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class _Glance:
-    """One look at a film or a part of it: its knees, in its own pixels, what it shows, and how surely metal."""
+    """A look at a film or a part of it: its knees in its own pixels, what it shows, how surely there is metal anywhere."""
 
     spots: tuple[Spot, ...]
     kinds: dict[str, float]
@@ -120,7 +123,7 @@ class Finder:
         """Look at a film (H, W) in [0, 1], on the CPU."""
         whole = self._look(pixels)
         closer = [self._closer(pixels, spot) for spot in whole.spots]
-        metal = max((glance.metal for _, glance in closer), default=whole.metal)
+        metal = max((spot.metal for spot, _ in closer), default=whole.metal)
         kinds = {name: (1 - metal) * chance for name, chance in whole.kinds.items()} | {METAL: metal}
         knees = sorted((spot for spot, _ in closer), key=lambda spot: spot.x)
         markers: list[Marker] = []
@@ -152,6 +155,7 @@ class Finder:
                 side_px=float(cells.log_side[0, row, column].exp()) * longer,
                 tilt_deg=float(cells.tilt[0, row, column]) * TILT_UNIT_DEG,
                 confidence=chance,
+                metal=_metal_around(cells, row, column),
             )
             inside = 0 <= spot.x < width and 0 <= spot.y < height
             if inside and all(_apart(spot, one) > _SAME * max(spot.side_px, one.side_px) for one in found):
@@ -232,6 +236,15 @@ def fitted(pixels: npt.NDArray[np.float32], *, exposed: bool = True) -> Tensor:
     top, left = (SIDE - rows) // 2, (SIDE - columns) // 2
     made[0, top : top + rows, left : left + columns] = x[0, 0]
     return made
+
+
+def _metal_around(cells: Cells, row: int, column: int) -> float:
+    """How surely there is metal in the square of the knee in that cell; lead beside it is none."""
+    half = 0.5 * float(cells.log_side[0, row, column].exp()) * SIDE / STRIDE
+    rows, columns = (
+        slice(max(0, round(at + 0.5 - half)), max(1, round(at + 0.5 + half))) for at in (row, column)
+    )
+    return float(any_metal(cells.metal[:, rows, columns]).sigmoid())
 
 
 def _peaks(heat: Tensor, least: float) -> list[tuple[float, int, int]]:

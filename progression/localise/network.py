@@ -49,7 +49,13 @@ class Cells:
 
     def any_metal(self) -> Tensor:
         """Logit that there is metal, (N,)."""
-        return self.metal.flatten(1).topk(METAL_CELLS, dim=1).values.mean(1)
+        return any_metal(self.metal)
+
+
+def any_metal(cells: Tensor) -> Tensor:
+    """Logit that there is metal in any of the cells (N, rows, columns), (N,)."""
+    cells = cells.flatten(1)
+    return cells.topk(min(METAL_CELLS, cells.shape[1]), dim=1).values.mean(1)
 
 
 def _block(inner: int, outer: int, stride: int) -> nn.Sequential:

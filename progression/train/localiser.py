@@ -1,7 +1,7 @@
 """Train the network that finds knees in films, on films that `progression.data.films` makes anew for each step.
 
     loss = focal(heat) + 0.5 |offset| + |log side| + 2 |tilt| + 0.5 cross-entropy(kind)
-         + cross-entropy(metal) / 10 + cross-entropy(any metal) + 0.5 focal(letters)
+         + cross-entropy(metal) / 10 + cross-entropy(any metal) + focal(letters)
 
 focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4); offset, side and tilt in cells around each knee's middle;
 metal summed over a film's cells, of which metal fills some 10. AdamW, rate rising over 100 steps and falling to 0 along
@@ -128,7 +128,7 @@ def loss(cells: Cells, of: Targets) -> Tensor:
         + binary_cross_entropy_with_logits(cells.metal, of.metal, reduction="sum")
         / (_METAL_CELLS * len(of.kind))
         + binary_cross_entropy_with_logits(cells.any_metal(), of.any_metal)
-        + 0.5 * _focal(cells.letters, of.letters, of.letters > 0.85)
+        + _focal(cells.letters, of.letters, of.letters > 0.85)
     )
 
 
