@@ -34,7 +34,7 @@ LEAST_LETTER = 0.5
 _CLOSER = 2.0
 """Side of the second look's square over the knee's."""
 TURNED_FROM_DEG = 8.0
-"""Tilt from which a knee is cut upright: only then does that bring its risk nearer to the straight knee's (model card)."""
+"""Tilt from which a knee is cut upright: only then does that bring its risk nearer to a straight one (model card)."""
 _SAME = 0.6
 """Knees nearer than this share of their side are one."""
 _APART = 0.15
