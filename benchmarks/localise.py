@@ -138,7 +138,10 @@ def phantom_film(index: int) -> MadeFilm:
 def tell_risks(
     name: str, predictor: Predictor, finder: Finder, maker: FilmMaker, knees: Knees, count: int
 ) -> None:
-    """Risks from a film cut as found, against the knee's own picture and the film cut where the knee truly stands."""
+    """Risks from a film cut as found, against the knee's own picture and the film cut as the knee truly stands.
+
+    And where no square is turned, however much the limb leans.
+    """
     rng, found = np.random.default_rng(SEED), []
     for row in rng.choice(len(knees), count, replace=False).tolist():
         film = maker.film(rng, longer_px=LONGER_PX, kind="knees", rows=[row])
@@ -148,10 +151,16 @@ def tell_risks(
             continue
         picture = knees.images[row].numpy().astype(np.float32) / 255
         pictures = [picture[:, ::-1] if shown.side is Side.LEFT else picture]
-        for spot in (spots[0], Spot(*shown.centre, shown.side_px, 0.0, 1.0)):
+        for spot in (
+            spots[0],
+            Spot(*shown.centre, shown.side_px, shown.tilt_deg, 1.0),
+            replace(spots[0], tilt_deg=0.0),
+        ):
             fits = inside_film(spot, film.pixels.shape)
-            cut = cut_square(film.pixels, centre=(fits.x, fits.y), size=fits.side_px, label="film")
-            pictures.append(cut.astype(np.float32))
+            cut = cut_square(
+                film.pixels, centre=(fits.x, fits.y), size=fits.side_px, tilt_deg=fits.turn_deg, label="film"
+            )
+            pictures.append(cut)
         made = predictor.predict_batch(
             [Radiograph(one.copy(), shown.side, "knee") for one in pictures],
             horizon_months=(96,),
@@ -164,10 +173,14 @@ def tell_risks(
         return
     risks = np.array(found)
     for place, rise in enumerate(("rise by 2 or more", "rise by 1 or more")):
-        for against, first in (("the picture", 0), ("the true place", 2)):
-            a, b = risks[:, first, place], risks[:, 1, place]
+        for cut_as, against, of_cut, first in (
+            ("as found", "the picture", 1, 0),
+            ("as found", "the true place", 1, 2),
+            ("as found, none turned", "the picture", 3, 0),
+        ):
+            a, b = risks[:, first, place], risks[:, of_cut, place]
             print(
-                f"{name}, {rise} by 96 months, {len(a)} knees, as found against {against}: "
+                f"{name}, {rise} by 96 months, {len(a)} knees, {cut_as} against {against}: "
                 f"correlation {np.corrcoef(a, b)[0, 1]:.3f}, mean difference {np.mean(b - a):+.4f}, "
                 f"mean absolute {np.mean(np.abs(b - a)):.4f} (mean risk {a.mean():.3f})",
                 flush=True,
@@ -213,6 +226,12 @@ def main() -> None:
         letters.add(film, seen)
     told("composites", rows, np.array(counted))
     share("knees from the front", refused)
+    with_care = FilmMaker(knees.images, settings=replace(HELD_OUT, on_joint=0.0))
+    made = [
+        finder(with_care.film(rng, longer_px=LONGER_PX, kind="knees").pixels)
+        for _ in range(options.films // 2)
+    ]
+    share("- no lead on the joint", [bool(reason_to_refuse(seen)) for seen in made])
     letters.tell()
     askew = FilmMaker(knees.images, settings=replace(HELD_OUT, askew=1.0))
     films = [askew.film(rng, longer_px=LONGER_PX, kind="knees") for _ in range(options.negatives)]
@@ -269,7 +288,11 @@ def main() -> None:
         seen = finder(picture.numpy().astype(np.float32) / 255)
         whole.append(len(seen.knees) == 1 and fills(seen.knees[0], (224, 224)))
     share("a knee's picture as it is", whole, "taken whole")
-    for name, settings in (("plain films", PLAIN), ("harsh films", HELD_OUT)):
+    for name, settings in (
+        ("plain films", PLAIN),
+        ("plain films, askew", replace(PLAIN, askew=1.0)),
+        ("harsh films", HELD_OUT),
+    ):
         tell_risks(name, predictor, finder, FilmMaker(knees.images, settings=settings), knees, options.risks)
 
 

@@ -94,7 +94,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class _Glance:
-    """A look at a film or a part of it: its knees in its own pixels, what it shows, how surely there is metal anywhere."""
+    """A look at a film or a part: its knees in its own pixels, what it shows, how surely there is metal anywhere."""
 
     spots: tuple[Spot, ...]
     kinds: dict[str, float]
