@@ -1,9 +1,9 @@
-"""Are knees found where they stand in a film, what shows none refused, letters read, and does the cut change the risk?
+"""Are knees found where they stand in a film, is what shows none refused, and does the cut change the risk?
 
     python benchmarks/localise.py VISITS.csv --images FOLDER [--model default] [--films 400] [--negatives 150]
 
 Films are made of held-out knees (`--split val`) by a generator with another seed and settings (`HELD_OUT`) than in
-training: composites, not films of a hospital; letters are of fonts that training did not have. Lengths take the square
+training: composites, not films of a hospital. Lengths take the square
 that the models know as 90 mm wide (`field_of_view.py`). `drawn elsewhere` are drawings of `not_knees.py`, by other code
 than the training's. `phantoms` are computed projections with surroundings of their own and no seam. `askew` are limbs
 turned by up to 20 degrees. Intervals are Wilson's, taking films as independent.
@@ -12,7 +12,7 @@ turned by up to 20 degrees. Intervals are Wilson's, taking films as independent.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,12 @@ from numpy.typing import NDArray
 from progression.data.dataset import Knees, load_baselines
 from progression.data.films import HELD_OUT, FilmMaker, MadeFilm, Shown
 from progression.data.implants import STYLES
-from progression.data.markers import Letter
 from progression.data.phantom import sample_knee
 from progression.data.phantom.acquisition import expose
 from progression.data.visits import read_visits
 from progression.image import cut_square
-from progression.localise.find import METAL, Finder, Seen, Spot
-from progression.localise.places import fills, inside_film, marker_of, reason_to_refuse
+from progression.localise.find import METAL, Finder, Spot
+from progression.localise.places import fills, inside_film, reason_to_refuse
 from progression.memory import keep_freed_memory
 from progression.metrics.proportions import proportion
 from progression.predict import Predictor, load_predictor
@@ -78,49 +77,6 @@ def share(name: str, refused: list[bool], what: str = "refused") -> None:
         f"{name:26s} {len(refused):4d}   {what} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]",
         flush=True,
     )
-
-
-def _apart(one: tuple[float, float], other: tuple[float, float]) -> float:
-    return float(np.hypot(one[0] - other[0], one[1] - other[1]))
-
-
-def _nearest_knee(film: MadeFilm, letter: Letter) -> Shown:
-    return min(film.knees, key=lambda knee: _apart(knee.centre, letter.centre))
-
-
-@dataclass
-class Letters:
-    """Of every knee found: whether a letter stands beside it, whether one is read, and whether it is read right."""
-
-    there: list[bool] = field(default_factory=list)
-    read: list[bool] = field(default_factory=list)
-    right: list[bool] = field(default_factory=list)
-    turned: list[bool] = field(default_factory=list)
-
-    def add(self, film: MadeFilm, seen: Seen) -> None:
-        for knee in film.knees:
-            spots = [one for one in seen.knees if _apart((one.x, one.y), knee.centre) < knee.side_px / 2]
-            if not spots:
-                continue
-            beside = [letter for letter in film.letters if _nearest_knee(film, letter) == knee]
-            marker = marker_of(spots[0], seen)
-            said = {one.says[-1] for one in beside}
-            self.there.append(bool(beside))
-            self.read.append(marker is not None)
-            self.right.append(marker is not None and str(marker.side)[0].upper() in said)
-            self.turned.append(
-                marker is not None
-                and any(one.says.startswith("mirrored") == marker.mirrored for one in beside)
-            )
-
-    def tell(self) -> None:
-        there, read, right, turned = (
-            np.array(one, bool) for one in (self.there, self.read, self.right, self.turned)
-        )
-        share("letters: read", read[there].tolist(), "of those beside a knee")
-        share("- its side right", right[there & read].tolist(), "of those read")
-        share("- mirrored or not right", turned[there & right].tolist(), "of those read right")
-        share("no letter: one read", read[~there].tolist(), "of knees without")
 
 
 def phantom_film(index: int) -> MadeFilm:
@@ -213,7 +169,7 @@ def main() -> None:
     maker, rng = FilmMaker(knees.images, settings=HELD_OUT), np.random.default_rng(SEED)
 
     people = rng.permutation(np.unique(knees.subject))
-    rows, counted, refused, letters = [], [], [], Letters()
+    rows, counted, refused = [], [], []
     for number in range(options.films):
         of_person = np.flatnonzero(knees.subject == people[number % len(people)])
         right_first = sorted(of_person.tolist(), key=lambda row: knees.side[row] != "right")
@@ -223,7 +179,6 @@ def main() -> None:
         refused.append(bool(reason_to_refuse(seen)))
         counted.append(len(seen.knees) == len(film.knees))
         rows += nearest(film, seen.knees)
-        letters.add(film, seen)
     told("composites", rows, np.array(counted))
     share("knees from the front", refused)
     with_care = FilmMaker(knees.images, settings=replace(HELD_OUT, on_joint=0.0))
@@ -232,7 +187,6 @@ def main() -> None:
         for _ in range(options.films // 2)
     ]
     share("- no lead on the joint", [bool(reason_to_refuse(seen)) for seen in made])
-    letters.tell()
     askew = FilmMaker(knees.images, settings=replace(HELD_OUT, askew=1.0))
     films = [askew.film(rng, longer_px=LONGER_PX, kind="knees") for _ in range(options.negatives)]
     of_askew = [finder(film.pixels) for film in films]

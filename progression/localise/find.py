@@ -5,7 +5,6 @@ at again, in a square twice its own: its middle, size and tilt are those of the 
 about what the film shows.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +18,8 @@ from torch.nn.functional import interpolate, max_pool2d
 
 from progression.errors import WeightsError
 from progression.image import PERCENTILES
-from progression.localise.network import LETTERS, SIDE, STRIDE, TILT_UNIT_DEG, Cells, KneeFinder, any_metal
-from progression.types import Pixels, Side
+from progression.localise.network import SIDE, STRIDE, TILT_UNIT_DEG, Cells, KneeFinder, any_metal
+from progression.types import Pixels
 from progression.weights import ModelFiles, save_part
 
 PART = "localiser"
@@ -29,16 +28,15 @@ KINDS = ("knees", "lateral", "other", "empty")
 METAL = "implant"
 LEAST_HEAT = 0.3
 """Below this nothing stands in a cell."""
-LEAST_LETTER = 0.5
-"""Below this a cell holds no letter."""
 _CLOSER = 2.0
 """Side of the second look's square over the knee's."""
 TURNED_FROM_DEG = 8.0
-"""Tilt from which a knee is cut upright: only then does that bring its risk nearer to a straight one (model card)."""
+"""Tilt from which a knee is cut upright: that is rarer than one in a thousand of the pictures that the models know, and only
+then brings their risk nearer to a straight knee's (model card)."""
+_METAL_ODDS = 1 / 4
+"""A fourth of the films in training show metal; in use it is rarer: its odds are taken for a fourth, one film in 13."""
 _SAME = 0.6
 """Knees nearer than this share of their side are one."""
-_APART = 0.15
-"""Letters nearer than this share of a knee's side are one."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +66,11 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class Marker:
-    """A letter of lead: its middle (x, y) in pixels, the side that it says, how surely (0 to 1), if it is mirrored."""
-
-    x: float
-    y: float
-    side: Side
-    confidence: float
-    mirrored: bool
-
-
-@dataclass(frozen=True)
 class Seen:
-    """What a film shows: its kind's chances, by name, its knees from left to right, and letters beside them."""
+    """What a film shows: its kind's chances, by name, and its knees from left to right."""
 
     kinds: dict[str, float]
     knees: tuple[Spot, ...]
-    markers: tuple[Marker, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -99,15 +85,6 @@ class _Glance:
     spots: tuple[Spot, ...]
     kinds: dict[str, float]
     metal: float
-    markers: tuple[Marker, ...]
-
-    def moved(self, x: float, y: float) -> "_Glance":
-        """The same in the pixels of a film in which the part's upper left corner is at x, y."""
-        return replace(
-            self,
-            spots=tuple(replace(one, x=one.x + x, y=one.y + y) for one in self.spots),
-            markers=tuple(replace(one, x=one.x + x, y=one.y + y) for one in self.markers),
-        )
 
 
 @dataclass(frozen=True)
@@ -121,36 +98,24 @@ class Finder:
     def __call__(self, pixels: Pixels) -> Seen:
         """Look at a film (H, W) in [0, 1], on the CPU."""
         whole = self._look(pixels)
-        closer = [self._closer(pixels, spot) for spot in whole.spots]
-        metal = max((spot.metal for spot, _ in closer), default=whole.metal)
+        knees = sorted((self._closer(pixels, spot) for spot in whole.spots), key=lambda spot: spot.x)
+        metal = max((knee.metal for knee in knees), default=whole.metal)
+        metal = _METAL_ODDS * metal / (_METAL_ODDS * metal + 1 - metal)
         kinds = {name: (1 - metal) * chance for name, chance in whole.kinds.items()} | {METAL: metal}
-        knees = sorted((spot for spot, _ in closer), key=lambda spot: spot.x)
-        markers: list[Marker] = []
-        seen = (marker for _, glance in closer for marker in glance.markers)
-        for marker in sorted(seen, key=lambda one: -one.confidence):
-            if all(
-                math.hypot(marker.x - one.x, marker.y - one.y) > _APART * knees[0].side_px for one in markers
-            ):
-                markers.append(marker)
-        return Seen(kinds, tuple(knees), tuple(markers))
+        return Seen(kinds, tuple(knees))
 
     @torch.no_grad()
     def _look(self, pixels: Pixels) -> "_Glance":
         height, width = pixels.shape
         cells = self.network(fitted(pixels)[None])
         longer = max(height, width)
-        left, top = (longer - width) / 2, (longer - height) / 2
-
-        def at(x: float, y: float) -> tuple[float, float]:
-            return x * STRIDE * longer / SIDE - left, y * STRIDE * longer / SIDE - top
-
+        left, top, cell = (longer - width) / 2, (longer - height) / 2, STRIDE * longer / SIDE
         found: list[Spot] = []
         for chance, row, column in _peaks(cells.heat[0].sigmoid(), LEAST_HEAT):
             dx, dy = cells.offset[0, :, row, column].tolist()
-            x, y = at(column + 0.5 + dx, row + 0.5 + dy)
             spot = Spot(
-                x=x,
-                y=y,
+                x=(column + 0.5 + dx) * cell - left,
+                y=(row + 0.5 + dy) * cell - top,
                 side_px=float(cells.log_side[0, row, column].exp()) * longer,
                 tilt_deg=float(cells.tilt[0, row, column]) * TILT_UNIT_DEG,
                 confidence=chance,
@@ -159,32 +124,23 @@ class Finder:
             inside = 0 <= spot.x < width and 0 <= spot.y < height
             if inside and all(_apart(spot, one) > _SAME * max(spot.side_px, one.side_px) for one in found):
                 found.append(spot)
-        letters = cells.letters[0].sigmoid()
-        markers = []
-        for chance, row, column in _peaks(letters.amax(0), LEAST_LETTER):
-            says = LETTERS[int(letters[:, row, column].argmax())]
-            markers.append(
-                Marker(
-                    *at(column + 0.5, row + 0.5), Side.parse(says[-1]), chance, says.startswith("mirrored")
-                )
-            )
         return _Glance(
-            markers=tuple(markers),
             spots=tuple(found),
             kinds=dict(zip(self.kinds, cells.kind[0].softmax(0).tolist(), strict=True)),
             metal=float(cells.any_metal().sigmoid()),
         )
 
-    def _closer(self, pixels: Pixels, spot: Spot) -> "tuple[Spot, _Glance]":
+    def _closer(self, pixels: Pixels, spot: Spot) -> Spot:
         size = round(_CLOSER * spot.side_px)
         left, top = round(spot.x - size / 2), round(spot.y - size / 2)
         box = [max(0, left), max(0, top), min(pixels.shape[1], left + size), min(pixels.shape[0], top + size)]
-        glance = self._look(pixels[box[1] : box[3], box[0] : box[2]]).moved(box[0], box[1])
-        near = [one for one in glance.spots if _apart(one, spot) < 0.3 * spot.side_px]
+        part = pixels[box[1] : box[3], box[0] : box[2]]
+        spots = [replace(one, x=one.x + box[0], y=one.y + box[1]) for one in self._look(part).spots]
+        near = [one for one in spots if _apart(one, spot) < 0.3 * spot.side_px]
         if not near:
-            return spot, glance
+            return spot
         best = min(near, key=lambda one: _apart(one, spot))
-        return replace(best, confidence=max(best.confidence, spot.confidence)), glance
+        return replace(best, confidence=max(best.confidence, spot.confidence))
 
     @classmethod
     def load(cls, files: ModelFiles) -> "Finder | None":

@@ -21,7 +21,8 @@ SIDE = 192
 """Of the square that a film is fitted into, pixels."""
 STRIDE = 4
 LETTERS = ("R", "L", "mirrored R", "mirrored L")
-"""What a side's marker may say; mirrored where the film, or the marker, lies the wrong way round."""
+"""What a side's marker may say; mirrored where the film, or the marker, lies the wrong way round. Learnt, and not read
+out: too few letters are found for a side to be held against them (model card)."""
 METAL_CELLS = 4
 """Metal is as sure as these cells that look most like it: a staple's are about as many."""
 TILT_UNIT_DEG = 10.0

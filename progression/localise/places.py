@@ -8,11 +8,9 @@
 | an implant, a side view, another part, nothing, more than two knees | refused |
 
 On a film of both knees the patient's right one is on the film's left, unless Patient Orientation says that the film is
-mirrored. A letter of lead beside a knee, R or L, is held against that and against what the file says: where it says the
-other side, that is warned of. It decides the side, with a warning, only of a single knee of which nothing else says it.
+mirrored.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +23,7 @@ import numpy.typing as npt
 from progression.errors import FilmRefusedError, UsageError
 from progression.film import WIDE_MM, Knee, Place, read_knee
 from progression.image import MAX_OUTSIDE, check_pixels, dicom_content, label_of, load
-from progression.localise.find import Finder, Marker, Seen, Spot
+from progression.localise.find import Finder, Seen, Spot
 from progression.quality import measure, unusual
 from progression.types import Side
 
@@ -34,8 +32,6 @@ SQUARE = 1.15
 _FILLS = 0.7
 _NEAR_MIDDLE = 0.15
 _LEAST_CONFIDENCE = 0.5
-LEAST_MARKER = 0.8
-"""Confidence under which a letter says nothing."""
 _REMEDY = "give the joint's centre (--centre x,y), or predict it all the same (--accept-atypical)"
 _REFUSED = {
     "implant": "shows metal, an implant or a fixation",
@@ -141,9 +137,8 @@ def locate(
             return (Located(side or stated, spacing_mm=spacing),)
     of_film = f"found in the film by a network trained on synthetic films ({reason})" if reason else ""
     found = []
-    for knee, convention in zip(knees, _sides(len(knees), side or stated, mirrored=mirrored), strict=True):
-        which, of_marker = with_marker(convention, marker_of(knee, seen))
-        notes = [note for note in (of_film, of_marker) if note]
+    for knee, which in zip(knees, _sides(len(knees), side or stated, mirrored=mirrored), strict=True):
+        notes = [of_film] if of_film else []
         if knee.confidence < _LEAST_CONFIDENCE:
             notes.append(f"the knee was found with a confidence of {knee.confidence:.2f} only: check the cut")
         if mirrored and len(knees) == 2:
@@ -209,33 +204,6 @@ def _sides(count: int, known: Side | None, *, mirrored: bool) -> tuple[Side | No
     if count == 1:
         return (known,)
     return (Side.LEFT, Side.RIGHT) if mirrored else (Side.RIGHT, Side.LEFT)
-
-
-def marker_of(knee: Spot, seen: Seen) -> Marker | None:
-    """The surest letter that stands beside this knee and no other one."""
-    beside = [
-        marker
-        for marker in seen.markers
-        if marker.confidence >= LEAST_MARKER
-        and min(seen.knees, key=lambda one: math.hypot(one.x - marker.x, one.y - marker.y)) == knee
-    ]
-    return max(beside, key=lambda one: one.confidence, default=None)
-
-
-def with_marker(side: Side | None, marker: Marker | None) -> tuple[Side | None, str]:
-    """The side, by a letter only where nothing says it, and what to warn of."""
-    if marker is None or marker.side is side:
-        return side, ""
-    letter = f"{'mirrored ' if marker.mirrored else ''}{str(marker.side)[0].upper()}"
-    seen = f"the letter beside the knee looks like {letter} ({marker.confidence:.2f} sure)"
-    if side is not None:
-        return (
-            side,
-            f"{seen}, but it is taken as a {side} knee: check the side, and that the film is not mirrored",
-        )
-    if marker.mirrored:
-        return None, f"{seen}: the film may be mirrored"
-    return marker.side, f"{seen}, and nothing else says the side: check it (--side)"
 
 
 def fills(knee: Spot, shape: tuple[int, ...]) -> bool:

@@ -13,9 +13,8 @@ import pandas as pd
 import pytest
 
 from progression.data.films import MadeFilm, Shown
-from progression.data.markers import Letter
 from progression.data.phantom import sample_knee
-from progression.localise.find import Marker, Seen, Spot
+from progression.localise.find import Spot
 from progression.types import FIELD_MM, Side
 from progression.weights import load_model
 
@@ -50,26 +49,6 @@ def test_errors_are_of_the_nearest_knee_in_its_sides(script: ModuleType) -> None
     first, missed = script.nearest(film, found)
     assert first == pytest.approx((5 / 90, 0.0, 3.0))
     assert np.isnan(missed).all()
-
-
-def test_letters_are_counted_by_knee(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    letters = (Letter((40.0, 100.0), 12.0, "R"), Letter((350.0, 100.0), 12.0, "mirrored L"))
-    film = MadeFilm(np.zeros((200, 400), np.float32), (RIGHT, LEFT), "knees", None, letters)
-    bare = MadeFilm(film.pixels, (RIGHT,), "knees")
-    knees = (Spot(100.0, 100.0, 90.0, 0.0, 0.9), Spot(300.0, 100.0, 90.0, 0.0, 0.9))
-    wrong = Marker(41.0, 100.0, Side.LEFT, 0.99, mirrored=False)
-    right = Marker(351.0, 100.0, Side.LEFT, 0.99, mirrored=True)
-    counts = script.Letters()
-    counts.add(film, Seen({"knees": 1.0}, knees, (wrong, right)))
-    counts.add(bare, Seen({"knees": 1.0}, knees[:1]))
-    assert (counts.there, counts.read, counts.right) == (
-        [True, True, False],
-        [True, True, False],
-        [False, True, False],
-    )
-    counts.tell()
-    printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[-3] for line in printed] == ["1.000", "0.500", "1.000", "0.000"]
 
 
 def test_the_whole_of_it(

@@ -9,7 +9,7 @@ import pytest
 from progression.dicom import example
 from progression.errors import FilmRefusedError, UsageError
 from progression.film import Place
-from progression.localise.find import Finder, Marker, Seen, Spot
+from progression.localise.find import Finder, Seen, Spot
 from progression.localise.network import KneeFinder
 from progression.localise.places import locate, read_located
 from progression.types import Side
@@ -27,10 +27,9 @@ class Says(Finder):
     kinds: tuple[str, ...] = ()
     knees: tuple[Spot, ...] = (RIGHT, LEFT)
     kind: str = "knees"
-    markers: tuple[Marker, ...] = ()
 
     def __call__(self, pixels: object) -> Seen:
-        return Seen({self.kind: 0.9, "rest": 0.1}, self.knees, self.markers)
+        return Seen({self.kind: 0.9, "rest": 0.1}, self.knees)
 
 
 @pytest.fixture
@@ -113,31 +112,3 @@ def test_a_square_at_the_edge_is_made_to_fit(both: Path) -> None:
     found = locate(both, finder=close)
     assert found[0].spot is not None and found[0].spot.side_px == pytest.approx(0.98 * 400)
     assert read_located(both, finder=close, side=Side.RIGHT).pixels.shape == (392, 392)
-
-
-def test_a_letter_against_the_convention_is_warned_of_and_decides_nothing(both: Path) -> None:
-    beside_right = (Marker(180.0, 300.0, Side.LEFT, 0.95, mirrored=True),)
-    right, left = locate(both, finder=Says(markers=beside_right))
-    assert (right.side, left.side) == (Side.RIGHT, Side.LEFT) and left.notes == ()
-    (note,) = right.notes
-    assert "looks like mirrored L (0.95 sure), but it is taken as a right knee" in note
-    agreeing = (Marker(180.0, 300.0, Side.RIGHT, 0.95, mirrored=False),)
-    unsure = (Marker(180.0, 300.0, Side.LEFT, 0.6, mirrored=False),)
-    for markers in (agreeing, unsure):
-        assert all(one.notes == () for one in locate(both, finder=Says(markers=markers)))
-
-
-def test_a_letter_decides_only_where_nothing_else_says_the_side(tmp_path: Path) -> None:
-    values = np.pad(knee(240), ((100, 60), (0, 0)))
-    film = save(tmp_path / "long.dcm", example.sc(values))
-    spot = Spot(120.0, 220.0, 150.0, 0.0, 0.9)
-    plain, mirrored = (
-        Says(knees=(spot,), markers=(Marker(40.0, 200.0, Side.RIGHT, 0.9, mirrored=turned),))
-        for turned in (False, True)
-    )
-    (found,) = locate(film, finder=plain)
-    assert found.side is Side.RIGHT and "nothing else says the side" in found.notes[0]
-    (asked,) = locate(film, finder=plain, side=Side.LEFT)
-    assert asked.side is Side.LEFT and "it is taken as a left knee: check the side" in asked.notes[0]
-    (unknown,) = locate(film, finder=mirrored)
-    assert unknown.side is None and "the film may be mirrored" in unknown.notes[0]
