@@ -31,8 +31,8 @@ LEAST_HEAT = 0.3
 _CLOSER = 2.0
 """Side of the second look's square over the knee's."""
 TURNED_FROM_DEG = 8.0
-"""Tilt from which a knee is cut upright: that is rarer than one in a thousand of the pictures that the models know, and only
-then brings their risk nearer to a straight knee's (model card)."""
+"""Tilt from which a knee is cut upright: not one in a thousand of the pictures that the models know leans so much, and
+only then does that bring a knee's risk nearer to what it is upright (model card)."""
 _METAL_ODDS = 1 / 4
 """A fourth of the films in training show metal; in use it is rarer: its odds are taken for a fourth, one film in 13."""
 _SAME = 0.6

@@ -30,9 +30,10 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     """The shipped synthetic knee, as both knees of two people."""
-    shutil.copy(load_model("default").folder / "example.png", tmp_path / "knee.png")
+    for i in range(4):
+        shutil.copy(load_model("default").folder / "example.png", tmp_path / f"{i}.png")
     rows = [
-        {"subject": f"P{i // 2}", "side": ("right", "left")[i % 2], "months": 0, "image": "knee.png", "grade": 1,
+        {"subject": f"P{i // 2}", "side": ("right", "left")[i % 2], "months": 0, "image": f"{i}.png", "grade": 1,
          "split": "val"}
         for i in range(4)
     ]  # fmt: skip
