@@ -227,6 +227,47 @@ def coarse(rng: np.random.Generator, knee: Pixels) -> Pixels:
     return np.kron(grey, np.ones((step, step), dtype=np.float32))
 
 
+# ---- a knee with metal in it, drawn by other code than the localiser learns from (`progression.data.implants`) -------
+
+
+def metal(rng: np.random.Generator, knee: Pixels) -> Pixels:
+    """A knee (R, R) with a replacement, whole or of one compartment; or a nail, or a plate with screws."""
+    size = knee.shape[0]
+    layer = Image.new("L", (4 * size, 4 * size), 0)
+    draw = ImageDraw.Draw(layer)
+
+    def scaled(*values: float) -> list[float]:
+        return [4 * size * (value + float(rng.normal(0, 0.008))) for value in values]
+
+    style = rng.choice(["total", "total", "half", "nail", "plate"])
+    line = rng.uniform(0.53, 0.6)
+    if style in ("total", "half"):
+        sides = ((0.1, 0.48), (0.52, 0.9))
+        for left, right in sides if style == "total" else (sides[rng.integers(2)],):
+            draw.rounded_rectangle(
+                scaled(left, line - rng.uniform(0.16, 0.28), right, line - 0.02), 0.3 * size, 255
+            )
+            draw.rectangle(scaled(left, line + 0.04, right, line + rng.uniform(0.07, 0.11)), 255)
+        if style == "total":
+            draw.rectangle(scaled(0.4, line - 0.2, 0.6, line - 0.12), 255)
+            draw.rectangle(scaled(0.1, line + 0.04, 0.9, line + 0.08), 255)
+            draw.polygon(
+                scaled(0.42, line + 0.05, 0.58, line + 0.05, 0.53, line + 0.32, 0.47, line + 0.32), 255
+            )
+    elif style == "nail":
+        wide, x = rng.uniform(0.05, 0.1), rng.uniform(0.42, 0.58)
+        ends = (-0.1, line - 0.15) if rng.random() < 0.5 else (line + 0.08, 1.1)
+        draw.rectangle(scaled(x - wide / 2, ends[0], x + wide / 2, ends[1]), 255)
+    else:
+        x, top = rng.choice([0.17, 0.83]), float(rng.choice([-0.1, line + 0.02]))
+        draw.rectangle(scaled(x - 0.025, top, x + 0.025, top + 0.55), 255)
+        for y in np.linspace(top + 0.05, top + 0.5, int(rng.integers(3, 6))):
+            draw.line(scaled(x, y, x + np.sign(0.5 - x) * rng.uniform(0.3, 0.6), y), 255, int(0.08 * size))
+    metal = np.asarray(layer.resize((size, size), Image.Resampling.BOX), np.float32) / 255
+    # metal takes the film's brightest end: the rest of the picture loses some of its grey
+    return np.maximum(knee * rng.uniform(0.65, 0.9), metal * rng.uniform(0.95, 1.0)).astype(np.float32)
+
+
 # ---- still a knee -----------------------------------------------------------------------------------------------
 
 

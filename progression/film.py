@@ -1,7 +1,7 @@
 """From a file to one knee: its pixels, its side, and what its file warns of.
 
 A single knee is taken whole. From a film of both knees, or any with room around the joint, a square is cut around
-a centre: of 140 mm, or of the side that comes with it, as `progression.localise` finds it.
+a centre: of `progression.types.FIELD_MM`, or of the side that comes with it, as `progression.localise` finds it.
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,15 @@ from progression.image import (
     stated_side,
     states,
 )
-from progression.types import Pixels, Side
+from progression.types import FIELD_MM, Pixels, Side
 
 if TYPE_CHECKING:
     from progression.dicom.read import Header
 
-FIELD_MM = 140.0
-"""Side of the square that is cut from a film, in the plane of the knee."""
 WIDE_MM = 200.0
 """Shorter side of a film above which there is much beside the knee."""
 PREDICTED = "a result of this package, and nothing is predicted from a prediction; expected the radiograph"
+MAX_TILT_DEG = 45.0
 _AGREE = 0.02
 
 
@@ -43,39 +42,46 @@ class Place:
     ----------
     centre : x and y of the joint's centre, pixels from the upper left corner; None for the whole picture
     spacing_mm : size of a pixel, for files that do not say it
-    side_px : side of the square to cut, pixels; None for 140 mm
+    side_px : side of the square to cut, pixels; None for `FIELD_MM`
     of_both : whether the film was seen to show both knees: the side that is given decides over a header of one knee
+    tilt_deg : of the limb, clockwise; the square is turned as much
     """
 
     centre: tuple[float, float] | None = None
     spacing_mm: float | None = None
     side_px: float | None = None
     of_both: bool = False
+    tilt_deg: float = 0.0
 
     @classmethod
     def parse(cls, centre: str = "", spacing_mm: str = "") -> "Place":
-        """Read a place from texts, either of which may be empty: "1210,980" or "1210,980,640" (with the side), "0.143".
+        """Read a place from texts, either of which may be empty: "1210,980", "1210,980,640" (with
+        the side) or "1210,980,640,-7.5" (with the tilt), and "0.143".
 
         Raises
         ------
         UsageError
             If a text is no such thing.
         """
-        x_y = side_px = None
+        x_y, side_px, tilt_deg = None, None, 0.0
         if centre.strip():
             try:
                 x, y, *rest = (float(part) for part in centre.split(","))
-                (side_px,) = rest or (None,)
+                if rest:
+                    side_px, tilt_deg = rest if len(rest) > 1 else (*rest, 0.0)
+                if not abs(tilt_deg) <= MAX_TILT_DEG:
+                    raise ValueError(tilt_deg)
             except ValueError as error:
                 raise UsageError(
-                    f"centre {centre!r}: expected x,y in pixels (--centre left=1210,980)"
+                    f"centre {centre!r}: expected x,y in pixels (--centre left=1210,980), with the square's side, or "
+                    f"with side and tilt of at most {MAX_TILT_DEG:g} degrees"
                 ) from error
             x_y = (x, y)
         try:
             spacing = float(spacing_mm) if spacing_mm.strip() else None
         except ValueError as error:
             raise UsageError(f"spacing {spacing_mm!r}: expected the size of a pixel in mm (0.143)") from error
-        return cls(x_y, spacing, side_px)
+        return cls(x_y, spacing, side_px, tilt_deg=tilt_deg)
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def read_knee(
         notes += _wide(min(values.shape[:2]) * spacing if spacing else None)
     else:
         pixels = place.side_px or FIELD_MM / _spacing(place.spacing_mm, spacing, label)
-        values = cut_square(values, centre=place.centre, size=pixels, label=label)
+        values = cut_square(values, centre=place.centre, size=pixels, tilt_deg=place.tilt_deg, label=label)
     return Knee(check_pixels(values, label), side, notes)
 
 

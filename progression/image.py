@@ -12,6 +12,7 @@ trabecular bone. Films stored with inverted grey (bone dark; about 1 in 80 of a 
 an edge brighter than the centre, which no knee has otherwise, and turned: their `Exposure` has low > high.
 """
 
+import math
 import os
 import warnings
 import zipfile
@@ -169,7 +170,12 @@ def is_dicom(path: str | Path) -> bool:
 
 
 def cut_square(
-    values: npt.NDArray[np.generic], *, centre: tuple[float, float], size: float, label: str
+    values: npt.NDArray[np.generic],
+    *,
+    centre: tuple[float, float],
+    size: float,
+    tilt_deg: float = 0.0,
+    label: str,
 ) -> npt.NDArray[np.generic]:
     """A square of a film; what lies outside the film repeats its edge.
 
@@ -178,10 +184,12 @@ def cut_square(
     values : (H, W) or (H, W, C).
     centre : x (column) and y (row), pixels from the film's upper left corner.
     size : side of the square, pixels.
+    tilt_deg : by which the square is turned, clockwise; a limb that leans as much stands upright in it. Values are then
+        interpolated.
 
     Returns
     -------
-    (S, S) or (S, S, C), S = size rounded
+    (S, S) or (S, S, C), S = size rounded; of the same type
 
     Raises
     ------
@@ -197,11 +205,34 @@ def cut_square(
             f"{label}: a square of {side} pixels around {centre[0]:g},{centre[1]:g} does not lie in the film of "
             f"{width} x {height}; expected the joint's centre as x,y from the upper left corner, and the right spacing"
         )
+    if tilt_deg:
+        return _turned(values, centre, size, tilt_deg)
     columns, rows = (
         np.arange(left, left + side).clip(0, width - 1),
         np.arange(top, top + side).clip(0, height - 1),
     )
     return values[rows[:, None], columns[None, :]]
+
+
+def _turned(
+    values: npt.NDArray[np.generic], centre: tuple[float, float], size: float, tilt_deg: float
+) -> npt.NDArray[np.generic]:
+    """A square of a film, turned clockwise; bilinear."""
+    along = ((np.arange(round(size)) + 0.5) / round(size) - 0.5) * size
+    u, v = np.meshgrid(along, along)
+    cos, sin = math.cos(math.radians(tilt_deg)), math.sin(math.radians(tilt_deg))
+    x, y = centre[0] + cos * u - sin * v - 0.5, centre[1] + sin * u + cos * v - 0.5
+    height, width = values.shape[:2]
+    x, y = x.clip(0, width - 1), y.clip(0, height - 1)
+    column, row = x.astype(int).clip(0, width - 2), y.astype(int).clip(0, height - 2)
+    right, down = x - column, y - row
+    if values.ndim == 3:
+        right, down = right[..., None], down[..., None]
+    upper, lower = (
+        values[at, column] * (1 - right) + values[at, column + 1] * right for at in (row, row + 1)
+    )
+    made = upper * (1 - down) + lower * down
+    return (np.round(made) if values.dtype.kind in "iu" else made).astype(values.dtype)
 
 
 def stated_side(source: str | Path) -> Side | None:

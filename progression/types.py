@@ -15,6 +15,9 @@ from progression.errors import UsageError
 Pixels = npt.NDArray[np.float32]
 """A picture in display order: (H, W) float32 in [0, 1]."""
 
+FIELD_MM = 90.0
+"""Side of the square that the models know, in the plane of the knee: what training pictures show, to judge by their
+tibias (`benchmarks/field_of_view.py`). Phantoms show as much, and as much is cut from a film around a centre alone."""
 KL_GRADES = 5
 MAX_HORIZON_MONTHS = 96
 INVERSIONS = ("encoder", "projection")

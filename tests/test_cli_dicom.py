@@ -66,7 +66,7 @@ def test_both_knees(predictor: FakePredictor, capsys: pytest.CaptureFixture[str]
     assert predictor.calls[-1]["sides"] == [Side.LEFT, Side.RIGHT]
     assert predictor.calls[-1]["other_sides"] == [Side.RIGHT, Side.LEFT]
     assert names("both-left") == names("both-right") == sorted(ALWAYS + OBJECTS)
-    assert cli.run(["predict", "both.dcm", "--side", "left", "--centre", "610,300"]) == 0
+    assert cli.run(["predict", "both.dcm", "--side", "left", "--centre", "808,400"]) == 0
     assert names("both") == sorted(ALWAYS + OBJECTS)
 
 
@@ -89,12 +89,12 @@ def test_in_a_study_one_film_does_not_stop_the_others(
     ("arguments", "code", "reason"),
     [
         ("knee.dcm --side right", 2, "states that it is a left knee"),
-        ("both.dcm --centre 610,300", 2, "pass --centre left=x,y or right=x,y"),
+        ("both.dcm --centre 808,400", 2, "pass --centre left=x,y or right=x,y"),
         ("both.dcm --centre left=610", 2, "expected x,y in pixels"),
-        ("both.dcm --centre up=610,300", 2, "unknown side 'up'"),
-        ("both.dcm --centre left=610,300 --centre left=230,300", 2, "two centres of one side"),
+        ("both.dcm --centre up=808,400", 2, "unknown side 'up'"),
+        ("both.dcm --centre left=808,400 --centre left=230,300", 2, "two centres of one side"),
         ("both.dcm --centre left=9000,300", 1, "does not lie in the film"),
-        ("both.dcm --centre left=610,300 --spacing-mm 0.7", 2, "states pixels of 0.5 mm"),
+        ("both.dcm --centre left=808,400 --spacing-mm 0.7", 2, "states pixels of 0.375 mm"),
         ("knee.png --side left --dicom", 2, "is not DICOM and belongs to no study"),
         ("knee.png --side left --centre 48,48", 1, "does not say the size of its pixels"),
         ("knee.dcm --uid-root a.b", 2, "UID root 'a.b'"),
@@ -131,8 +131,8 @@ def test_only_objects_of_the_study_name_the_patient(
 
 
 def test_cohorts_take_films(predictor: FakePredictor) -> None:
-    rows = ["name,image,side,centre,spacing_mm", "a,knee.dcm,,,", 'b,both.dcm,left,"610,300",', "c,both.dcm,left,,",
-            'd,knee.png,left,"48,48",1.6']  # fmt: skip
+    rows = ["name,image,side,centre,spacing_mm", "a,knee.dcm,,,", 'b,both.dcm,left,"808,400",', "c,both.dcm,left,,",
+            'd,knee.png,left,"48,48",1.0']  # fmt: skip
     Path("table.csv").write_text("\n".join(rows) + "\n")
     assert cli.run(["cohort", "table.csv", "--out", "results.csv"]) == 1
     text = Path("results.csv").read_text().splitlines()

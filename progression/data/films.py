@@ -4,28 +4,31 @@ A knee's picture shows some 90 mm around the joint. Beyond it the limb is contin
 shafts that narrow and soft tissue that thins out towards the air. Seams are feathered at random places inside the
 picture, so that they do not tell where its middle is.
 
-    film = exposure(collimated(max over limbs)), markers on top
+    film = exposure(collimated(max over limbs and their metal)), markers on top
 
 The films are composites: they show that knees are found where they stand, not how films of another hospital look.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
 from progression.data.drawings import DRAWN_BODIES, Canvas, drawn_lateral
+from progression.data.implants import implant
+from progression.data.markers import HELD_OUT_FONTS, LETTERING, Letter, Lettering, lettered, marked
 from progression.types import Pixels, Side
 
 KINDS = ("knees", "implant", "lateral", "other", "empty")
 """What a film may show. Knees are marked in films of the first two."""
-_SHARES = (0.78, 0.08, 0.05, 0.06, 0.03)
+_SHARES = (0.61, 0.25, 0.05, 0.06, 0.03)
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,22 @@ class Shown:
 
 @dataclass(frozen=True)
 class MadeFilm:
-    """A film (H, W) float32 in [0, 1], its knees from left to right, and its kind, of `KINDS`."""
+    """A film.
+
+    Attributes
+    ----------
+    pixels : (H, W) float32 in [0, 1]
+    knees : from left to right
+    kind : of `KINDS`
+    metal : (H, W), how much of each pixel is an implant's; None where there is none
+    letters : that say a side, beside their knees
+    """
 
     pixels: Pixels
     knees: tuple[Shown, ...]
     kind: str
+    metal: Pixels | None = None
+    letters: tuple[Letter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,37 +77,56 @@ class Settings:
     ----------
     of_pair, of_one : a knee's square as a share of the film's longer side, on films of both knees and of one
     tilt_deg : standard deviation
+    askew, askew_deg : chance that a limb is laid askew, and by how much at most
     tissue : soft tissue beside the picture, in sides of the square
     gamma, ramp, noise : exposure's tone curve, slope over the film, and standard deviation
     collimated, marked, inverted : chances
+    on_joint : chance that marks may lie on a joint, where nobody who takes care puts lead
+    letter : chance that a letter stands beside a knee, laid as `lettering` says
+    near : chance that a film is what the finder's second look sees: one knee in a square some two times its own, the
+        other one partly in view or not
     whole : chance that a film of one knee is but its picture, as the models know it
     """
 
     of_pair: tuple[float, float] = (0.16, 0.40)
     of_one: tuple[float, float] = (0.22, 0.85)
     tilt_deg: float = 3.5
+    askew: float = 0.25
+    askew_deg: float = 20.0
     tissue: tuple[float, float] = (0.08, 0.7)
     gamma: tuple[float, float] = (0.6, 1.6)
     ramp: float = 0.35
     noise: tuple[float, float] = (0.0, 0.04)
     collimated: float = 0.5
-    marked: float = 0.7
+    marked: float = 0.8
+    on_joint: float = 0.5
     inverted: float = 0.1
+    letter: float = 0.75
+    lettering: Lettering = LETTERING
+    near: float = 0.45
     whole: float = 0.12
 
 
 HELD_OUT = Settings(
-    of_pair=(0.18, 0.36), of_one=(0.25, 0.75), tilt_deg=3.0, tissue=(0.15, 0.55), gamma=(0.5, 1.9), ramp=0.5,
-    noise=(0.01, 0.06), collimated=0.7, marked=0.9, inverted=0.1, whole=0.0,
+    of_pair=(0.18, 0.36), of_one=(0.25, 0.75), tilt_deg=3.0, askew=0.0, tissue=(0.15, 0.55), gamma=(0.5, 1.9), ramp=0.5,
+    noise=(0.01, 0.06), collimated=0.7, marked=0.9, on_joint=1.0, inverted=0.1, letter=0.7,
+    lettering=Lettering(fonts=HELD_OUT_FONTS),
+    near=0.0, whole=0.0,
 )  # fmt: skip
-"""Other than those of training: harsher exposure, more collimation and markers, no picture that is a knee already."""
+"""Other than those of training: harsher exposure, more collimation and markers, letters of other fonts, no picture that
+is a knee already."""
 
 
 class FilmMaker:
-    """Draws films of knees (N, R, R) uint8, all shown as right ones (`progression.data.dataset.Knees`)."""
+    """Draws films of knees (N, R, R) uint8, all shown as right ones (`progression.data.dataset.Knees`).
 
-    def __init__(self, knees: Tensor, *, settings: Settings | None = None) -> None:
-        self.knees, self.settings = knees, settings or Settings()
+    Implants are of one style, if that is given (`progression.data.implants.STYLES`).
+    """
+
+    def __init__(
+        self, knees: Tensor, *, settings: Settings | None = None, implant_style: str | None = None
+    ) -> None:
+        self.knees, self.settings, self.implant_style = knees, settings or Settings(), implant_style
 
     def film(
         self,
@@ -113,26 +146,42 @@ class FilmMaker:
         kind = kind or str(rng.choice(KINDS, p=_SHARES))
         pair = len(rows) == 2 if rows is not None else bool(rng.random() < 0.55)
         aspect = rng.uniform(1.1, 1.75) if pair else np.exp(rng.uniform(np.log(0.5), np.log(1.5)))
+        near = rng.random() < self.settings.near
+        whole = not pair and rng.random() < self.settings.whole
+        if near or whole:
+            aspect = 1.0
         shape = (
             round(longer_px / max(1.0, aspect)),
             round(longer_px * min(1.0, aspect)),
         )
         knees: tuple[Shown, ...] = ()
+        metal: Pixels | None = None
         if kind in ("knees", "implant"):
-            if not pair and rng.random() < self.settings.whole:
-                shape = (longer_px, longer_px)
+            if near:
+                knees = self._near(rng, longer_px, pair)
+            elif whole:
                 knees = (_middle(rng, longer_px),)
             else:
                 knees = self._stand(rng, shape, longer_px, pair)
             chosen = rows if rows is not None else rng.integers(len(self.knees), size=len(knees)).tolist()
             canvas: Canvas = np.zeros(shape, np.float32)
-            for row, shown in zip(chosen, knees, strict=True):
+            if kind == "implant":
+                metal = np.zeros(shape, np.float32)
+            bears = rng.integers(len(knees)) if rng.random() < 0.6 else None
+            for place, (row, shown) in enumerate(zip(chosen, knees, strict=True)):
                 knee: Pixels = self.knees[row].numpy().astype(np.float32) / np.float32(255)
-                if kind == "implant":
-                    knee = with_implant(rng, knee)
+                of_knee = None
+                if metal is not None and bears in (None, place):
+                    of_knee = implant(rng, knee.shape[0], style=self.implant_style)
                 if shown.side is Side.LEFT:
-                    knee = knee[:, ::-1]
-                np.maximum(canvas, self._limb(rng, knee, shape, shown), out=canvas)
+                    knee, of_knee = knee[:, ::-1], None if of_knee is None else of_knee[:, ::-1]
+                limb, of_knee = self._limb(rng, knee, of_knee, shape, shown)
+                np.maximum(canvas, limb, out=canvas)
+                if metal is not None and of_knee is not None:
+                    np.maximum(metal, of_knee, out=metal)
+            if metal is not None:
+                # metal takes the film's brightest end: the rest of the picture loses some of its grey
+                canvas = canvas * rng.uniform(0.65, 0.95) * (1 - metal) + rng.uniform(0.92, 1.0) * metal
         elif kind == "lateral":
             canvas = drawn_lateral(rng, shape)
         elif kind == "other":
@@ -142,19 +191,41 @@ class FilmMaker:
             canvas = draw(rng, shape)
         else:
             canvas = _smooth_noise(rng, shape) * rng.uniform(0, 0.6)
-        return MadeFilm(self._exposed(rng, canvas, knees), knees, kind)
+        pixels, letters = self._exposed(rng, canvas, knees)
+        inside = tuple(k for k in knees if 0 <= k.centre[0] < shape[1] and 0 <= k.centre[1] < shape[0])
+        return MadeFilm(pixels, inside, kind, metal, letters)
+
+    def _tilt(self, rng: np.random.Generator) -> float:
+        if rng.random() < self.settings.askew:
+            return float(rng.uniform(-1, 1) * self.settings.askew_deg)
+        return float(rng.normal(0, self.settings.tilt_deg))
+
+    def _near(self, rng: np.random.Generator, size: int, pair: bool) -> tuple[Shown, ...]:
+        side = size / rng.uniform(1.4, 2.4)
+        x, y = size * 0.5 + side * rng.normal(0, 0.05, 2)
+        which = Side.RIGHT if rng.random() < 0.5 else Side.LEFT
+        first = Shown((float(x), float(y)), float(side), self._tilt(rng), which)
+        if not pair:
+            return (first,)
+        apart = side * rng.uniform(1.02, 2.0) * (1 if which is Side.RIGHT else -1)
+        other = Shown(
+            (float(x + apart), float(y + rng.normal(0, 0.05) * side)),
+            float(side),
+            self._tilt(rng),
+            which.other,
+        )
+        return (first, other) if which is Side.RIGHT else (other, first)
 
     def _stand(
         self, rng: np.random.Generator, shape: tuple[int, int], longer: int, pair: bool
     ) -> tuple[Shown, ...]:
         height, width = shape
-        tilt = self.settings.tilt_deg
         if not pair:
             side = min(rng.uniform(*self.settings.of_one) * longer, 1.1 * min(shape))
             x = width * 0.5 + rng.uniform(-1, 1) * max(0.0, 0.5 * width - 0.42 * side)
             y = height * 0.5 + rng.uniform(-1, 1) * max(0.0, 0.4 * height - 0.42 * side)
             which = Side.RIGHT if rng.random() < 0.5 else Side.LEFT
-            return (Shown((float(x), float(y)), float(side), float(rng.normal(0, tilt)), which),)
+            return (Shown((float(x), float(y)), float(side), self._tilt(rng), which),)
         side = min(rng.uniform(*self.settings.of_pair) * longer, 0.85 * height)
         apart = rng.uniform(max(1.0 * side, 0.3 * width), max(1.05 * side, width - 1.05 * side))
         middle = 0.5 * width + rng.uniform(-0.05, 0.05) * width
@@ -163,24 +234,31 @@ class FilmMaker:
             Shown(
                 (float(middle + sign * apart / 2), float(y + rng.normal(0, 0.05) * side)),
                 float(side * np.exp(rng.normal(0, 0.03))),
-                float(rng.normal(0, tilt)),
+                self._tilt(rng),
                 which,
             )
             for sign, which in ((-1, Side.RIGHT), (1, Side.LEFT))
         )
 
-    def _limb(self, rng: np.random.Generator, knee: Pixels, shape: tuple[int, int], shown: Shown) -> Pixels:
-        """A knee (R, R) with the limb that it belongs to, on black."""
+    def _limb(
+        self,
+        rng: np.random.Generator,
+        knee: Pixels,
+        metal: Pixels | None,
+        shape: tuple[int, int],
+        shown: Shown,
+    ) -> tuple[Pixels, Pixels | None]:
+        """A knee (R, R) with the limb that it belongs to, on black; and where its metal (R, R) lies on the film."""
         y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
         x, y = (x + 0.5 - shown.centre[0]) / shown.side_px, (y + 0.5 - shown.centre[1]) / shown.side_px
-        angle = np.deg2rad(shown.tilt_deg)
-        u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-        top, bottom, left, right = rng.uniform(0.0, 0.1, 4) * (rng.random() < 0.8)
+        # scalars of Python's own: NumPy's would turn float32 into float64, at twice the time
+        angle = math.radians(shown.tilt_deg)
+        u, v = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
+        top, bottom, left, right = (rng.uniform(0.0, 0.1, 4) * (rng.random() < 0.8)).tolist()
         above, below = np.maximum(0, top - 0.5 - v), np.maximum(0, v - 0.5 + bottom)
         beyond = above + below
-        narrower = 1 + (1 - np.exp(-beyond / 0.35)) * np.where(
-            above > 0, rng.uniform(0.3, 1.2), rng.uniform(0.2, 0.8)
-        )
+        at_thigh, at_shank = np.float32(rng.uniform(0.3, 1.2)), np.float32(rng.uniform(0.2, 0.8))
+        narrower = 1 + (1 - np.exp(-beyond / 0.35)) * np.where(above > 0, at_thigh, at_shank)
         u = (u - rng.uniform(-0.12, 0.12) * beyond) * narrower
         wider = 1 + above * rng.uniform(0, 1.2)
         outer = [np.maximum(0, left - 0.5 - u), np.maximum(0, u - 0.5 + right)]
@@ -189,28 +267,33 @@ class FilmMaker:
             share = beside / (rng.uniform(*self.settings.tissue) * wider * narrower)
             thickness *= np.sqrt(np.clip(1 - share**2, 0, 1))
         place = np.stack([u.clip(left - 0.5, 0.5 - right), v.clip(top - 0.5, 0.5 - bottom)], -1) * 2
-        sharp = torch.from_numpy(np.ascontiguousarray(knee))[None, None]
-        if (fold := int(knee.shape[0] / shown.side_px)) > 1:
-            sharp = avg_pool2d(sharp, fold)
-        size = sharp.shape[-1]
-        smooth = avg_pool2d(sharp, 2 * (size // 16) + 1, 1, size // 16, count_include_pad=False)
-        grid = torch.from_numpy(place.astype(np.float32))[None]
-        inner, rest = (
-            grid_sample(one, grid, align_corners=False, padding_mode="border")[0, 0].numpy()
-            for one in (sharp, smooth)
-        )
-        seam = np.clip((beyond + outer[0] + outer[1]) / rng.uniform(0.02, 0.15), 0, 1)
-        return ((inner * (1 - seam) + rest * seam) * thickness).astype(np.float32)
+        fold = max(1, int(knee.shape[0] / shown.side_px))
+        sharp = avg_pool2d(torch.from_numpy(np.ascontiguousarray(knee))[None, None], fold)
+        smooth = avg_pool2d(adaptive_avg_pool2d(sharp, 32), 5, 1, 2, count_include_pad=False)
+        grid = torch.from_numpy(place)[None]
 
-    def _exposed(self, rng: np.random.Generator, canvas: Canvas, knees: Sequence[Shown]) -> Pixels:
+        def on_film(one: Tensor) -> Pixels:
+            found: Pixels = grid_sample(one, grid, align_corners=False, padding_mode="border")[0, 0].numpy()
+            return found
+
+        seam = np.clip((beyond + outer[0] + outer[1]) / rng.uniform(0.02, 0.15), 0, 1)
+        limb = (on_film(sharp) * (1 - seam) + on_film(smooth) * seam) * thickness
+        if metal is None:
+            return limb, None
+        of_limb = on_film(avg_pool2d(torch.from_numpy(np.ascontiguousarray(metal))[None, None], fold))
+        return limb, np.where(thickness > 0.1, of_limb, np.float32(0))
+
+    def _exposed(
+        self, rng: np.random.Generator, canvas: Canvas, knees: Sequence[Shown]
+    ) -> tuple[Pixels, tuple[Letter, ...]]:
         height, width = canvas.shape
         longer, settings = max(canvas.shape), self.settings
         y, x = (np.linspace(-1, 1, size, dtype=np.float32) for size in (height, width))
-        slope = rng.uniform(-settings.ramp, settings.ramp, 2)
+        slope = rng.uniform(-settings.ramp, settings.ramp, 2).tolist()
         film = np.clip(canvas, 0, 1) ** rng.uniform(*settings.gamma)
         film = film * (1 + slope[0] * y[:, None] + slope[1] * x[None]) * rng.uniform(0.5, 1.0)
         film = film + rng.uniform(0, 0.15) + rng.uniform(0, 0.06) * _smooth_noise(rng, (height, width))
-        film = film + rng.uniform(*settings.noise) * rng.standard_normal(film.shape).astype(np.float32)
+        film = film + rng.uniform(*settings.noise) * rng.standard_normal(film.shape, dtype=np.float32)
         if rng.random() < settings.collimated:
             reach = [longer, longer, longer, longer]
             if knees:
@@ -228,48 +311,19 @@ class FilmMaker:
             film = inside
         film = np.clip(film, 0, 1)
         if rng.random() < settings.marked:
-            film = _marked(rng, film)
+            anywhere = rng.random() < settings.on_joint
+            joints = [] if anywhere else [(*k.centre, 0.35 * k.side_px) for k in knees]
+            film = marked(rng, film, fonts=settings.lettering.fonts, joints=joints)
+        letters = []
+        for k in knees:
+            if rng.random() < settings.letter:
+                film, letter = lettered(
+                    rng, film, knee=k.centre, side_px=k.side_px, side=k.side, lettering=settings.lettering
+                )
+                letters += [] if letter is None else [letter]
         if rng.random() < settings.inverted:
             film = 1 - film
-        return film.astype(np.float32)
-
-
-def with_implant(rng: np.random.Generator, knee: Pixels) -> Pixels:
-    """A knee (R, R) with a drawn replacement, whole or of one compartment; or a nail, or a plate with screws."""
-    size = knee.shape[0]
-    layer = Image.new("L", (4 * size, 4 * size), 0)
-    draw = ImageDraw.Draw(layer)
-
-    def scaled(*values: float) -> list[float]:
-        return [4 * size * (value + float(rng.normal(0, 0.008))) for value in values]
-
-    style = rng.choice(["total", "total", "half", "nail", "plate"])
-    line = rng.uniform(0.53, 0.6)
-    if style in ("total", "half"):
-        sides = ((0.1, 0.48), (0.52, 0.9))
-        for left, right in sides if style == "total" else (sides[rng.integers(2)],):
-            draw.rounded_rectangle(
-                scaled(left, line - rng.uniform(0.16, 0.28), right, line - 0.02), 0.3 * size, 255
-            )
-            draw.rectangle(scaled(left, line + 0.04, right, line + rng.uniform(0.07, 0.11)), 255)
-        if style == "total":
-            draw.rectangle(scaled(0.4, line - 0.2, 0.6, line - 0.12), 255)
-            draw.rectangle(scaled(0.1, line + 0.04, 0.9, line + 0.08), 255)
-            draw.polygon(
-                scaled(0.42, line + 0.05, 0.58, line + 0.05, 0.53, line + 0.32, 0.47, line + 0.32), 255
-            )
-    elif style == "nail":
-        wide, x = rng.uniform(0.05, 0.1), rng.uniform(0.42, 0.58)
-        ends = (-0.1, line - 0.15) if rng.random() < 0.5 else (line + 0.08, 1.1)
-        draw.rectangle(scaled(x - wide / 2, ends[0], x + wide / 2, ends[1]), 255)
-    else:
-        x, top = rng.choice([0.17, 0.83]), float(rng.choice([-0.1, line + 0.02]))
-        draw.rectangle(scaled(x - 0.025, top, x + 0.025, top + 0.55), 255)
-        for y in np.linspace(top + 0.05, top + 0.5, int(rng.integers(3, 6))):
-            draw.line(scaled(x, y, x + np.sign(0.5 - x) * rng.uniform(0.3, 0.6), y), 255, int(0.08 * size))
-    metal = np.asarray(layer.resize((size, size), Image.Resampling.BOX), np.float32) / 255
-    # metal takes the film's brightest end: the rest of the picture loses some of its grey
-    return np.maximum(knee * rng.uniform(0.65, 0.9), metal * rng.uniform(0.95, 1.0)).astype(np.float32)
+        return film.astype(np.float32), tuple(letters)
 
 
 def _middle(rng: np.random.Generator, size: int) -> Shown:
@@ -288,29 +342,3 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int]) -> Pixels:
         0, 1
     )
     return made
-
-
-def _marked(rng: np.random.Generator, film: Pixels) -> Pixels:
-    """Lead letters, a block, a ruler: somewhere, bright or dark."""
-    height, width = film.shape
-    longer = max(film.shape)
-    picture = Image.fromarray((film * 255).astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
-    for _ in range(rng.integers(1, 4)):
-        x, y = rng.random() * width * 0.93, rng.random() * height * 0.93
-        size, grey = rng.uniform(0.03, 0.09) * longer, int(rng.choice([255, 255, 230, 0]))
-        style = rng.choice(["text", "text", "block", "ruler"])
-        if style == "text":
-            word = str(rng.choice(["L", "R", "PA", "AP", "WB", "STANDING", "R 12", "L KNEE"]))
-            font = ImageFont.load_default(size=max(6, size))
-            draw.text((x, y), word, fill=grey, font=font)
-        elif style == "block":
-            draw.rectangle([x, y, x + size * rng.uniform(0.5, 2), y + size * rng.uniform(0.3, 1)], fill=grey)
-        else:
-            for step in range(12):
-                at = y + step * size * 0.4
-                draw.line(
-                    [x, at, x + size * (0.6 if step % 5 else 1.0), at], fill=grey, width=max(1, longer // 300)
-                )
-    marked: Pixels = np.asarray(picture, np.float32) / np.float32(255)
-    return marked

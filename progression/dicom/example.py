@@ -8,21 +8,20 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from progression.errors import UsageError
-from progression.types import Pixels, Side
+from progression.types import FIELD_MM, Pixels, Side
 
 FILM_MM = (420, 300)
 """Width and height of the bilateral film."""
-KNEE_MM = 140
-FADING_MM = 20
-CENTRES_MM = {Side.RIGHT: (115, 150), Side.LEFT: (305, 150)}
+FADING_MM = 30
+CENTRES_MM = {Side.RIGHT: (117, 150), Side.LEFT: (303, 150)}
 """Joint centres in it; the right knee is at the viewer's left."""
-SPACING_MM = 0.5
+SPACING_MM = 0.375
 _LETTERS = {Side.LEFT: "L", Side.RIGHT: "R"}
 
 
-def knee_film(knee: Pixels, *, side: Side, spacing_mm: float = KNEE_MM / 448, bits: int = 12) -> Dataset:
+def knee_film(knee: Pixels, *, side: Side, spacing_mm: float = FIELD_MM / 448, bits: int = 12) -> Dataset:
     """One knee as DX For Presentation, bone bright, MONOCHROME2 with a window over all values."""
-    side_pixels = round(KNEE_MM / spacing_mm)
+    side_pixels = round(FIELD_MM / spacing_mm)
     return dx(_resized(knee, side_pixels), side=side, spacing_mm=spacing_mm, bits=bits)
 
 
@@ -30,7 +29,7 @@ def bilateral_film(right_knee: Pixels, *, bits: int = 12) -> Dataset:
     """A right knee and its mirror image on one film, MONOCHROME1, uncalibrated spacing at the detector."""
     width, height = (round(mm / SPACING_MM) for mm in FILM_MM)
     film = np.zeros((height, width), np.float32)
-    knee = _faded(_resized(right_knee, round(KNEE_MM / SPACING_MM)), margin=round(FADING_MM / SPACING_MM))
+    knee = _faded(_resized(right_knee, round(FIELD_MM / SPACING_MM)), margin=round(FADING_MM / SPACING_MM))
     size = len(knee)
     for side, (x, y) in CENTRES_MM.items():
         left, top = round(x / SPACING_MM - size / 2), round(y / SPACING_MM - size / 2)

@@ -4,7 +4,9 @@
     offset    of that middle from the cell's, in cells
     log_side  log of the square's side over the film's longer one
     tilt      of the limb, in units of 10 degrees, clockwise
-    kind      logits over `progression.data.films.KINDS`, of the whole film
+    metal     logit that an implant's metal is in this cell
+    letters   logits that a letter R, L, a mirrored R, a mirrored L has its middle in this cell
+    kind      logits of what the whole film shows, knees or no knees (`progression.localise.find.KINDS`)
 
 After CenterNet (Zhou et al. 2019, Objects as Points), with 0.5 million weights.
 """
@@ -18,6 +20,11 @@ from torch import Tensor, nn
 SIDE = 192
 """Of the square that a film is fitted into, pixels."""
 STRIDE = 4
+LETTERS = ("R", "L", "mirrored R", "mirrored L")
+"""What a side's marker may say; mirrored where the film, or the marker, lies the wrong way round. Learnt, and not read
+out: too few letters are found for a side to be held against them (model card)."""
+METAL_CELLS = 4
+"""Metal is as sure as these cells that look most like it: a staple's are about as many."""
 TILT_UNIT_DEG = 10.0
 
 
@@ -27,8 +34,9 @@ class Cells:
 
     Attributes
     ----------
-    heat, log_side, tilt : (N, G, G)
+    heat, log_side, tilt, metal : (N, G, G)
     offset : (N, 2, G, G), x and y
+    letters : (N, 4, G, G), of `LETTERS`
     kind : (N, K)
     """
 
@@ -36,7 +44,19 @@ class Cells:
     offset: Tensor
     log_side: Tensor
     tilt: Tensor
+    metal: Tensor
+    letters: Tensor
     kind: Tensor
+
+    def any_metal(self) -> Tensor:
+        """Logit that there is metal, (N,)."""
+        return any_metal(self.metal)
+
+
+def any_metal(cells: Tensor) -> Tensor:
+    """Logit that there is metal in any of the cells (N, rows, columns), (N,)."""
+    cells = cells.flatten(1)
+    return cells.topk(min(METAL_CELLS, cells.shape[1]), dim=1).values.mean(1)
 
 
 def _block(inner: int, outer: int, stride: int) -> nn.Sequential:
@@ -57,9 +77,12 @@ class KneeFinder(nn.Module):
         )
         self.lateral = nn.ModuleList(nn.Conv2d(one, wide[1], 1) for one in wide[1:])
         self.merge = _block(wide[1], wide[1], 1)
-        self.head = nn.Conv2d(wide[1], 5, 1)
+        self.head = nn.Conv2d(wide[1], 6 + len(LETTERS), 1)
         self.kind = nn.Linear(2 * wide[-1], kinds)
-        nn.init.constant_(self.head.bias[:1], -4.0)  # type: ignore[index]
+        bias = self.head.bias
+        assert bias is not None
+        with torch.no_grad():  # most cells hold neither a knee nor metal nor a letter
+            bias[0] = bias[5:] = -4.0
 
     def forward(self, x: Tensor) -> Cells:
         """Of films (N, 1, 192, 192) in [0, 1]."""
@@ -74,4 +97,4 @@ class KneeFinder(nn.Module):
             up = nn.functional.interpolate(up, scale_factor=2, mode="bilinear", align_corners=False)
             up = torch.relu(up + self.lateral[level](maps[level]))
         out = self.head(self.merge(up))
-        return Cells(out[:, 0], out[:, 1:3], out[:, 3], out[:, 4], self.kind(pooled))
+        return Cells(out[:, 0], out[:, 1:3], out[:, 3], out[:, 4], out[:, 5], out[:, 6:], self.kind(pooled))

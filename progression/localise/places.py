@@ -80,14 +80,16 @@ class Located:
         """Where to cut."""
         if self.spot is None:
             return Place()
-        return Place((self.spot.x, self.spot.y), side_px=self.spot.side_px)
+        return Place((self.spot.x, self.spot.y), side_px=self.spot.side_px, tilt_deg=self.spot.turn_deg)
 
     @property
     def centre(self) -> str:
-        """As `--centre` takes it, "left=610.0,300.2,281.3"; empty for the whole picture."""
+        """As `--centre` takes it, "left=610.0,300.2,281.3" or with a tilt, ",8.1"; empty for the whole picture."""
         if self.spot is None:
             return ""
         where = f"{self.spot.x:.1f},{self.spot.y:.1f},{self.spot.side_px:.1f}"
+        if turn := self.spot.turn_deg:
+            where += f",{turn:.1f}"
         return where if self.side is None else f"{self.side}={where}"
 
 

@@ -1,40 +1,49 @@
 """Train the network that finds knees in films, on films that `progression.data.films` makes anew for each step.
 
-    loss = focal(heat) + 0.2 |offset| + |log side| + 0.2 |tilt| + 0.5 cross-entropy(kind)
+    loss = focal(heat) + 0.5 |offset| + |log side| + 2 |tilt| + 0.5 cross-entropy(kind)
+         + cross-entropy(metal) / 10 + cross-entropy(any metal) + focal(letters)
 
-focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4), the others in cells around each knee's middle. AdamW, rate
-rising over 100 steps and falling to 0 along a cosine. Step s draws its films from (seed, s), so that a run can be
-repeated; it takes minutes, and one that is stopped starts anew.
+focal as in CenterNet (Zhou et al. 2019, eq. 1: α 2, β 4); offset, side and tilt in cells around each knee's middle;
+metal summed over a film's cells, of which metal fills some 10. AdamW, rate rising over 100 steps and falling to 0 along
+a cosine. Step s draws its films from (seed, s), so that a run can be repeated. The run folder holds its checkpoint and
+log; the same call goes on from it exactly.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid, max_pool2d
 
-from progression.data.films import KINDS, FilmMaker, MadeFilm
-from progression.localise.find import Finder, fitted
-from progression.localise.network import SIDE, STRIDE, TILT_UNIT_DEG, Cells, KneeFinder
+from progression.data.films import FilmMaker, MadeFilm
+from progression.errors import UsageError
+from progression.localise.find import KINDS, METAL, Finder, fitted
+from progression.localise.network import LETTERS, SIDE, STRIDE, TILT_UNIT_DEG, Cells, KneeFinder
+from progression.memory import keep_freed_memory
 from progression.quality import measure
+from progression.train.loop import RunLog, changed_fields, load_checkpoint, save_checkpoint
 from progression.types import Pixels
 
+CHECKPOINT = "localiser.ckpt"
 KNEE_PIXELS = 128
 """Side of the knees that films are made of."""
 _WARM_UP = 100
 _RARE = 0.001
 _SPREAD_CELLS = 1.3
+_METAL_CELLS = 10
 
 
 @dataclass(frozen=True)
 class LocaliserConfig:
     """Length and rate of a run: `steps` of `batch` films, AdamW's highest `rate` and `decay`, `seed` of all draws."""
 
-    steps: int = 1000
-    batch: int = 32
+    steps: int = 3000
+    batch: int = 16
     rate: float = 2e-3
     decay: float = 1e-3
     seed: int = 0
@@ -42,14 +51,20 @@ class LocaliserConfig:
 
 @dataclass(frozen=True)
 class Targets:
-    """What cells should say: as `Cells`, and `near` (N, G, G), 1 around each knee's middle; kind (N,) int64."""
+    """What cells should say: as `Cells`, and `near` (N, G, G), 1 around each knee's middle.
+
+    `metal` (N, G, G) is in [0, 1]; `kind` (N,) int64, with implants among the knees; `any_metal` (N,) 0 or 1.
+    """
 
     heat: Tensor
     offset: Tensor
     log_side: Tensor
     tilt: Tensor
+    metal: Tensor
+    letters: Tensor
     near: Tensor
     kind: Tensor
+    any_metal: Tensor
 
 
 def targets(films: Sequence[MadeFilm]) -> Targets:
@@ -59,6 +74,8 @@ def targets(films: Sequence[MadeFilm]) -> Targets:
     y, x = np.mgrid[:grid, :grid] + 0.5
     heat, log_side, tilt, near = (np.zeros((n, grid, grid), np.float32) for _ in range(4))
     offset = np.zeros((n, 2, grid, grid), np.float32)
+    letters = np.zeros((n, len(LETTERS), grid, grid), np.float32)
+    metal = torch.zeros(n, grid, grid)
     for i, film in enumerate(films):
         height, width = film.pixels.shape
         scale = SIDE / max(height, width)
@@ -72,19 +89,30 @@ def targets(films: Sequence[MadeFilm]) -> Targets:
             offset[i, 0][around], offset[i, 1][around] = (cx - x)[around], (cy - y)[around]
             log_side[i][around] = math.log(knee.side_px / max(height, width))
             tilt[i][around] = knee.tilt_deg / TILT_UNIT_DEG
-    kind = torch.tensor([KINDS.index(film.kind) for film in films])
-    maps = [torch.from_numpy(one) for one in (heat, offset, log_side, tilt, near)]
-    return Targets(maps[0], maps[1], maps[2], maps[3], maps[4], kind)
+        for letter in film.letters:
+            cx, cy = (letter.centre[0] * scale + left) / STRIDE, (letter.centre[1] * scale + top) / STRIDE
+            of = letters[i, LETTERS.index(letter.says)]
+            np.maximum(of, np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * _SPREAD_CELLS**2)), out=of)
+        if film.metal is not None:
+            metal[i] = max_pool2d(fitted(film.metal, exposed=False)[None], STRIDE)[0, 0]
+    kind = torch.tensor([KINDS.index("knees" if film.kind == METAL else film.kind) for film in films])
+    any_metal = (metal.flatten(1).amax(1) > 0.5).float()
+    maps = [torch.from_numpy(one) for one in (heat, offset, log_side, tilt)]
+    return Targets(
+        maps[0],
+        maps[1],
+        maps[2],
+        maps[3],
+        metal,
+        torch.from_numpy(letters),
+        torch.from_numpy(near),
+        kind,
+        any_metal,
+    )
 
 
 def loss(cells: Cells, of: Targets) -> Tensor:
     """See the module."""
-    at_middle = (of.heat > 0.85).float()
-    chance = cells.heat.sigmoid()
-    focal = -(
-        at_middle * (1 - chance).square() * logsigmoid(cells.heat)
-        + (1 - at_middle) * (1 - of.heat) ** 4 * chance.square() * logsigmoid(-cells.heat)
-    ).sum() / at_middle.sum().clamp(min=1)
     count = of.near.sum().clamp(min=1)
 
     def apart(said: Tensor, true: Tensor) -> Tensor:
@@ -92,12 +120,28 @@ def loss(cells: Cells, of: Targets) -> Tensor:
 
     offset = apart(cells.offset[:, 0], of.offset[:, 0]) + apart(cells.offset[:, 1], of.offset[:, 1])
     return (
-        focal
-        + 0.2 * offset
+        _focal(cells.heat, of.heat, of.heat > 0.85)
+        + 0.5 * offset
         + apart(cells.log_side, of.log_side)
-        + 0.2 * apart(cells.tilt, of.tilt)
+        + 2 * apart(cells.tilt, of.tilt)
         + 0.5 * cross_entropy(cells.kind, of.kind)
+        + binary_cross_entropy_with_logits(cells.metal, of.metal, reduction="sum")
+        / (_METAL_CELLS * len(of.kind))
+        + binary_cross_entropy_with_logits(cells.any_metal(), of.any_metal)
+        + _focal(cells.letters, of.letters, of.letters > 0.85)
     )
+
+
+def _focal(logit: Tensor, near: Tensor, there: Tensor) -> Tensor:
+    """Cells that are `there` should say so, the others not, unless they are `near` (0 to 1).
+
+    A mean over the former, of which each film counts for a fourth at least, so that batches with few weigh no more.
+    """
+    at, chance = there.float(), logit.sigmoid()
+    terms = at * (1 - chance).square() * logsigmoid(logit) + (1 - at) * (
+        1 - near
+    ) ** 4 * chance.square() * logsigmoid(-logit)
+    return -terms.sum() / at.sum().clamp(min=0.25 * len(logit))
 
 
 def batch(maker: FilmMaker, config: LocaliserConfig, step: int) -> tuple[Tensor, Targets]:
@@ -108,25 +152,61 @@ def batch(maker: FilmMaker, config: LocaliserConfig, step: int) -> tuple[Tensor,
 
 
 def train_localiser(
-    knees: Tensor, *, config: LocaliserConfig, progress: Callable[[str], None] = lambda text: None
+    knees: Tensor,
+    run: str | Path,
+    *,
+    config: LocaliserConfig,
+    start: Finder | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> Finder:
-    """Train on knees (N, R, R) uint8, all shown as right ones; minutes on one core."""
+    """Train, or go on training; the state lies in the folder `run`, and the same call goes on from it exactly.
+
+    Parameters
+    ----------
+    knees : (N, R, R) uint8, all shown as right ones.
+    start : whose weights a new run starts from.
+
+    Raises
+    ------
+    UsageError
+        If the run folder is of another configuration.
+    """
+    run = Path(run)
+    run.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     torch.manual_seed(config.seed)
-    network, maker = KneeFinder(kinds=len(KINDS)), FilmMaker(knees)
+    network = KneeFinder(kinds=len(KINDS)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    maker = FilmMaker(knees)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.decay)
-    mean = 0.0
-    for step in range(config.steps):
+    if start is not None:
+        network.load_state_dict(start.network.state_dict())
+    begin, checkpoint = 0, run / CHECKPOINT
+    if checkpoint.is_file():
+        saved = load_checkpoint(checkpoint)
+        if changed := changed_fields(saved["config"], config):
+            raise UsageError(
+                f"{run} holds a run with another {', '.join(sorted(changed))}: give the same or another folder"
+            )
+        network.load_state_dict(saved["network"])
+        optimiser.load_state_dict(saved["optimiser"])
+        begin = saved["step"]
+    log = RunLog(run, total=config.steps, unit="steps", done=begin)
+    kept, since = time.monotonic(), []
+    for step in range(begin, config.steps):
         rate = config.rate * min((step + 1) / _WARM_UP, 0.5 * (1 + math.cos(math.pi * step / config.steps)))
         for group in optimiser.param_groups:
             group["lr"] = rate
         x, of = batch(maker, config, step)
-        found = loss(network(x), of)
+        found = loss(network(x.contiguous(memory_format=torch.channels_last)), of)
         optimiser.zero_grad(set_to_none=True)
         found.backward()
         optimiser.step()
-        mean = 0.95 * mean + 0.05 * found.item() if step else found.item()
-        if (step + 1) % 100 == 0:
-            progress(f"step {step + 1} of {config.steps}: loss {mean:.3f}")
+        since.append(found.item())
+        if step + 1 == config.steps or time.monotonic() - kept > checkpoint_seconds:
+            log.write(step + 1, {"loss": float(np.mean(since))})
+            state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
+            save_checkpoint(checkpoint, {**state, "config": asdict(config)})
+            kept, since = time.monotonic(), []
     return Finder(network.eval().requires_grad_(False), KINDS)
 
 

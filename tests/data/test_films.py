@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from progression.data.films import KINDS, FilmMaker, Settings, with_implant
+from progression.data.films import KINDS, FilmMaker, Settings
 from progression.image import cut_square
 from progression.types import Side
 from tests.fakes import knee
@@ -12,9 +14,12 @@ PLAIN = Settings(
     ramp=0.0,
     noise=(0.0, 0.0),
     tilt_deg=0.0,
+    askew=0.0,
     collimated=0.0,
     marked=0.0,
     inverted=0.0,
+    letter=0.0,
+    near=0.0,
     whole=0.0,
 )
 
@@ -55,8 +60,52 @@ def test_knees_stand_where_the_film_says(knees: torch.Tensor) -> None:
             assert np.corrcoef(cut[at][:, at].ravel(), expected.ravel())[0, 1] > 0.9
 
 
-def test_implants_are_the_brightest_thing() -> None:
-    picture = 0.8 * knee(64)
+def test_near_films_are_squares_with_a_knee_in_the_middle(knees: torch.Tensor) -> None:
+    maker = FilmMaker(knees, settings=replace(PLAIN, near=1.0))
+    for seed in range(8):
+        film = maker.film(np.random.default_rng(seed), longer_px=96, kind="knees")
+        assert film.pixels.shape == (96, 96)
+        nearest = min(film.knees, key=lambda one: np.hypot(one.centre[0] - 48, one.centre[1] - 48))
+        assert np.hypot(nearest.centre[0] - 48, nearest.centre[1] - 48) < 0.3 * nearest.side_px
+        assert all(0 <= at < 96 for one in film.knees for at in one.centre)
+
+
+def test_limbs_laid_askew_are_turned_as_they_say(knees: torch.Tensor) -> None:
+    straight, turned = (
+        FilmMaker(knees, settings=replace(PLAIN, askew=chance)).film(
+            np.random.default_rng(3), longer_px=300, kind="knees", rows=[0]
+        )
+        for chance in (0.0, 1.0)
+    )
+    assert straight.knees[0].tilt_deg == 0 and 0 < abs(turned.knees[0].tilt_deg) <= PLAIN.askew_deg
+
+
+def test_metal_lies_where_it_is_said_to_and_is_bright(knees: torch.Tensor) -> None:
+    maker = FilmMaker(knees, settings=PLAIN)
     for seed in range(10):
-        made = with_implant(np.random.default_rng(seed), picture)
-        assert made.max() >= 0.94 and 0.005 < (made > 0.9).mean() < 0.5
+        film = maker.film(np.random.default_rng(seed), longer_px=300, kind="implant")
+        assert film.metal is not None and film.metal.shape == film.pixels.shape
+        metal = film.pixels[film.metal > 0.9]
+        assert metal.size and metal.mean() > np.quantile(film.pixels[film.metal == 0], 0.9)
+    assert maker.film(np.random.default_rng(0), longer_px=96, kind="knees").metal is None
+
+
+def test_letters_stand_beside_their_knees_and_change_the_film(knees: torch.Tensor) -> None:
+    said = set()
+    for seed in range(30):
+        bare, film = (
+            FilmMaker(knees, settings=replace(PLAIN, letter=chance)).film(
+                np.random.default_rng(seed), longer_px=300, kind="knees", rows=[0, 1]
+            )
+            for chance in (0.0, 1.0)
+        )
+        assert bare.letters == ()
+        for letter in film.letters:
+            said.add(letter.says)
+            x, y = letter.centre
+            knee = min(film.knees, key=lambda one: np.hypot(one.centre[0] - x, one.centre[1] - y))
+            assert max(abs(knee.centre[0] - x), abs(knee.centre[1] - y)) >= 0.3 * knee.side_px
+            rows, columns = np.ogrid[: film.pixels.shape[0], : film.pixels.shape[1]]
+            at_it = np.hypot(columns - x, rows - y) < letter.size_px
+            assert np.abs(film.pixels - bare.pixels)[at_it].max() > 0.2
+    assert said == {"R", "L", "mirrored R", "mirrored L"}

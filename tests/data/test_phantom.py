@@ -24,11 +24,11 @@ from progression.data.phantom.anatomy import (
 )
 from progression.data.phantom.cohort import MARK, PhantomKnee, encode_png
 from progression.data.phantom.disease import VISIBLE_SHARE, rise_chance, sample_course
-from progression.data.phantom.geometry import FIELD_MM, JOINT_LINE, Knee, Pose
+from progression.data.phantom.geometry import JOINT_LINE, Knee, Pose
 from progression.data.visits import read_visits
 from progression.errors import UsageError
 from progression.image import read_image
-from progression.types import Side
+from progression.types import FIELD_MM, Side
 
 HEALTHY = JointState(4.5, 5.5)
 

@@ -41,8 +41,8 @@ def test_both_knees_of_the_example_film(finder: Finder) -> None:
     assert seen.kind == "knees" and len(seen.knees) == 2
     for spot, side in zip(seen.knees, (Side.RIGHT, Side.LEFT), strict=True):
         x, y = example.centre_px(side)
-        assert np.hypot(spot.x - x, spot.y - y) < 0.05 * 280
-        assert spot.side_px == pytest.approx(280, rel=0.15) and spot.confidence > 0.5
+        assert np.hypot(spot.x - x, spot.y - y) < 0.05 * 240
+        assert spot.side_px == pytest.approx(240, rel=0.15) and spot.confidence > 0.5
 
 
 def test_knees_are_found_where_they_stand_and_turned(finder: Finder) -> None:

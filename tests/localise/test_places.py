@@ -1,6 +1,6 @@
 """What is made of what the network sees; it is given here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from progression.types import Side
 from tests.dicom.films import save
 from tests.fakes import knee
 
-RIGHT, LEFT = Spot(230.0, 300.0, 200.0, 1.0, 0.9), Spot(610.0, 300.0, 200.0, -2.0, 0.8)
+RIGHT, LEFT = Spot(312.0, 400.0, 200.0, 1.0, 0.9), Spot(808.0, 400.0, 200.0, -2.0, 0.8)
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def both(tmp_path: Path) -> Path:
 def test_the_right_knee_is_on_the_left_of_the_film(both: Path) -> None:
     right, left = locate(both, finder=Says())
     assert (right.side, left.side) == (Side.RIGHT, Side.LEFT)
-    assert right.centre == "right=230.0,300.0,200.0" and right.centre_mm == (115.0, 150.0)
-    assert Place.parse("230.0,300.0,200.0") == right.place and right.notes == ()
+    assert right.centre == "right=312.0,400.0,200.0" and right.centre_mm == (117.0, 150.0)
+    assert Place.parse("312.0,400.0,200.0") == right.place and right.notes == ()
 
 
 def test_a_mirrored_film_is_mirrored(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_the_side_asked_for_is_read(both: Path) -> None:
     assert read.side is Side.LEFT and read.pixels.shape == (200, 200)
     with pytest.raises(UsageError, match="shows both knees: expected the side of one"):
         read_located(both, finder=Says())
-    given = read_located(both, finder=Says(), side=Side.LEFT, place=Place((610.0, 300.0)))
-    assert given.pixels.shape == (280, 280)  # a place that is given is not looked for
+    given = read_located(both, finder=Says(), side=Side.LEFT, place=Place((808.0, 400.0)))
+    assert given.pixels.shape == (240, 240)  # a place that is given is not looked for
 
 
 def test_one_knee_is_cut_from_a_long_film_and_taken_whole_from_its_picture(tmp_path: Path) -> None:
@@ -97,8 +97,18 @@ def test_one_knee_is_cut_from_a_long_film_and_taken_whole_from_its_picture(tmp_p
     assert read_located(knee(200), finder=None, side=Side.RIGHT).pixels.shape == (200, 200)
 
 
+def test_a_knee_that_leans_is_cut_upright(both: Path) -> None:
+    leaning = Says(knees=(replace(RIGHT, tilt_deg=11.0), LEFT))
+    right, left = locate(both, finder=leaning)
+    assert right.centre == "right=312.0,400.0,200.0,11.0" and left.centre == "left=808.0,400.0,200.0"
+    assert Place.parse("312.0,400.0,200.0,11.0") == right.place and right.place.tilt_deg == 11.0
+    cut, straight = (read_located(both, finder=one, side=Side.RIGHT).pixels for one in (leaning, Says()))
+    assert cut.shape == straight.shape == (200, 200)
+    assert not np.array_equal(cut, straight)
+
+
 def test_a_square_at_the_edge_is_made_to_fit(both: Path) -> None:
-    close = Says(knees=(Spot(40.0, 300.0, 200.0, 0.0, 0.9), LEFT))
+    close = Says(knees=(Spot(100.0, 400.0, 500.0, 0.0, 0.9), LEFT))
     found = locate(both, finder=close)
-    assert found[0].spot is not None and found[0].spot.side_px == pytest.approx(0.98 * 160)
-    assert read_located(both, finder=close, side=Side.RIGHT).pixels.shape == (157, 157)
+    assert found[0].spot is not None and found[0].spot.side_px == pytest.approx(0.98 * 400)
+    assert read_located(both, finder=close, side=Side.RIGHT).pixels.shape == (392, 392)

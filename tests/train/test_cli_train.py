@@ -195,3 +195,24 @@ def test_folds_of_the_grader_one_at_a_time(
     save_part(save, "grader", robust.state_dict(), clean.config())
     with pytest.raises(WeightsError, match="belongs to another grader"):
         load_grader(load_model(save), "grader_robust")
+
+
+def test_the_localiser_goes_on_where_it_stopped(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "train",
+        "localiser",
+        str(table),
+        "--out",
+        str(tmp_path / "run"),
+        "--save",
+        str(tmp_path / "m"),
+    ]
+    assert cli.run([*arguments, "--steps", "2"]) == 0
+    first = load_model(tmp_path / "m")
+    assert first.config("localiser")["training"]["knees"] == 2
+    assert cli.run([*arguments, "--steps", "2"]) == 0  # ended: measured and saved again
+    assert load_model(tmp_path / "m").hashes() == first.hashes()
+    assert cli.run([*arguments, "--steps", "3"]) == 2
+    assert "holds a run with another steps" in capsys.readouterr().err

@@ -11,7 +11,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, uniform_filter, zoom
 
 from progression.data.phantom.anatomy import Array
-from progression.data.phantom.geometry import FIELD_MM, Pose, Projection
+from progression.data.phantom.geometry import Pose, Projection
+from progression.types import FIELD_MM
 
 _SCANNER_CHANGES = 0.12
 """Probability that a visit is taken on another scanner than the one before."""

@@ -19,9 +19,7 @@ from progression.data.phantom.anatomy import (
     diseased_outlines,
     healthy_outlines,
 )
-
-FIELD_MM = 90.0
-"""Width and height of the picture, measured in the plane of the joint."""
+from progression.types import FIELD_MM
 
 JOINT_LINE = 0.605
 """Height of the joint line in the picture, as a fraction from the top."""
