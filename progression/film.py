@@ -78,7 +78,7 @@ class Place:
         return cls(x_y, spacing, side_px)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Knee:
     """One knee: (H, W) float32 in [0, 1], its side if known, one line for each thing to warn of."""
 

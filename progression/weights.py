@@ -235,8 +235,8 @@ def resolve(name_or_dir: str | Path, *, option: str = "--model") -> Path:
         return Path(text)
     known = ", ".join(name for name, _ in list_models()) or "none"
     raise WeightsError(
-        f"no {option.removeprefix('--')} {text!r}: expected a folder with {MANIFEST} or one of the installed names ({known}); "
-        f"{_remedy(option)}"
+        f"no {option.removeprefix('--')} {text!r}: expected a folder with {MANIFEST} or one of the installed names "
+        f"({known}); {_remedy(option)}"
     )
 
 

@@ -70,8 +70,9 @@ def cohort(
     Folders are searched with all that is in them, for DICOM by content and for pictures by suffix. The two knees of a
     subject, of a film, or of a DICOM study with one of each side, inform each other's risks. A knee that fails keeps
     its rows, with the reason in `warnings`; the exit code is then 1. The table appears when the last knee is done, and
-    results.csv.json beside it, which says what it was made with: weights, engine, seed, options. A run that was stopped goes on with the same command. Other objects than radiographs, and synthetic ones, are skipped
-    and listed in results.skipped.csv beside results.csv.
+    results.csv.json beside it tells what made it: weights, engine, seed, options. A run that was stopped goes on with
+    the same command. Other objects than radiographs, and synthetic ones, are skipped and listed in results.skipped.csv
+    beside results.csv.
     """
     from functools import partial
 

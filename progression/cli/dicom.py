@@ -29,7 +29,8 @@ def deidentify_command(
 ) -> None:
     """De-identify by the Basic Profile of PS3.15. Text burned into pixels is not looked for.
 
-    A file that fails is reported by its number (in folders, in the order of the paths), the others are written, and the exit code is 1.
+    A file that fails is reported by its number (in folders in the order of their paths), the others are written, and
+    the exit code is 1.
     """
     from progression.dicom.deidentify import Deidentifier, new_key
     from progression.errors import ImageError, ProgressionError, UsageError

@@ -44,7 +44,7 @@ DAMPING = 0.01
 """ε of `Directions.calibrated`: what answers with a tenth of what is asked is made five times as strong."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Directions:
     """Named directions in W.
 
@@ -168,8 +168,8 @@ class Directions:
             most = REACH * float(self.deviation[self._index(name)])
             if not isinstance(amount, int | float | np.number) or not abs(amount) <= most:
                 raise UsageError(
-                    f"{name}={amount!r}: expected a change from {-most:.3g} to {most:.3g}, {REACH:g} standard deviations "
-                    "of the knees that the directions were learnt from"
+                    f"{name}={amount!r}: expected a change from {-most:.3g} to {most:.3g}, {REACH:g} standard "
+                    "deviations of the knees that the directions were learnt from"
                 )
             ws = self.move(ws, name, amount)
         return ws
