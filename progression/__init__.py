@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from progression.types import Prediction, Radiograph
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name in ("Predictor", "load_predictor"):
         from progression import predict

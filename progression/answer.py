@@ -119,6 +119,10 @@ def answers(
     return predictions
 
 
+OF_A_KNEE = ("grade_read", "other_grade_read", "history", "pace")
+"""Keys of a prediction's provenance that are this knee's own; the others are the run's."""
+
+
 def provenance(
     request: Request,
     *,

@@ -45,6 +45,12 @@ class Asked:
         histories: Sequence[Sequence[EarlierFilm]] | None = None,
     ) -> Asked:
         """Fields that are absent have None for every knee; UsageError for another number than one a knee."""
+        for one in radiographs:
+            if not isinstance(one, Radiograph):
+                raise UsageError(
+                    f"a knee of type {type(one).__name__}: expected progression.Radiograph(pixels, side, name), or "
+                    "Predictor.predict, which reads files"
+                )
         return cls(
             radiographs,
             _one_each(grades, radiographs, "grades"),

@@ -11,16 +11,17 @@ from typing import Protocol, TypeVar
 
 import pandas as pd
 
+from progression.answer import OF_A_KNEE
 from progression.entries import Entry, name_of_side, parse_grade
 from progression.errors import ImageError, NotAKneeError, ProgressionError, UsageError
-from progression.files import GrowingFile, digest, growing_file, part_path
+from progression.files import GrowingFile, atomic_write, digest, growing_file, part_path, sha256
 from progression.film import Knee
 from progression.image import label_of
 from progression.knees import cut, shown
 from progression.localise.find import Finder
 from progression.localise.places import read_located
 from progression.processes import Workers
-from progression.report.outputs import COLUMNS, row
+from progression.report.outputs import COLUMNS, row, without_paths
 from progression.types import EarlierFilm, Prediction, Radiograph, Request, Side
 
 T = TypeVar("T")
@@ -146,7 +147,8 @@ def run_cohort(
         after the other, from left to right in the film, called NAME-right and NAME-left. A failed knee has its rows,
         with numbers empty and the reason in `warnings`, which calls a knee by its name, never by its file's. The
         table bears its name only when it is whole. A run that was stopped goes on where it was, batch by batch, if
-        entries, request and identity are the same.
+        entries, request and identity are the same. Beside it, OUT.json says what the table was made with: versions,
+        weights, engine, device, seed and arguments as in a prediction.json, the table's SHA-256, how many knees.
     identity
         What else the numbers depend on: hashes of the weights, the engine.
     progress
@@ -184,12 +186,30 @@ def run_cohort(
                     rows += [{**reason, "horizon_months": months} for months in request.horizon_months]
                 else:
                     rows += [row(result, horizon) for horizon in result.horizons]
-            table = pd.DataFrame(rows, columns=list(COLUMNS))
+                    results.note = results.note or _origin(result)
+            table = pd.DataFrame(
+                rows, columns=list(COLUMNS), dtype=object
+            )  # grades stay whole beside empty cells
             text = table.to_csv(index=False, header=results.items == 0, lineterminator="\n")
             results.append(text.encode(), items=len(group))
             progress(results.items)
+        _save_origin(results, knees, failed)
         results.finish()
     return Done(knees, failed)
+
+
+def _origin(prediction: Prediction) -> dict[str, object]:
+    """What is the run's of a prediction's provenance."""
+    of_run = {key: value for key, value in prediction.provenance.items() if key not in OF_A_KNEE}
+    return dict(without_paths(of_run))
+
+
+def _save_origin(results: GrowingFile, knees: int, failed: Sequence[Outcome]) -> None:
+    """What the table was made with, beside it."""
+    out = results.path
+    told = {"table": out.name, "sha256": sha256(part_path(out)), "knees": knees, "failed": len(failed)}
+    with atomic_write(out.with_name(f"{out.name}.json")) as temporary:
+        temporary.write_text(json.dumps(told | results.note, indent=2) + "\n", encoding="utf-8")
 
 
 def _outcomes(

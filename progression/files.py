@@ -1,5 +1,6 @@
 """Files that are either written whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,17 +10,25 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from progression.errors import OutputError, ProgressionError
 
 _CHUNK_BYTES = 1 << 20
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another place"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR), "expected a folder where there is a file; choose another place"
+    ),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a place where you may write"),
+}
 
 
 def output_error(path: str | Path, error: OSError) -> OutputError:
     """One line for a failed write: what, why (disk full, no permission ...), and what to do."""
     reason = error.strerror or str(error) or type(error).__name__
-    return OutputError(f"cannot write {path}: {reason}; free some space or choose another place")
+    remedy = _REMEDIES.get(error.errno or 0, "choose another place")
+    return OutputError(f"cannot write {path}: {reason}; {remedy}")
 
 
 @contextmanager
@@ -105,10 +114,12 @@ class GrowingFile:
     ----------
     path : where the file shall be
     items : how many have been written, by this run and the ones that it goes on from
+    note : kept with the next piece, for the runs that go on from here; JSON
     """
 
     def __init__(self, path: Path, stream: BinaryIO, run: str) -> None:
         self.path, self.items = path, 0
+        self.note: dict[str, Any] = {}
         self._stream, self._run = stream, run
 
     def append(self, content: bytes, *, items: int) -> None:
@@ -128,7 +139,7 @@ class GrowingFile:
             raise output_error(self.path, error) from error
         self.items += items
         with atomic_write(progress_path(self.path)) as temporary:
-            state = {"run": self._run, "items": self.items, "bytes": bytes_written}
+            state = {"run": self._run, "items": self.items, "bytes": bytes_written, "note": self.note}
             temporary.write_text(json.dumps(state), encoding="utf-8")
 
     def finish(self) -> None:
@@ -151,12 +162,13 @@ class GrowingFile:
             try:
                 state = json.loads(progress_path(self.path).read_bytes())
                 run, items, kept = str(state["run"]), int(state["items"]), int(state["bytes"])
+                note = dict(state.get("note", {}))
             except (ValueError, KeyError, TypeError) as error:
                 raise self._refusal("is damaged") from error
             if run != self._run:
                 raise self._refusal("is of a run with other inputs or options")
             if os.fstat(self._stream.fileno()).st_size >= kept:
-                self.items = items
+                self.items, self.note = items, note
                 self._stream.truncate(kept)
                 self._stream.seek(kept)
                 return

@@ -84,7 +84,7 @@ class Place:
         return cls(x_y, spacing, side_px, tilt_deg=tilt_deg)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Knee:
     """One knee: (H, W) float32 in [0, 1], its side if known, one line for each thing to warn of."""
 

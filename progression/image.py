@@ -16,7 +16,8 @@ import math
 import os
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -28,8 +29,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from progression.errors import ImageError, ProgressionError
-from progression.types import Pixels, Side
+from progression.errors import ImageError, ProgressionError, UsageError
+from progression.types import Pixels, Side, check_unit_floats
 
 MIN_SIDE_PIXELS = 64
 MAX_PIXELS = 40_000_000
@@ -62,6 +63,10 @@ MAX_OUTSIDE = 0.25
 """Largest share of a square's side that may lie outside the film that it is cut from."""
 
 
+Picture = str | os.PathLike[str] | npt.NDArray[np.generic] | Image.Image | Tensor
+"""What a radiograph may be given as: a file's path, an array or a tensor (H, W), a picture of Pillow's."""
+
+
 @dataclass(frozen=True)
 class Exposure:
     """Grey values that the model sees as its dark and bright reference; low > high if inverted."""
@@ -70,14 +75,47 @@ class Exposure:
     high: float
 
 
-def read_image(source: str | Path | npt.NDArray[np.generic]) -> Pixels:
+def as_source(given: Picture) -> str | Path | npt.NDArray[np.generic]:
+    """A radiograph as the functions below take it; texts, paths and arrays as they are.
+
+    Parameters
+    ----------
+    given
+        A tensor (H, W) or (1, H, W) becomes an array, and so does a picture of Pillow's, which says no side.
+
+    Raises
+    ------
+    ImageError
+        For a picture of Pillow's that `read_image` would refuse.
+    UsageError
+        For anything else.
+    """
+    if isinstance(given, str | Path | np.ndarray):
+        return given
+    if isinstance(given, os.PathLike):
+        return Path(given)
+    if isinstance(given, Image.Image):
+        with _decoding("picture"):
+            return _decode(given, "picture")
+    if isinstance(given, Tensor):
+        values = given.detach().cpu()
+        values = values[0] if values.ndim == 3 and len(values) == 1 else values
+        array: npt.NDArray[np.generic] = (values.float() if values.is_floating_point() else values).numpy()
+        return array
+    raise UsageError(
+        f"a radiograph of type {type(given).__name__}: expected a file's path, a NumPy array or PyTorch tensor "
+        "(height, width), or a Pillow picture"
+    )
+
+
+def read_image(source: Picture) -> Pixels:
     """Read one radiograph.
 
     Parameters
     ----------
     source
         Path of a DICOM, PNG, JPEG, WebP, TIFF, NIfTI or `.npy` file; or `archive.zip::member`; or an array (H, W),
-        (H, W, 1), (H, W, 3) or (H, W, 4), unsigned integers or floats in [0, 1].
+        (H, W, 1), (H, W, 3) or (H, W, 4), unsigned integers or floats in [0, 1]; or what `as_source` makes an array of.
 
     Returns
     -------
@@ -95,6 +133,7 @@ def read_image(source: str | Path | npt.NDArray[np.generic]) -> Pixels:
     DependencyError
         If a package that only this format needs is not installed.
     """
+    source = as_source(source)
     return check_pixels(load(source), label_of(source))
 
 
@@ -118,13 +157,20 @@ def load(source: str | Path | npt.NDArray[np.generic]) -> npt.NDArray[np.generic
         from progression.dicom.read import read_film  # pydicom is imported for DICOM only
 
         return read_film(content, label).values
+    with _decoding(label):
+        return _load(str(source), label)
+
+
+@contextmanager
+def _decoding(label: str) -> Iterator[None]:
+    """Decoders raise nearly anything on damaged files: ImageError for all of it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow on odd metadata; what matters is checked afterwards
-            return _load(str(source), label)
+            yield
     except ProgressionError:
         raise
-    except Exception as error:  # decoders raise nearly anything on damaged files
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{label}: damaged or truncated ({reason}); export the picture again") from error
 
@@ -439,18 +485,12 @@ def _unit_range(values: npt.NDArray[np.generic], label: str) -> Pixels:
         raise ImageError(
             f"{label}: values of type {values.dtype}; expected unsigned integers or floats in [0, 1]"
         )
-    lowest, highest = float(values.min()), float(values.max())
-    if not np.isfinite([lowest, highest]).all():
-        raise ImageError(f"{label}: NaN or infinite values; replace them before predicting")
     if values.dtype.kind == "f":
-        if lowest < 0 or highest > 1:
-            raise ImageError(f"{label}: floats from {lowest:g} to {highest:g}; rescale them to [0, 1]")
-        return values.astype(np.float32)
+        return check_unit_floats(values, label)
+    lowest, highest = int(values.min()), int(values.max())
     if lowest < 0:
-        raise ImageError(
-            f"{label}: negative values (from {lowest:g}); shift and rescale them to [0, 1] floats"
-        )
-    bits = 8 if values.dtype.itemsize == 1 else max(8, int(highest).bit_length())
+        raise ImageError(f"{label}: negative values (from {lowest}); shift and rescale them to [0, 1] floats")
+    bits = 8 if values.dtype.itemsize == 1 else max(8, highest.bit_length())
     return values.astype(np.float32) / np.float32(2**bits - 1)
 
 

@@ -22,10 +22,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from warnings import warn
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -34,7 +33,7 @@ from progression.asked import Asked, pictures
 from progression.change import Change
 from progression.engine import Engine, choose, load_engine
 from progression.errors import UsageError
-from progression.image import exposure, from_model, read_image
+from progression.image import Picture, as_source, exposure, from_model
 from progression.inversion import Code, Inversion
 from progression.knees import read_knees
 from progression.latent import appearance
@@ -87,7 +86,7 @@ def load_predictor(
     """
     files = load_model(model)
     name, chosen = choose(engine, device)
-    bank_files = files if bank is None else load_model(bank)
+    bank_files = files if bank is None else load_model(bank, option="--bank")
     check_built_with(bank_files, files)
     generator, encoder = load_generator(files, device=chosen), EncoderPart.load(files, device=chosen)
     grader = Grader.from_tensors(files.tensors("grader"), files.config("grader")).to(chosen)
@@ -105,7 +104,7 @@ def load_predictor(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictor:
     """A loaded model. `load_predictor` makes one. The networks are torch's; `engine` runs them forward."""
 
@@ -120,6 +119,13 @@ class Predictor:
     bank_hash: str
     appearance: Appearance | None = None
 
+    def __repr__(self) -> str:
+        parts = ", ".join(self.files.parts)
+        return (
+            f"<Predictor {self.files.name}: {self.resolution} x {self.resolution} pixels; {parts}; bank of "
+            f"{len(self.bank):,} rows; engine {self.engine.name} ({self.engine.precision}) on {self.device}>"
+        )
+
     @cached_property
     def finder(self) -> Finder | None:
         """Finds knees in films; None where the model has no part for it."""
@@ -132,36 +138,62 @@ class Predictor:
 
     def predict(
         self,
-        image: str | Path | npt.NDArray[np.generic],
+        image: Picture,
         *,
         side: str | Side | None = None,
-        horizon_months: Sequence[int] = (48,),
+        horizon_months: int | Sequence[int] = (48,),
         grade: int | None = None,
-        other: str | Path | npt.NDArray[np.generic] | None = None,
+        other: Picture | None = None,
         other_grade: int | None = None,
         name: str | None = None,
-        history: Sequence[tuple[str | Path | npt.NDArray[np.generic], float, int | None]] = (),
-        **options: Any,
+        subject: str | None = None,
+        history: Sequence[tuple[Picture, float, int | None]] = (),
+        refine_steps: int | None = None,
+        inversion: str = "encoder",
+        method: str = "joint",
+        seed: int = 0,
+        spread: bool = False,
+        weights: Weights | None = None,
+        render: bool = True,
+        accept_atypical: bool = False,
     ) -> Prediction:
-        """Predict one knee from a file or an array; see `predict_batch` for the options.
+        """Predict one knee.
 
-        The side may be left out where the file says it (DICOM, PNG with a text `Laterality`); both must agree. `other`
-        is the person's other knee of the same day, in the film itself if that shows both (then the side must be given),
-        and `other_grade` what a reader called that one; `history` are earlier
-        radiographs of this knee: (image, months before this one, KL grade or None).
+        Parameters
+        ----------
+        image : path of a DICOM, PNG, JPEG, WebP, TIFF, NIfTI or `.npy` file, an array or tensor (H, W), or a picture of
+            Pillow's (`progression.image.read_image`); one knee, or a film, in which knees are found.
+        side : may be left out where the file says it (DICOM, PNG with a text `Laterality`); both must agree. Needed
+            with a film of both knees: the other knee in it then informs the risk, as on the command line.
+        horizon_months : whole months from 1 to 96, one or several.
+        grade : KL grade that a reader gave, None if unread.
+        other : the person's other knee of the same day, in place of one that the film shows beside this one.
+        other_grade : what a reader called the other knee.
+        name : for outputs; by default the file's without suffix.
+        subject : whose knee it is, where the bank may hold knees of the same person: those are passed over.
+        history : earlier radiographs of this knee: (image, months before this one, KL grade or None).
+        refine_steps, inversion, method, seed, spread, weights, render, accept_atypical : as `predict_batch` takes them.
+
+        Raises
+        ------
+        ImageError
+            If a picture cannot be read, or is refused: FilmRefusedError, NotARadiographError, NotAKneeError.
+        UsageError
+            For an argument of the wrong kind or out of range, or a side that is not known or contradicted.
         """
-        accept = bool(options.get("accept_atypical"))
-        read_knee = reader(self.finder, accept_atypical=accept)
-        given = Path(str(image).rpartition("::")[2]).stem if isinstance(image, str | Path) else "knee"
-        asked = None if side is None else Side.parse(side)
-        knee, in_view = read_knees(image, self.finder, side=asked, accept_atypical=accept)
+        source, asked = as_source(image), None if side is None else Side.parse(side)
+        read_knee = reader(self.finder, accept_atypical=accept_atypical)
+        knee, in_view = read_knees(source, self.finder, side=asked, accept_atypical=accept_atypical)
         which = Side.parse(side) if knee.side is None else knee.side
-        radiograph = Radiograph(knee.pixels, which, name or given)
+        if name is None:
+            name = "knee" if isinstance(source, np.ndarray) else Path(str(source).rpartition("::")[2]).stem
+        radiograph = Radiograph(knee.pixels, which, name)
         if other is not None:
-            in_view = read_knee(other, side=which.other)
+            in_view = read_knee(as_source(other), side=which.other)
         beside = None if in_view is None else Radiograph(in_view.pixels, which.other, "other knee")
         films = [
-            EarlierFilm(read_knee(film, side=which).pixels, months, read) for film, months, read in history
+            EarlierFilm(read_knee(as_source(film), side=which).pixels, months, read)
+            for film, months, read in history
         ]
         made = self.predict_batch(
             [radiograph],
@@ -169,8 +201,16 @@ class Predictor:
             grades=[grade],
             others=[beside],
             other_grades=[other_grade],
+            subjects=[subject],
             histories=[films],
-            **options,
+            refine_steps=refine_steps,
+            inversion=inversion,
+            method=method,
+            seed=seed,
+            spread=spread,
+            weights=weights,
+            render=render,
+            accept_atypical=accept_atypical,
         )[0]
         return replace(made, warnings=(*knee.notes, *made.warnings))
 
@@ -179,7 +219,7 @@ class Predictor:
         self,
         radiographs: Sequence[Radiograph],
         *,
-        horizon_months: Sequence[int] = (48,),
+        horizon_months: int | Sequence[int] = (48,),
         grades: Sequence[int | None] | None = None,
         others: Sequence[Radiograph | None] | None = None,
         other_grades: Sequence[int | None] | None = None,
@@ -362,28 +402,48 @@ class Predictor:
 
     @torch.no_grad()
     def edit(
-        self, image: str | Path | npt.NDArray[np.generic], *, side: str | Side, **amounts: float
+        self,
+        image: Picture,
+        *,
+        side: str | Side | None = None,
+        accept_atypical: bool = False,
+        **amounts: float,
     ) -> Pixels:
         """A knee as it would be rendered with more or less of some attributes, (R, R) float32 in [0, 1].
 
         `predictor.edit("knee.png", side="left", grade=1)`. Oriented and exposed as the radiograph, so an edit of the
         exposure only changes what lies within it. A rendering: compare it with the reconstruction, not the radiograph.
 
+        What `predict` would say of the picture in its warnings is warned of (UserWarning).
+
         Parameters
         ----------
-        image, side : as `predict` takes them
-        amounts : by the attribute's name, in its own units (`progression.latent.attributes`)
+        image, side, accept_atypical : as `predict` takes them
+        amounts : by the attribute's name, in its own units (`progression.latent.attributes`), as far as
+            `progression.latent.directions.REACH` deviations of the knees that the directions were learnt from
 
         Raises
         ------
         WeightsError
             If the model has no directions.
+        ImageError
+            As `predict`.
         UsageError
-            If there is no such attribute.
+            If there is no such attribute, or an amount is out of range; and as `predict`.
         """
-        radiograph = Radiograph(read_image(image), Side.parse(side), "knee")
-        ws = self.engine.encode(self._pictures([radiograph], self.resolution))
-        edited = self._render(self.directions.edit(ws, **amounts))[0]
+        asked = None if side is None else Side.parse(side)
+        knee, _ = read_knees(as_source(image), self.finder, side=asked, accept_atypical=accept_atypical)
+        radiograph = Radiograph(knee.pixels, Side.parse(side) if knee.side is None else knee.side, "knee")
+        code = self.inversion(self._pictures([radiograph], self.resolution), Request())
+        _, (told,) = Gate(self.appearance, self.device).admit(
+            Asked.of([radiograph]),
+            typicality=code.typicality,
+            mirrored=code.mirrored_typicality,
+            accept_atypical=accept_atypical,
+        )
+        for text in (*knee.notes, *told):
+            warn(text, stacklevel=2)
+        edited = self._render(self.directions.edit(code.ws, **amounts))[0]
         return from_model(edited, side=radiograph.side, exposure=exposure(radiograph.pixels))
 
     @property

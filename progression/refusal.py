@@ -6,6 +6,7 @@ it; what the bounds let pass is counted by `benchmarks/typicality.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -45,12 +46,19 @@ class Gate:
         Raises
         ------
         NotAKneeError
-            If pictures are refused: for the first one, with all of them in its `refused`.
+            If pictures are refused: for the first one, with all of them in its `refused`. One whose figures are not
+            finite always is.
         """
         radiographs, drawn = asked.radiographs, typicality.tolist()
         laid_out = self._laid_out(radiographs)
+        senseless = {
+            i: "refused, the networks answered with numbers that are not finite; expected a radiograph and whole "
+            "weights (progression weights verify), or try --engine torch"
+            for i, figures in enumerate(zip(drawn, mirrored.tolist(), laid_out, strict=True))
+            if not all(map(math.isfinite, figures))
+        }
         reasons = self._reasons(radiographs, drawn, laid_out)
-        refused = {
+        refused = senseless or {
             i: f"refused, {reason}; expected one knee from the front, upright, the joint in the middle "
             "(--accept-atypical predicts it all the same)"
             for i, reason in enumerate(reasons)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from progression.errors import UsageError
+from progression.errors import ImageError, UsageError
 
 Pixels = npt.NDArray[np.float32]
 """A picture in display order: (H, W) float32 in [0, 1]."""
@@ -27,6 +27,42 @@ REFINE_STEPS = 0
 MAX_REFINE_STEPS = 10_000
 PROJECTION_STEPS = 1000
 """Optimisation steps of the projection, which takes no other number."""
+
+
+def check_unit_floats(values: npt.NDArray[np.generic], label: str) -> Pixels:
+    """Floats of any shape in [0, 1], as float32.
+
+    Raises
+    ------
+    ImageError
+        If a value is NaN, infinite or out of range.
+    """
+    lowest, highest = float(values.min()), float(values.max())
+    if not math.isfinite(lowest + highest):
+        raise ImageError(f"{label}: NaN or infinite values; replace them before predicting")
+    if lowest < 0 or highest > 1:
+        raise ImageError(f"{label}: floats from {lowest:g} to {highest:g}; rescale them to [0, 1]")
+    return values.astype(np.float32, copy=False)
+
+
+def _check_pixels(values: object, label: str) -> Pixels:
+    """What a picture's dataclass may hold; what a file or array may is for `progression.image` to say."""
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or not values.size or values.dtype.kind != "f":
+        given = (
+            f"an array {values.shape} of {values.dtype}"
+            if isinstance(values, np.ndarray)
+            else f"a {type(values).__name__}"
+        )
+        raise ImageError(
+            f"{label}: {given}; expected pixels (height, width) as floats in [0, 1], as "
+            "progression.image.read_image makes of files and arrays"
+        )
+    return check_unit_floats(values, label)
+
+
+def _quoted(value: object) -> str:
+    """As messages show a number that is none: texts in quotes."""
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 class Side(StrEnum):
@@ -49,6 +85,8 @@ class Side(StrEnum):
         UsageError
             For anything else; a side is never guessed.
         """
+        if text is None:
+            raise UsageError("the side is not known: say left or right (--side left, --side right)")
         known = {"left": cls.LEFT, "l": cls.LEFT, "right": cls.RIGHT, "r": cls.RIGHT}
         side = known.get(str(text).strip().lower())
         if side is None:
@@ -64,12 +102,15 @@ def check_horizon_months(value: object) -> int:
         number = float(value)
         if 1 <= number <= MAX_HORIZON_MONTHS and number.is_integer():
             return int(number)
-    raise UsageError(f"horizon {value!s}: expected whole months from 1 to {MAX_HORIZON_MONTHS} (--months 48)")
+    raise UsageError(
+        f"horizon {_quoted(value)}: expected whole months from 1 to {MAX_HORIZON_MONTHS} (--months 48)"
+    )
 
 
 def check_horizons(value: object) -> tuple[int, ...]:
     """One horizon or several, as whole months in ascending order, each once; UsageError for anything else."""
-    months = {check_horizon_months(one) for one in (value if isinstance(value, Iterable) else (value,))}
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    months = {check_horizon_months(one) for one in (value if several else (value,))}  # type: ignore[attr-defined]
     if not months:
         raise UsageError("no horizon: expected at least one, from 1 to 96 months (--months 48)")
     return tuple(sorted(months))
@@ -79,7 +120,7 @@ def check_grade(value: object) -> int:
     """A Kellgren-Lawrence grade from 0 to 4, or UsageError."""
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value < KL_GRADES:
         return int(value)
-    raise UsageError(f"grade {value!s}: expected a Kellgren-Lawrence grade from 0 to 4 (--grade 2)")
+    raise UsageError(f"grade {_quoted(value)}: expected a Kellgren-Lawrence grade from 0 to 4 (--grade 2)")
 
 
 @dataclass(frozen=True)
@@ -144,31 +185,34 @@ class Request:
         return REFINE_STEPS if self.refine_steps is None else self.refine_steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Radiograph:
     """One knee's picture.
 
     Attributes
     ----------
-    pixels : (H, W) float32 in [0, 1], in the orientation in which it was read (left knees not mirrored)
+    pixels : (H, W) floats in [0, 1], in the orientation in which it was read (left knees not mirrored); kept as float32
     side : which knee; left, right, L or R as text become a `Side`
     name : short name without path, for outputs
 
     Raises
     ------
+    ImageError
+        If the pixels have another shape or type, or values that are NaN, infinite or out of range.
     UsageError
         If the side is none of these.
     """
 
-    pixels: Pixels
+    pixels: Pixels = field(repr=False)
     side: Side
     name: str
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", _check_pixels(self.pixels, str(self.name)))
         object.__setattr__(self, "side", Side.parse(self.side))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EarlierFilm:
     """An earlier radiograph of the same knee.
 
@@ -180,15 +224,18 @@ class EarlierFilm:
 
     Raises
     ------
+    ImageError
+        As a `Radiograph`.
     UsageError
         If a value is out of range.
     """
 
-    pixels: Pixels
+    pixels: Pixels = field(repr=False)
     months_before: float
     grade: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", _check_pixels(self.pixels, "earlier film"))
         if not 0 < self.months_before < math.inf:
             raise UsageError(
                 f"earlier film {self.months_before} months before: expected a number above 0 (--previous OLD.png:24)"
@@ -197,7 +244,7 @@ class EarlierFilm:
             check_grade(self.grade)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpreadPicture:
     """One of the futures between which a knee's is expected.
 
@@ -210,10 +257,10 @@ class SpreadPicture:
 
     percentile: int
     change_grades: float
-    image: Pixels | None
+    image: Pixels | None = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HorizonPrediction:
     """A knee's predicted state at one horizon.
 
@@ -235,7 +282,7 @@ class HorizonPrediction:
     """
 
     horizon_months: int
-    image: Pixels | None
+    image: Pixels | None = field(repr=False)
     risk_fast: float
     risk_any: float
     risk_fast_product: float
@@ -250,7 +297,7 @@ class HorizonPrediction:
     spread: tuple[SpreadPicture, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """Everything said about one knee.
 
@@ -271,11 +318,11 @@ class Prediction:
     name: str
     side: Side
     horizons: tuple[HorizonPrediction, ...]
-    baseline: Pixels
-    reconstruction: Pixels
+    baseline: Pixels = field(repr=False)
+    reconstruction: Pixels = field(repr=False)
     kl_now: tuple[float, ...]
     typicality: float
     neighbour_distances: tuple[float, ...]
     other_knee: bool = False
     warnings: tuple[str, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)

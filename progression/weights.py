@@ -47,7 +47,6 @@ _SAFETENSORS = {
     np.dtype(of): name
     for of, name in (("f2", "F16"), ("f4", "F32"), ("u1", "U8"), ("i1", "I8"), ("i4", "I32"), ("i8", "I64"))
 }
-_REMEDY = "install the package again, restore the folder, or pass another --model"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -76,6 +75,12 @@ class ModelFiles:
 
     folder: Path
     manifest: _Manifest
+    option: str = "--model"
+    """What it was asked for with, for advice."""
+
+    @property
+    def _remedy(self) -> str:
+        return _remedy(self.option)
 
     @property
     def name(self) -> str:
@@ -129,13 +134,15 @@ class ModelFiles:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise WeightsError(f"cannot read weights {path}: {error.strerror}; {_REMEDY}") from error
+            raise WeightsError(f"cannot read weights {path}: {error.strerror}; {self._remedy}") from error
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise self._changed(path)
         try:
             loaded = load(content)
         except SafetensorError as error:
-            raise WeightsError(f"weights {path} are not a safetensors file: {error}; {_REMEDY}") from error
+            raise WeightsError(
+                f"weights {path} are not a safetensors file: {error}; {self._remedy}"
+            ) from error
         return {key: value.float() if value.is_floating_point() else value for key, value in loaded.items()}
 
     def mapped(self, part: str) -> dict[str, Tensor]:
@@ -153,19 +160,21 @@ class ModelFiles:
         try:
             found = sha256(path)
         except ProgressionError as error:
-            raise WeightsError(f"cannot read weights {path}: {error}; {_REMEDY}") from error
+            raise WeightsError(f"cannot read weights {path}: {error}; {self._remedy}") from error
         if found != entry.sha256:
             raise self._changed(path)
         try:
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise WeightsError(f"weights {path} are not a safetensors file: {error}; {_REMEDY}") from error
+            raise WeightsError(
+                f"weights {path} are not a safetensors file: {error}; {self._remedy}"
+            ) from error
 
     def _changed(self, path: Path) -> WeightsError:
         return WeightsError(
             f"weights {path} are not the ones its {MANIFEST} describes (SHA-256 differs: "
-            f"truncated or changed); {_REMEDY}"
+            f"truncated or changed); {self._remedy}"
         )
 
     def verify(self) -> tuple[str, ...]:
@@ -184,7 +193,7 @@ class ModelFiles:
         entry = self.manifest.parts.get(part)
         if entry is None:
             have = ", ".join(self.parts) or "none"
-            raise WeightsError(f"model {self.folder} has no part {part!r} (it has: {have}); {_REMEDY}")
+            raise WeightsError(f"model {self.folder} has no part {part!r} (it has: {have}); {self._remedy}")
         return entry
 
 
@@ -207,8 +216,10 @@ def list_models() -> list[tuple[str, Path]]:
     return list(found.items())
 
 
-def resolve(name_or_dir: str | Path) -> Path:
+def resolve(name_or_dir: str | Path, *, option: str = "--model") -> Path:
     """Folder of a model, by name (looked up in `locations`) or by path.
+
+    `option` is what it is asked for with, "--model" or "--bank"; messages name it.
 
     Raises
     ------
@@ -224,21 +235,25 @@ def resolve(name_or_dir: str | Path) -> Path:
         return Path(text)
     known = ", ".join(name for name, _ in list_models()) or "none"
     raise WeightsError(
-        f"no model {text!r}: expected a folder with {MANIFEST} or one of the installed names ({known}); "
-        f"{_REMEDY}"
+        f"no {option.removeprefix('--')} {text!r}: expected a folder with {MANIFEST} or one of the installed names "
+        f"({known}); {_remedy(option)}"
     )
 
 
-def load_model(name_or_dir: str | Path = "default") -> ModelFiles:
-    """Read a model's manifest.
+def load_model(name_or_dir: str | Path = "default", *, option: str = "--model") -> ModelFiles:
+    """Read a model's manifest; `option` as `resolve` takes it.
 
     Raises
     ------
     WeightsError
         If there is no such model or its manifest is damaged.
     """
-    folder = resolve(name_or_dir)
-    return ModelFiles(folder=folder, manifest=_read_manifest(folder))
+    folder = resolve(name_or_dir, option=option)
+    return ModelFiles(folder=folder, manifest=_read_manifest(folder, option), option=option)
+
+
+def _remedy(option: str) -> str:
+    return f"install the package again, restore the folder, or pass another {option}"
 
 
 def save_part(
@@ -386,17 +401,17 @@ def _publish(
     return folder / entry.file
 
 
-def _read_manifest(folder: Path) -> _Manifest:
+def _read_manifest(folder: Path, option: str = "--model") -> _Manifest:
     path = folder / MANIFEST
     try:
         return _Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}; {_REMEDY}") from error
+        raise WeightsError(f"cannot read {path}: {error.strerror}; {_remedy(option)}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
         raise WeightsError(
-            f"{path} is damaged at {where or 'its start'}: {first['msg']}; {_REMEDY}"
+            f"{path} is damaged at {where or 'its start'}: {first['msg']}; {_remedy(option)}"
         ) from error
 
 

@@ -37,7 +37,12 @@ def save_knee(path: Path, *, size: int = 96, seed: int = 0, side: Side | None = 
 
 
 def prediction(
-    radiograph: Radiograph, horizon_months: Sequence[int] = (48,), *, render: bool = True, seed: int = 0
+    radiograph: Radiograph,
+    horizon_months: Sequence[int] = (48,),
+    *,
+    render: bool = True,
+    seed: int = 0,
+    grade: int | None = None,
 ) -> Prediction:
     """A made-up prediction whose numbers depend on the pixels and the horizon."""
     x = to_model(radiograph.pixels, side=radiograph.side, resolution=RESOLUTION)
@@ -74,6 +79,7 @@ def prediction(
             "versions": {"progression": "0"},
             "weights": {"generator": "0" * 64},
             "seed": seed,
+            "grade_read": grade,
             "arguments": {"model": "/home/somebody/models/mine", "horizon_months": list(horizon_months)},
         },
     )
@@ -139,7 +145,8 @@ class FakePredictor:
         if self.refused_subject is not None and self.refused_subject in (subjects or []):
             raise UsageError("5 neighbours asked for: expected 1 to 3")
         return [
-            prediction(radiograph, horizon_months, render=render, seed=seed) for radiograph in radiographs
+            prediction(radiograph, horizon_months, render=render, seed=seed, grade=grade)
+            for radiograph, grade in zip(radiographs, grades or [None] * len(radiographs), strict=True)
         ]
 
 

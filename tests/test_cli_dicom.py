@@ -167,6 +167,22 @@ def test_deidentify(predictor: FakePredictor, capsys: pytest.CaptureFixture[str]
     assert "is no key" in capsys.readouterr().err
 
 
+def test_deidentify_takes_folders(predictor: FakePredictor, capsys: pytest.CaptureFixture[str]) -> None:
+    below = Path("study", "below")
+    below.mkdir(parents=True)
+    for target in (below / "IM1", Path("study", "IM2"), below / ".hidden"):
+        target.write_bytes(Path("knee.dcm").read_bytes())
+    save_knee(below / "knee.png")
+    assert cli.run(["dicom", "deidentify", "study", "both.dcm", "--out", "clean"]) == 0
+    assert "3 of 3 films de-identified: clean" in capsys.readouterr().out
+    assert len(list(Path("clean").iterdir())) == 2  # one of them was there twice
+    assert cli.run(["dicom", "deidentify", "knee.dcm", "nowhere.dcm", "--out", "clean"]) == 1
+    assert "file 2: no such file; check the path" in capsys.readouterr().err
+    Path("empty").mkdir()
+    assert cli.run(["dicom", "deidentify", "empty", "--out", "clean"]) == 2
+    assert "no DICOM file in these folders" in capsys.readouterr().err
+
+
 def test_examples_predict_as_they_say(
     predictor: FakePredictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

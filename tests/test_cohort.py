@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -50,6 +52,9 @@ def test_results_have_a_row_a_knee_and_horizon(write: Write, tmp_path: Path) -> 
     assert tuple(table.columns) == COLUMNS
     assert table["name"].tolist() == ["a", "a", "b", "b", "c", "c"]
     assert table["horizon_months"].tolist() == [48, 96] * 3
+    assert table["side"].tolist() == ["left"] * 2 + ["right"] * 4
+    text = pd.read_csv(tmp_path / "r.csv", dtype=str, keep_default_na=False)
+    assert text["grade_read"].tolist() == ["2", "2", "", "", "3", "3"]
     assert [call["names"] for call in predictor.calls] == [["a", "b"], ["c"]]
     assert predictor.calls[0]["sides"] == [Side.LEFT, Side.RIGHT]
     assert [call["subjects"] for call in predictor.calls] == [["p", None], ["q"]]
@@ -224,7 +229,11 @@ def whole_table(entries: list[Entry], request: Request) -> bytes:
             told = str(outcome.result).replace("text.png", outcome.entry.name, 1)
             reason = {"name": outcome.entry.name, "warnings": f"failed: {told}"}
             rows += [{**reason, "horizon_months": months} for months in request.horizon_months]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n").encode()
+    return (
+        pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+        .to_csv(index=False, lineterminator="\n")
+        .encode()
+    )
 
 
 REQUEST = Request(horizon_months=(24, 48))
@@ -257,6 +266,28 @@ def test_a_stopped_run_goes_on(write: Write, tmp_path: Path) -> None:
     assert "not a picture" in str(failed[0].result)
     assert out.read_bytes() == whole_table(entries, REQUEST)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("stopped_at", [None, 2, 9])
+def test_what_made_a_table_is_told_beside_it(write: Write, tmp_path: Path, stopped_at: int | None) -> None:
+    """Also where the run that ends it predicts nothing more; no name, path or grade of a knee is in it."""
+    entries, out = many(write), tmp_path / "r.csv"
+    if stopped_at:
+        with pytest.raises(KeyboardInterrupt):
+            run_cohort(FakePredictor(), entries, out, request=REQUEST, batch=1, progress=stop_at(stopped_at))
+        assert not (tmp_path / "r.csv.json").exists()
+    run_cohort(FakePredictor(), entries, out, request=REQUEST, batch=1)
+    told = json.loads((tmp_path / "r.csv.json").read_text())
+    assert told == {
+        "table": "r.csv",
+        "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
+        "knees": 9,
+        "failed": 2,
+        "versions": {"progression": "0"},
+        "weights": {"generator": "0" * 64},
+        "seed": 0,
+        "arguments": {"model": "mine", "horizon_months": [24, 48]},
+    }
 
 
 @pytest.mark.parametrize(

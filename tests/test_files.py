@@ -14,6 +14,7 @@ from progression.files import (
     check_writable,
     digest,
     growing_file,
+    output_error,
     part_path,
     progress_path,
     sha256,
@@ -65,6 +66,20 @@ def test_disk_full_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=reason), atomic_write(tmp_path / "file"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.EDQUOT, "free some space or choose another place"),
+        (errno.EEXIST, "expected a folder where there is a file; choose another place"),
+        (errno.EACCES, "choose a place where you may write"),
+        (errno.ENOENT, "choose another place"),
+    ],
+)
+def test_advice_fits_the_reason(code: int, advice: str) -> None:
+    told = str(output_error("out", OSError(code, os.strerror(code))))
+    assert told == f"cannot write out: {os.strerror(code)}; {advice}"
 
 
 def test_a_file_where_a_folder_should_be_is_an_output_error(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +15,25 @@ import torch
 from PIL import Image
 
 import progression
+from progression.asked import Asked
 from progression.cli import run
-from progression.errors import UsageError, WeightsError
-from progression.image import exposure, from_model, to_model
+from progression.cohort import predict_entries
+from progression.dicom import example
+from progression.entries import Entry
+from progression.errors import ImageError, NotAKneeError, UsageError, WeightsError
+from progression.image import exposure, from_model, read_image, to_model
 from progression.latent.directions import Directions
 from progression.latent.expected import StepEffects, step_chances
 from progression.latent.extrapolate import extrapolate, key_of
 from progression.latent.invert import refine
 from progression.latent.perceptual import SeenDistance
 from progression.predict import NEIGHBOURS, Predictor, load_predictor
+from progression.refusal import Gate
 from progression.risk.risk import product_excess
-from progression.types import Radiograph, Side
+from progression.types import Prediction, Radiograph, Request, Side
 from progression.weights import load_model, save_part
+from tests.dicom.films import save
+from tests.localise.test_places import Says
 
 from .fakes import knee, save_knee
 from .models import RESOLUTION, W_DIM, write_model
@@ -309,7 +318,88 @@ def test_wrong_use_is_told(predictor: Predictor, options: dict, message: str) ->
         predictor.predict_batch([radiograph()], **options)
 
 
+@pytest.mark.parametrize("given", [None, ["knee.png"], b"knee.png", 3])
+def test_what_is_no_picture_is_told(predictor: Predictor, given: object) -> None:
+    expected = "expected a file's path, a NumPy array or PyTorch tensor"
+    for options in ({}, {"other": given}, {"history": [(given, 12, None)]}):
+        if options != {"other": None}:
+            with pytest.raises(UsageError, match=expected):
+                predictor.predict(knee() if options else given, side="left", **options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"expected progression\.Radiograph\(pixels, side, name\)"):
+        predictor.predict_batch([given])  # type: ignore[list-item]
+
+
+def test_one_picture_in_every_form(predictor: Predictor, tmp_path: Path) -> None:
+    path = save_knee(tmp_path / "knee.png")
+    with Image.open(path) as picture:
+        grey = np.asarray(picture)
+        forms = [
+            path,
+            str(path),
+            grey,
+            picture,
+            torch.from_numpy(grey.copy())[None],
+            torch.from_numpy(grey / 255.0),
+        ]
+        risks = [predictor.predict(form, side="left").horizons[0].risk_any for form in forms]
+    assert risks == pytest.approx([risks[0]] * len(forms), abs=1e-6)
+    cut_short = path.read_bytes()[:300]
+    with Image.open(BytesIO(cut_short)) as broken, pytest.raises(ImageError, match="damaged or truncated"):
+        predictor.predict(broken, side="left")
+
+
+def test_options_of_one_knee_are_known(predictor: Predictor) -> None:
+    free, kept_out = (predictor.predict(knee(), side="right", subject=of, grade=0) for of in (None, "P0"))
+    assert not np.array_equal(free.horizons[0].image, kept_out.horizons[0].image)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'month'"):
+        predictor.predict(knee(), side="right", month=48)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="the side is not known: say left or right"):
+        predictor.predict(knee())
+    with pytest.raises(UsageError, match="horizon '48'"):
+        predictor.predict(knee(), side="right", horizon_months="48")  # type: ignore[arg-type]
+    assert predictor.predict(knee(), side="right", horizon_months=24).horizons[0].horizon_months == 24
+
+
+def test_numbers_that_are_not_finite_are_refused(predictor: Predictor) -> None:
+    """Whatever they come from, and even where odd pictures are accepted."""
+    asked = Asked.of([radiograph(0), radiograph(1)])
+    figures = torch.tensor([0.5, torch.nan])
+    for accept in (False, True):
+        with pytest.raises(NotAKneeError, match=r"^knee1: refused, .* not finite") as told:
+            Gate(None, predictor.device).admit(
+                asked, typicality=figures, mirrored=figures, accept_atypical=accept
+            )
+        assert list(told.value.refused) == [1]
+
+
+def test_a_film_of_both_knees_is_read_as_on_the_command_line(predictor: Predictor, tmp_path: Path) -> None:
+    """The knee that is not asked for has its part in the risk."""
+    film = save(tmp_path / "film.dcm", example.bilateral_film(knee()))
+    finding = replace(predictor)
+    finding.__dict__["finder"] = Says()
+    request = Request(horizon_months=(48,))
+    (outcome,) = predict_entries(finding, [Entry("film", str(film), "left")], request=request, render=False)
+    expected = outcome.result
+    assert isinstance(expected, Prediction)
+    found = finding.predict(film, side="left", render=False)
+    assert found.other_knee and expected.other_knee and found.name == "film"
+    assert found.horizons[0].risk_any == pytest.approx(expected.horizons[0].risk_any, abs=1e-6)
+    assert found.warnings == expected.warnings
+    with pytest.raises(UsageError, match="shows both knees"):
+        finding.predict(film)
+
+
+def test_a_predictor_is_shown_in_a_line(predictor: Predictor) -> None:
+    told = repr(predictor)
+    assert len(told) < 300 and "\n" not in told
+    for part in ("tiny", "32 x 32", "generator, encoder, grader, bank", "12 rows", "torch", "cpu"):
+        assert part in told
+    assert predictor == predictor and predictor != replace(predictor) and hash(predictor)
+
+
 def test_package_names() -> None:
+    assert set(progression.__all__) <= set(dir(progression))
+    assert files("progression").joinpath("py.typed").is_file()
     assert progression.load_predictor is load_predictor
     assert progression.Radiograph is Radiograph
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -376,10 +466,38 @@ def test_edits_follow_the_models_directions(tmp_path: Path) -> None:
     np.testing.assert_allclose(predictor.edit(knee(), side="left", grade=0.0), unchanged, atol=1e-5)
     both = predictor.edit(knee(), side="left", grade=1, left=-1)
     assert both.shape == unchanged.shape
-    worse = predictor.edit(knee(), side="left", grade=5)
+    worse = predictor.edit(knee(), side="left", grade=4)
     assert worse.shape == (RESOLUTION, RESOLUTION) and np.abs(worse - unchanged).max() > 1e-4
     with pytest.raises(UsageError, match=r"attribute 'age': expected one of grade, left"):
         predictor.edit(knee(), side="left", age=5)
+    for amount in (50, -5, np.nan, "1"):
+        with pytest.raises(UsageError, match=rf"grade={amount!r}: expected a change from -4\.67 to 4\.67"):
+            predictor.edit(knee(), side="left", grade=amount)  # type: ignore[arg-type]
+
+
+def test_edits_look_at_the_picture_as_predictions_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A side that the file contradicts, a film of both knees, and what is no knee are not edited."""
+    model = write_model(tmp_path / "model")
+    w = torch.randn(60, W_DIM, generator=torch.Generator().manual_seed(0))
+    Directions.fit(w, {"grade": w[:, 0]}).save(model, made_for=load_model(model))
+    predictor = load_predictor(model, device="cpu")
+    predictor.__dict__["finder"] = Says()
+    right = save_knee(tmp_path / "right.png", side=Side.RIGHT)
+    with pytest.raises(UsageError, match="states that it is a right knee"):
+        predictor.edit(right, side="left", grade=1)
+    np.testing.assert_array_equal(
+        predictor.edit(right, grade=1), predictor.edit(read_image(right), side="right", grade=1)
+    )
+    film = save(tmp_path / "film.dcm", example.bilateral_film(knee()))
+    with pytest.raises(UsageError, match="shows both knees"):
+        predictor.edit(film, grade=1)
+    one = predictor.edit(film, side="left")
+    np.testing.assert_allclose(one, predictor.predict(film, side="left").reconstruction, atol=1e-5)
+    monkeypatch.setattr(Gate, "_reasons", lambda gate, radiographs, *_: ["it is none"] * len(radiographs))
+    with pytest.raises(NotAKneeError, match="refused, it is none"):
+        predictor.edit(knee(), side="left", grade=1)
+    with pytest.warns(UserWarning, match="accepted although it is none: do not rely on this"):
+        predictor.edit(knee(), side="left", grade=1, accept_atypical=True)
 
 
 def test_refinement_is_in_full_precision_unless_half_was_asked_for(predictor: Predictor) -> None:

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from progression.errors import UsageError
-from progression.types import Radiograph, Request, Side, check_grade, check_horizon_months
-from tests.fakes import knee
+from progression.errors import ImageError, UsageError
+from progression.types import EarlierFilm, Radiograph, Request, Side, check_grade, check_horizon_months
+from tests.fakes import knee, prediction, radiograph
 
 
 @pytest.mark.parametrize("text", ["left", "LEFT", "L", " l ", Side.LEFT])
@@ -37,6 +37,55 @@ def test_horizons_in_range(months: int) -> None:
 def test_horizons_out_of_range(value: object) -> None:
     with pytest.raises(UsageError, match="whole months from 1 to 96"):
         check_horizon_months(value)
+
+
+def test_a_text_is_no_list_of_horizons() -> None:
+    with pytest.raises(UsageError, match="horizon '48': expected whole months"):
+        Request(horizon_months="48")  # type: ignore[arg-type]
+
+
+def spoilt(value: float) -> np.ndarray:
+    pixels = knee()
+    pixels[7, 7] = value
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (spoilt(math.nan), "a: NaN or infinite values"),
+        (spoilt(-math.inf), "a: NaN or infinite values"),
+        (spoilt(1.01), r"a: floats from .* to 1.01; rescale them to \[0, 1\]"),
+        (255 * knee(), r"rescale them to \[0, 1\]"),
+        (
+            np.stack([knee()] * 3, axis=2),
+            r"an array \(96, 96, 3\) of float32; expected pixels \(height, width\)",
+        ),
+        ((255 * knee()).astype(np.uint8), "of uint8; expected .* progression.image.read_image"),
+        (np.zeros((0, 0)), r"an array \(0, 0\)"),
+        (knee().tolist(), "a list; expected"),
+        (None, "a NoneType; expected"),
+    ],
+)
+def test_pixels_that_are_none(pixels: np.ndarray, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        Radiograph(pixels, Side.LEFT, "a")
+    with pytest.raises(ImageError, match=reason.replace("a: ", "earlier film: ")):
+        EarlierFilm(pixels, 12)
+
+
+def test_pixels_are_kept_as_float32() -> None:
+    pixels = knee()
+    assert Radiograph(pixels, Side.LEFT, "a").pixels is pixels
+    assert Radiograph(pixels.astype(np.float64), Side.LEFT, "a").pixels.dtype == np.float32
+
+
+def test_what_holds_pictures_is_compared_by_identity_and_shown_without_them() -> None:
+    one, same = (prediction(radiograph()) for _ in range(2))
+    pairs = [(one, same), (one.horizons[0], same.horizons[0]), (radiograph(), radiograph())]
+    for a, b in pairs:
+        assert a == a and a != b and len({a, b, a}) == 2
+        assert "array" not in repr(a) and len(repr(a)) < 1000
 
 
 @pytest.mark.parametrize("value", [-1, 5, 2.0, True, "2", None])

@@ -61,6 +61,8 @@ def test_lookup_by_name_and_by_path(model: Path, tmp_path: Path) -> None:
     assert ("mine", model) in list_models()
     with pytest.raises(WeightsError, match=r"no model 'other'.*mine"):
         resolve("other")
+    with pytest.raises(WeightsError, match=r"no bank 'other'.*pass another --bank$"):
+        load_model("other", option="--bank")
     with pytest.raises(WeightsError, match="no model"):
         load_model(tmp_path)
     with pytest.raises(WeightsError, match="no model"):

@@ -119,7 +119,7 @@ def index(bank: Annotated[Path, typer.Argument(help="Folder of a bank.")]) -> No
     from progression.latent.stream import RECALL_NEIGHBOURS, add_index
     from progression.weights import load_model
 
-    probes, share = add_index(bank, load_model(bank))
+    probes, share = add_index(bank, load_model(bank, option="bank"))
     typer.echo(
         f"index of {bank}: finds {share:.1%} of the {RECALL_NEIGHBOURS} nearest, looks into {probes} lists"
     )
@@ -139,7 +139,7 @@ def synthesise(
     from progression.latent.synthetic import synthesise as draw
     from progression.weights import load_model
 
-    files, real_files = load_model(model), load_model(bank)
+    files, real_files = load_model(model), load_model(bank, option="bank")
     check_built_with(real_files, files)
     real = TrajectoryBank.load(real_files)
     if real.mapped:

@@ -69,9 +69,10 @@ def cohort(
 
     Folders are searched with all that is in them, for DICOM by content and for pictures by suffix. The two knees of a
     subject, of a film, or of a DICOM study with one of each side, inform each other's risks. A knee that fails keeps
-    its rows, with the reason in `warnings`; the exit code is then 1. The table appears when the last knee is done. A
-    run that was stopped goes on with the same command. Other objects than radiographs, and synthetic ones, are skipped
-    and listed in results.skipped.csv beside results.csv.
+    its rows, with the reason in `warnings`; the exit code is then 1. The table appears when the last knee is done, and
+    results.csv.json beside it tells what made it: weights, engine, seed, options. A run that was stopped goes on with
+    the same command. Other objects than radiographs, and synthetic ones, are skipped and listed in results.skipped.csv
+    beside results.csv.
     """
     from functools import partial
 
@@ -102,7 +103,7 @@ def cohort(
     name, chosen = choose(engine, device)
     identity = {"engine": name, "device": chosen.type, "model": load_model(model).hashes()}
     if bank is not None:
-        identity["bank"] = load_model(bank).hashes()
+        identity["bank"] = load_model(bank, option="--bank").hashes()
     load = partial(load_served, model, device=chosen.type, engine=name, bank=bank, method=method)
     if ray is not None:
         predictor: BatchPredictor | Workers[BatchPredictor] = Ray(load, ray, gpu=chosen.type == "cuda")

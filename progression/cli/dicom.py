@@ -10,7 +10,12 @@ app = typer.Typer(help="DICOM films: de-identify them; examples to try.", no_arg
 
 @app.command("deidentify")
 def deidentify_command(
-    films: Annotated[list[Path], typer.Argument(metavar="FILM", help="CR, DX or Secondary Capture files.")],
+    films: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILM", help="CR, DX or Secondary Capture files, or folders: all that is DICOM in them."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder; files are called by their new UIDs.")],
     keep_date_intervals: Annotated[
         bool, typer.Option("--keep-date-intervals", help="Move dates, by one number of days a patient.")
@@ -24,29 +29,34 @@ def deidentify_command(
 ) -> None:
     """De-identify by the Basic Profile of PS3.15. Text burned into pixels is not looked for.
 
-    A file that fails is reported by its number, the others are written, and the exit code is 1.
+    A file that fails is reported by its number (in folders in the order of their paths), the others are written, and
+    the exit code is 1.
     """
     from progression.dicom.deidentify import Deidentifier, new_key
-    from progression.errors import ImageError, ProgressionError
+    from progression.errors import ImageError, ProgressionError, UsageError
     from progression.files import atomic_write, check_writable
     from progression.image import dicom_content
 
+    paths = [path for film in films for path in _dicom_files(film)]
+    if not paths:
+        raise UsageError("no DICOM file in these folders; name the films, or a folder that holds them")
     check_writable(out)
     key = new_key() if key_file is None else _key(key_file)
     deidentifier = Deidentifier(key=key, keep_intervals=keep_date_intervals)
     failed = 0
-    for number, film in enumerate(films, start=1):
+    for number, path in enumerate(paths, start=1):
         try:
-            content = dicom_content(film)
+            content = dicom_content(path)
             if content is None:
-                raise ImageError(f"file {number}: not a DICOM file")
+                fault = "not a DICOM file" if path.is_file() else "no such file; check the path"
+                raise ImageError(f"file {number}: {fault}")
             uid, made = deidentifier.file(content, f"file {number}")
             with atomic_write(out / f"{uid}.dcm") as temporary:
                 temporary.write_bytes(made)
         except ProgressionError as error:  # names of files may be names of patients
             failed += 1
             typer.echo(f"progression: error: {error}", err=True)
-    typer.echo(f"{len(films) - failed} of {len(films)} films de-identified: {out}")
+    typer.echo(f"{len(paths) - failed} of {len(paths)} films de-identified: {out}")
     if failed:
         raise typer.Exit(1)
 
@@ -73,6 +83,19 @@ def example_command(
             temporary.write_bytes(file_bytes(made, name))
     typer.echo(f"progression predict {out / 'knee.dcm'} --months 48")
     typer.echo(f"progression predict {out / 'film.dcm'} --months 48")
+
+
+def _dicom_files(film: Path) -> list[Path]:
+    """A file itself; of a folder all that bears DICOM's mark, in it and below, but for hidden files and DICOMDIRs."""
+    from progression.dicom.catalogue import is_directory
+    from progression.image import is_dicom
+
+    if not film.is_dir():
+        return [film]
+    found = (path for path in film.rglob("*") if path.is_file() and is_dicom(path) and not is_directory(path))
+    return sorted(
+        path for path in found if not any(part.startswith(".") for part in path.relative_to(film).parts)
+    )
 
 
 def _key(path: Path) -> bytes:

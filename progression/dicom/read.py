@@ -40,7 +40,7 @@ _OTHER_MODALITIES = ("CT", "MR", "US", "NM", "PT", "ES", "XC", "ECG", "SR", "DOC
 _LATERAL_VIEWS = ("LL", "RL", "LLD", "RLD", "LLO", "RLO", "LATERAL", "LAT", "ML", "LM")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Film:
     """One radiograph as a viewer shows it.
 

@@ -39,7 +39,7 @@ _SPARE = 16  # candidates beyond those needed, so that rounding seldom leaves th
 _MEASURED = 128  # of an index' candidates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Neighbours:
     """Rows of a bank, nearest first.
 
@@ -53,7 +53,7 @@ class Neighbours:
     distance: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrajectoryBank:
     """Displacements in W of knees with known futures.
 

@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,11 +38,13 @@ from progression.errors import UsageError, WeightsError
 from progression.weights import ModelFiles, save_part
 
 PART = "directions"
+REACH = 5.0
+"""Largest change that may be asked for, in deviations of the attribute among the knees that were learnt from."""
 DAMPING = 0.01
 """ε of `Directions.calibrated`: what answers with a tenth of what is asked is made five times as strong."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Directions:
     """Named directions in W.
 
@@ -140,10 +143,13 @@ class Directions:
         UsageError
             If there is no such attribute.
         """
+        i = self._index(name)
+        return w + self.effect[i].to(w) * (amount / float(self.deviation[i]))
+
+    def _index(self, name: str) -> int:
         if name not in self.names:
             raise UsageError(f"attribute {name!r}: expected one of {', '.join(self.names)}")
-        i = self.names.index(name)
-        return w + self.effect[i].to(w) * (amount / float(self.deviation[i]))
+        return self.names.index(name)
 
     def edit(self, ws: Tensor, **amounts: float) -> Tensor:
         """Codes changed by several attributes at once, each in its own units: `edit(ws, grade=1, exposure=-0.05)`.
@@ -156,9 +162,15 @@ class Directions:
         Raises
         ------
         UsageError
-            If there is no such attribute.
+            If there is no such attribute, or an amount is not finite or beyond `REACH` deviations.
         """
         for name, amount in amounts.items():
+            most = REACH * float(self.deviation[self._index(name)])
+            if not isinstance(amount, int | float | np.number) or not abs(amount) <= most:
+                raise UsageError(
+                    f"{name}={amount!r}: expected a change from {-most:.3g} to {most:.3g}, {REACH:g} standard "
+                    "deviations of the knees that the directions were learnt from"
+                )
             ws = self.move(ws, name, amount)
         return ws
 

@@ -22,6 +22,8 @@ _OWN_FILE = re.compile(
 
 COLUMNS: tuple[str, ...] = (
     "name",
+    "side",
+    "grade_read",
     "horizon_months",
     "risk_fast",
     "risk_any",
@@ -49,6 +51,8 @@ def row(prediction: Prediction, horizon: HorizonPrediction) -> dict[str, Any]:
     """
     values: dict[str, Any] = {
         "name": prediction.name,
+        "side": prediction.side.value,
+        "grade_read": prediction.provenance.get("grade_read"),
         "horizon_months": horizon.horizon_months,
         "risk_fast": float(horizon.risk_fast),
         "risk_any": float(horizon.risk_any),
@@ -92,7 +96,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
             | _spread(horizon)
             for horizon in prediction.horizons
         ],
-        **_without_paths(prediction.provenance),
+        **without_paths(prediction.provenance),
     }
 
 
@@ -183,10 +187,10 @@ def check_replaceable(folder: str | Path, *, own: re.Pattern[str] = _OWN_FILE) -
             raise OutputError(f"{folder} holds other files ({entry.name}); choose another --out or remove it")
 
 
-def _without_paths(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
     """Absolute paths cut to their last part: where a file lay on somebody's machine is nobody's business."""
     if isinstance(value, Mapping):
-        return {str(key): _without_paths(entry) for key, entry in value.items()}
+        return {str(key): without_paths(entry) for key, entry in value.items()}
     if isinstance(value, str):
         for kind in (PurePosixPath, PureWindowsPath):
             if kind(value).is_absolute():
@@ -195,5 +199,5 @@ def _without_paths(value: Any) -> Any:
     if isinstance(value, Path):
         return value.name
     if isinstance(value, Sequence):
-        return [_without_paths(entry) for entry in value]
+        return [without_paths(entry) for entry in value]
     return value

@@ -35,7 +35,7 @@ RISE_TARGETS = ((1, 48), (1, 96), (2, 48), (2, 96))
 NUM_OUTPUTS = KL_GRADES * (1 + len(FUTURE_MONTHS)) + len(RISE_TARGETS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grading:
     """Probabilities of the three heads for N pictures; shapes in the module's table."""
 

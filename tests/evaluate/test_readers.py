@@ -164,6 +164,9 @@ def test_a_plan_from_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert run(["readers", "plan", result, "--difference", "0.1", "--readers", "6", "--cases", "100"]) == 0
     expected = float(power(pilot, n_readers=6, n_cases=100, difference=0.1))
     assert f"{expected:.3f}" in capsys.readouterr().out
+    for more in ([], ["--cases", "100"]):
+        assert run(["readers", "plan", result, "--difference", "5", *more]) == 2
+        assert "difference 5: expected a fraction" in capsys.readouterr().err
 
 
 def test_a_plan_for_sensitivity_counts_the_cases_that_it_is_about(

@@ -14,7 +14,7 @@ FILES = ["figure.png", "future.gif", "future_024m.png", "future_096m.png", "pred
 
 def test_columns_are_the_promised_ones() -> None:
     assert ",".join(COLUMNS) == (
-        "name,horizon_months,risk_fast,risk_any,kl_now_0,kl_now_1,kl_now_2,kl_now_3,kl_now_4,"
+        "name,side,grade_read,horizon_months,risk_fast,risk_any,kl_now_0,kl_now_1,kl_now_2,kl_now_3,kl_now_4,"
         "kl_future_0,kl_future_1,kl_future_2,kl_future_3,kl_future_4,risk_fast_product,risk_any_product,"
         "risk_fast_low,risk_fast_high,risk_any_low,risk_any_high,kl_read_0,kl_read_1,kl_read_2,kl_read_3,kl_read_4,"
         "kl_set,other_knee,typicality,warnings"

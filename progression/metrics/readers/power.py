@@ -125,7 +125,7 @@ def power(
     n_readers, n_cases
         Of the planned study; cases in the pilot's mixture of with and without the condition.
     difference
-        True difference of the mean figures of merit, as a fraction (0.05, not 5 %).
+        True difference of the mean figures of merit, as a fraction (0.05, not 5 %), between -1 and 1.
     alpha
         Two-sided error of the first kind.
     readers, cases
@@ -142,9 +142,11 @@ def power(
         raise UsageError(
             f"expected at least {least} readers and 2 cases, received {n_readers} and {c.tolist()}"
         )
-    if not 0 < alpha < 1 or not np.isfinite(difference):
+    if not 0 < alpha < 1:
+        raise UsageError(f"expected alpha between 0 and 1, received {alpha:g}")
+    if not -1 < difference < 1:
         raise UsageError(
-            f"expected alpha between 0 and 1 and a finite difference, received {alpha}, {difference}"
+            f"difference {difference:g}: expected a fraction, of less than 1 either way (0.05 for five points)"
         )
     if readers == cases == "fixed":
         raise UsageError("with readers and cases fixed nothing is a sample: let at least one be random")
@@ -183,8 +185,12 @@ def cases_needed(
     Raises
     ------
     UsageError
-        As `power`; or `target` is not between 0 and 1.
+        As `power`; or `difference` or `target` is not between 0 and 1.
     """
+    if not 0 < difference < 1:
+        raise UsageError(
+            f"difference {difference:g}: expected a fraction between 0 and 1 (0.05 for five points)"
+        )
     if not 0 < target < 1 or most < 2:
         raise UsageError(f"expected a power between 0 and 1 and at least 2 cases, received {target}, {most}")
     tried = np.arange(2, most + 1)

@@ -99,6 +99,8 @@ def test_conjectured_by_hand() -> None:
         ({"n_readers": 1, "n_cases": 100}, "at least 2 readers"),
         ({"n_readers": 5, "n_cases": 1}, "at least 2 readers and 2 cases, received 5 and 1"),
         ({"n_readers": 5, "n_cases": 100, "alpha": 5}, "alpha between 0 and 1"),
+        ({"n_readers": 5, "n_cases": 100, "difference": 5}, "difference 5: expected a fraction"),
+        ({"n_readers": 5, "n_cases": 100, "difference": np.nan}, "difference nan: expected a fraction"),
         ({"n_readers": 5, "n_cases": 100, "readers": "fixed", "cases": "fixed"}, "nothing is a sample"),
     ],
 )
@@ -112,5 +114,8 @@ def test_refuses_impossible_pilots_and_targets() -> None:
         Pilot(variance=1e-4, cov1=2e-4, cov2=0, cov3=0, treatment_reader=0, cases=100)
     with pytest.raises(UsageError, match="power between 0 and 1"):
         cases_needed(VANDYKE, n_readers=5, difference=0.05, target=80)
+    for points in (5, 1, 0, -0.05, np.nan):
+        with pytest.raises(UsageError, match=r"expected a fraction between 0 and 1 \(0.05 for five points\)"):
+            cases_needed(VANDYKE, n_readers=5, difference=points)
     with pytest.raises(UsageError, match="AUC between 0 and 1"):
         Pilot.conjectured(auc=1.0, events=10, others=20, r1=0.5, r2=0.4, r3=0.3, treatment_reader=0)
