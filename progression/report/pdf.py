@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import accumulate
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import PdfPages
@@ -30,8 +31,8 @@ _LINES_A_PAGE = 54
 _LINE_HEIGHT = 0.0165
 """Share of the page's height."""
 _TOP, _LEFT = 0.95, 0.09
-_FIRST_COLUMN = 0.13
-"""Share of the page's width for the rows' heads of a table; the other columns share what is left."""
+_LETTER = 0.011
+"""Share of the page's width that a bold letter takes in a table."""
 
 Line = tuple[Sequence[tuple[float, str]], str]
 """Texts, each with its place from the left in shares of the page's width, and their weight."""
@@ -91,8 +92,8 @@ def _text(text: str, weight: str = "normal") -> list[Line]:
 
 
 def _table(table: Table) -> list[Line]:
-    step = (1 - 2 * _LEFT - _FIRST_COLUMN) / (len(table.head) - 1)
-    places = [_LEFT, *(_LEFT + _FIRST_COLUMN + step * column for column in range(len(table.head) - 1))]
+    widths = [_LETTER * (2 + max(map(len, column))) for column in zip(table.head, *table.rows, strict=True)]
+    places = list(accumulate(widths[:-1], initial=_LEFT))
     rows = [(table.head, "bold"), *((row, "normal") for row in table.rows)]
     return [
         *_text(table.caption + ":"),

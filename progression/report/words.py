@@ -29,8 +29,8 @@ UNSEEN_BY_DEFAULT = (
     "The default model learnt from one cohort: the Osteoarthritis Initiative, North America, 45 to 79 years, with or "
     "at risk of knee osteoarthritis. Other people may differ.",
     "Its training films are posteroanterior (PA), standing, knees bent: no AP films, no lateral or skyline views, no "
-    "implants, no fractures, no children. The risks take in the other knee where it is given; the pictures and their "
-    "change do not.",
+    "implants, no fractures, no children. Its pictures are of one knee; the other, where it is given, has a part in "
+    "the risks, and so in how much the pictures change.",
     "It has seen no follow-up pictures of real people, only their later grades; grades 3 and 4 are rare.",
 )
 UNSEEN_BY_ANOTHER = (
