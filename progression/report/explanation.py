@@ -257,7 +257,8 @@ def explanation_text(explanation: Explanation) -> str:
         "",
         f"Research use, not a medical device. All pictures but the {_radiographs(explanation)} {WORD.lower()}.",
         "",
-        f"{_chances(prediction)} The picture looks most like grade {likeliest} ({prediction.kl_now[likeliest]:.0%}); {_reading(explanation)}. "
+        f"{_chances(prediction)} The picture looks most like grade {likeliest} "
+        f"({prediction.kl_now[likeliest]:.0%}); {_reading(explanation)}. "
         f"Typicality {prediction.typicality:.2f} (share of ordinary knees that the model finds as odd).",
         "",
         *(f"Warning: {text}.\n" for text in prediction.warnings),

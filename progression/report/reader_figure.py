@@ -22,7 +22,7 @@ _GRID = np.linspace(0, 1, 201)
 _SIDE, _NAMES = 4.4, 1.6
 """Inches a panel, and for the names of whose the differences are."""
 _MOST_LABELS = 12
-_UNIT_POINTS = 220.0
+_UNIT_POINTS = 240.0
 """Points that the unit square's side takes in a panel, about."""
 _NAME_POINTS, _MARK_POINTS = 8.0, 3.0
 """Height of a reader's name, and half the side of a marker."""
@@ -124,7 +124,7 @@ def draw_points(
             false_positive[i], true_positive[i], s=26, color=colours(treatments)[i], label=treatments[i],
             zorder=3, facecolor="white" if i == len(treatments) - 1 and i else None,
         )  # fmt: skip
-    for j, reader in enumerate(readers):
+    for j in range(len(readers)):
         if len(treatments) == 2:
             axes.annotate(
                 "", (false_positive[0, j], true_positive[0, j]),
@@ -138,6 +138,7 @@ def draw_points(
             axes.annotate(
                 reader, tuple(tip), xytext=tuple(offset), fontsize=_NAME_POINTS, textcoords="offset points",
                 color=colours(treatments)[0], ha="center", va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.3}, zorder=4,
             )  # fmt: skip
     axes.set_title("operating points", fontsize=10)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
