@@ -136,7 +136,9 @@ def main() -> None:
     keep_freed_memory()
     files = load_model(options.model)
     try:
-        compared = graders(files, options.part or [p for p in ("grader", "grader_robust") if p in files.parts])
+        compared = graders(
+            files, options.part or [p for p in ("grader", "grader_robust") if p in files.parts]
+        )
     except WeightsError as error:
         parser.error(str(error))
     side = next(iter(compared.values())).input_resolution

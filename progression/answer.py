@@ -23,6 +23,9 @@ from progression.risk.risk import product_excess, product_risk
 from progression.types import EarlierFilm, HorizonPrediction, Prediction, Request, SpreadPicture
 from progression.weights import ModelFiles
 
+DISAGREEMENT = 0.01
+"""Probability of the read grade, by the grader, under which reading and picture are said to disagree."""
+
 
 @dataclass(frozen=True)
 class Between:
@@ -70,7 +73,11 @@ def answers(
     provenance: dict[str, Any],
     render: bool,
 ) -> list[Prediction]:
-    """One prediction a knee; without `render` they carry no follow-up pictures."""
+    """One prediction a knee; without `render` they carry no follow-up pictures.
+
+    With a forecast their provenance carries `kl_start`: probability of each grade now, from which the risks and
+    `kl_read` start; certainty of a grade that was read.
+    """
     product = torch.stack(product_risk(found.p_now, found.p_future), dim=-1)
     beyond = product_excess(found.p_rebuilt, found.p_future)
     # without a risk part the product's running maximum over the horizons asked for
@@ -110,16 +117,17 @@ def answers(
                 typicality=float(found.typicality[i]),
                 neighbour_distances=tuple(found.neighbours.distance[i].tolist()),
                 other_knee=forecast is not None and bool(forecast.with_other[i]),
-                warnings=warnings[i],
+                warnings=(*warnings[i], *_disagreement(asked.grades[i], found.p_now[i])),
                 provenance=provenance
                 | {"grade_read": asked.grades[i], "other_grade_read": asked.other_grades[i]}
-                | _told(asked.histories[i], found.past, i),
+                | _told(asked.histories[i], found.past, i)
+                | ({"kl_start": forecast.now[i].tolist()} if forecast else {}),
             )
         )
     return predictions
 
 
-OF_A_KNEE = ("grade_read", "other_grade_read", "history", "pace")
+OF_A_KNEE = ("grade_read", "other_grade_read", "history", "pace", "kl_start")
 """Keys of a prediction's provenance that are this knee's own; the others are the run's."""
 
 
@@ -168,6 +176,16 @@ def _sureness(forecast: Forecast | None, knee: int, horizon: int) -> dict[str, A
     if risk.grade_set is not None and bool(risk.grade_set[knee, horizon].any()):
         found["kl_set"] = tuple(risk.grade_set[knee, horizon].nonzero()[:, 0].tolist())
     return found
+
+
+def _disagreement(read: int | None, seen: Tensor) -> tuple[str, ...]:
+    """A warning where the grader hardly sees in the picture, (5,), what a reader called it."""
+    if read is None or float(seen[read]) >= DISAGREEMENT:
+        return ()
+    return (
+        f"read as grade {read}, but the picture looks like grade {int(seen.argmax())} (grade {read}: under "
+        f"{DISAGREEMENT:.0%}): reading and picture disagree, check both",
+    )
 
 
 def _told(films: Sequence[EarlierFilm], past: Past | None, i: int) -> dict[str, Any]:

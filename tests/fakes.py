@@ -80,6 +80,7 @@ def prediction(
             "weights": {"generator": "0" * 64},
             "seed": seed,
             "grade_read": grade,
+            "kl_start": (0.55, 0.2, 0.1, 0.1, 0.05),
             "arguments": {"model": "/home/somebody/models/mine", "horizon_months": list(horizon_months)},
         },
     )

@@ -37,7 +37,12 @@ def test_predict_writes_the_promised_files(
         content = json.loads((folder / "prediction.json").read_text())
         assert content["name"] == stem and content["side"] == "left"
     assert predictor.calls[0]["sides"] == [Side.LEFT, Side.LEFT]
-    assert "one: wrote" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert (
+        "one: wrote" in out
+        and "  Asked with: this radiograph, no grade read; no other knee; no earlier" in out
+    )
+    assert "(1.0% to 40.0%); by 1 or more: " in out and "read beyond 48 months" in out
 
 
 def test_defaults(predictor: FakePredictor) -> None:

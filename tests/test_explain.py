@@ -26,6 +26,7 @@ from progression.report.explanation import (
     explanation_json,
     explanation_text,
 )
+from progression.report.words import LATE_BY_ANOTHER
 from progression.risk.covariates import COVARIATES, OtherKnee, covariates, names, standardise
 from progression.risk.grader import Grading
 from progression.risk.multistate import TRANSITIONS
@@ -136,6 +137,23 @@ def test_the_page_says_what_matters(explained: Explanation) -> None:
     assert "a reader called it grade 1" in text and "Research use, not a medical device" in text
     assert "drawn from a model of a cohort and are nobody's" in text
     assert "Typicality" in text and "nan" not in text
+    assert LATE_BY_ANOTHER in text  # 60 months
+
+
+def test_no_legend_lies_over_bars_and_nothing_is_cut_off(explained: Explanation) -> None:
+    figure = explanation_figure(explained)
+    figure.canvas.draw()
+    legends = [(axes, axes.get_legend()) for axes in figure.axes if axes.get_legend() is not None]
+    assert len(legends) == 2
+    for axes, legend in legends:
+        assert legend is not None and not legend.get_window_extent().overlaps(axes.get_window_extent())
+        below = [axes.xaxis.label, *axes.get_xticklabels()]
+        assert not any(
+            legend.get_window_extent().overlaps(t.get_window_extent()) for t in below if t.get_text()
+        )
+    for text in (*figure.texts, *(axes.title for axes in figure.axes)):
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
 
 
 def test_a_bank_of_peoples_knees_is_named_as_one(explained: Explanation) -> None:
@@ -242,7 +260,8 @@ def test_what_earlier_films_add(predictor: Predictor) -> None:
 def test_grade_four_has_nothing_to_rise_to(predictor: Predictor) -> None:
     explained = explain(predictor, KNEE, grade=4, samples=1)
     assert explained.transitions == () and explained.main_transition is None
-    assert "Grade 4 is the highest: nothing can rise." in explanation_text(explained)
+    text = explanation_text(explained)
+    assert "Grade 4 is the highest: nothing can rise." in text and "a chance of 0%" not in text
     assert len(explanation_figure(explained).axes) > 8
 
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import progression
+from progression.answer import _disagreement
 from progression.asked import Asked
 from progression.cli import run
 from progression.cohort import predict_entries
@@ -203,6 +204,29 @@ def test_predictions_say_how_sure_they_are(predictor: Predictor) -> None:
             horizon.risk_any
         )
         assert horizon.kl_read.index(max(horizon.kl_read)) in horizon.kl_set
+
+
+def test_the_grade_now_is_what_the_risks_start_from(predictor: Predictor) -> None:
+    assert predictor.risk is not None
+    given = radiograph()
+    unread, read = predictor.predict_batch([given, given], horizon_months=[96], grades=[None, 2])
+    seen = to_model(given.pixels, side=given.side, resolution=predictor.grader.input_resolution)[None]
+    with torch.no_grad():
+        start = predictor.risk.alone.grade_now(predictor.grader(seen))[0]
+    np.testing.assert_allclose(unread.provenance["kl_start"], start, atol=1e-6)
+    assert read.provenance["kl_start"] == [0, 0, 1, 0, 0]
+    # the highest grade by then is never lower than now
+    later = np.cumsum(unread.horizons[0].kl_read)
+    assert (later <= np.cumsum(unread.provenance["kl_start"]) + 1e-6).all()
+
+
+def test_a_reading_that_the_picture_does_not_show_is_warned_of() -> None:
+    seen = torch.tensor([0.5, 0.3, 0.1, 0.0901, 0.0099])
+    assert _disagreement(None, seen) == _disagreement(3, seen) == ()
+    assert _disagreement(4, seen) == (
+        "read as grade 4, but the picture looks like grade 0 (grade 4: under 1%): "
+        "reading and picture disagree, check both",
+    )
 
 
 def test_one_other_knee_for_each(predictor: Predictor) -> None:

@@ -244,7 +244,7 @@ def _predict(
     from progression.files import check_writable
     from progression.image import dicom_content, label_of
     from progression.report.outputs import SourceFilm, check_replaceable, write_prediction
-    from progression.report.words import share
+    from progression.report.words import asked_with, late, told_risk
 
     check_writable(out)
     for entry in entries:
@@ -264,14 +264,17 @@ def _predict(
         except OutputError as error:
             failed.append(Outcome(outcome.entry, error))
             continue
-        typer.echo(f"{outcome.result.name}: wrote {folder}")
-        for horizon in outcome.result.horizons:
+        found = outcome.result
+        typer.echo(f"{found.name}: wrote {folder}")
+        typer.echo(f"  {asked_with(found)}")
+        for horizon in found.horizons:
             typer.echo(
-                f"  +{horizon.horizon_months} months: risk of a rise by 2 or more grades "
-                f"{share(horizon.risk_fast, horizon.risk_fast_interval)}, "
-                f"by 1 or more {share(horizon.risk_any, horizon.risk_any_interval)}"
+                f"  +{horizon.horizon_months} months: risk of a rise by 2 or more grades: "
+                f"{told_risk(found, horizon, 2)}; by 1 or more: {told_risk(found, horizon, 1)}"
             )
-        for text in outcome.result.warnings:
+        for text in late(found):
+            typer.echo(f"  {text}")
+        for text in found.warnings:
             typer.echo(f"  warning: {text}")
     report_failed(failed, len(entries))
 

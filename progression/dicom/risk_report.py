@@ -11,7 +11,10 @@ from highdicom.sr import (
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
     ObserverContext,
+    QualitativeEvaluation,
+    RelationshipTypeValues,
     SourceImageForMeasurementGroup,
+    TextContentItem,
     TrackingIdentifier,
 )
 from pydicom.dataset import Dataset
@@ -21,7 +24,10 @@ from progression import __version__
 from progression.dicom.codes import (
     BOUNDS_BY_ONE,
     BOUNDS_BY_TWO,
+    GRADE_READ,
+    GRADES,
     HORIZON,
+    OTHER_KNEE,
     PREDICTION,
     RADIOGRAPHY,
     RISE_BY_ONE,
@@ -38,14 +44,21 @@ MONTHS = CodedConcept(value="mo", scheme_designator="UCUM", meaning="month")
 _LATERALITY = {Side.LEFT: codes.SCT.Left, Side.RIGHT: codes.SCT.Right}
 
 
-def risk_report(study: Study, prediction: Prediction, *, parameters: tuple[str, ...] = ()) -> Dataset:
-    """The risks of a prediction.
+def risk_report(
+    study: Study,
+    prediction: Prediction,
+    *,
+    parameters: tuple[str, ...] = (),
+    comments: tuple[str, ...] = (),
+) -> Dataset:
+    """The risks of a prediction, and what they were asked with.
 
     Parameters
     ----------
     study : what it joins.
     prediction : its horizons' risks and the typicality are told; its pictures are not.
     parameters : of the algorithm, one text each.
+    comments : to every horizon's risks, such as warnings, one text each.
 
     Returns
     -------
@@ -65,7 +78,7 @@ def risk_report(study: Study, prediction: Prediction, *, parameters: tuple[str, 
         procedure_reported=RADIOGRAPHY,
         title=codes.DCM.ImagingMeasurementReport,
         imaging_measurements=[
-            _group(study, prediction, horizon, parameters) for horizon in prediction.horizons
+            _group(study, prediction, horizon, parameters, comments) for horizon in prediction.horizons
         ],
     )
     made = ComprehensiveSR(
@@ -88,10 +101,14 @@ def risk_report(study: Study, prediction: Prediction, *, parameters: tuple[str, 
 
 
 def _group(
-    study: Study, prediction: Prediction, horizon: HorizonPrediction, parameters: tuple[str, ...]
+    study: Study,
+    prediction: Prediction,
+    horizon: HorizonPrediction,
+    parameters: tuple[str, ...],
+    comments: tuple[str, ...],
 ) -> MeasurementsAndQualitativeEvaluations:
     months = horizon.horizon_months
-    return MeasurementsAndQualitativeEvaluations(
+    group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             uid=study.new_uid(), identifier=f"{prediction.side} knee, {months} months"
         ),
@@ -109,7 +126,22 @@ def _group(
             *_risk(RISE_BY_ONE, horizon.risk_any, BOUNDS_BY_ONE, horizon.risk_any_interval),
             Measurement(name=TYPICALITY, value=round(prediction.typicality, 6), unit=UNITY),
         ],
+        qualitative_evaluations=_asked_with(prediction),
     )
+    # in each group, so that nobody takes the risks without them
+    group[0].ContentSequence.extend(
+        TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=RelationshipTypeValues.CONTAINS)
+        for text in comments
+    )
+    return group
+
+
+def _asked_with(prediction: Prediction) -> list[QualitativeEvaluation]:
+    """The grade that a reader gave, if one did, and whether the other knee had a part."""
+    read = prediction.provenance.get("grade_read")
+    seen = codes.SCT.Yes if prediction.other_knee else codes.SCT.No
+    told = [] if read is None else [QualitativeEvaluation(name=GRADE_READ, value=GRADES[read])]
+    return [*told, QualitativeEvaluation(name=OTHER_KNEE, value=seen)]
 
 
 def _risk(

@@ -16,9 +16,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from progression.files import atomic_folder
-from progression.report.figures import bare, picture
+from progression.report.figures import bare, picture, wrapped
 from progression.report.mark import NOTICE, WORD, synthetic_metadata
 from progression.report.outputs import as_json, check_replaceable
+from progression.report.words import cannot_rise, late, told_risk
 from progression.types import Pixels, Prediction
 
 _OWN_FILE = re.compile(r"explanation\.(png|json|md)")
@@ -256,9 +257,8 @@ def explanation_text(explanation: Explanation) -> str:
         "",
         f"Research use, not a medical device. All pictures but the {_radiographs(explanation)} {WORD.lower()}.",
         "",
-        f"By {months} months the model gives a chance of {horizon.risk_any:.0%} that the Kellgren-Lawrence grade "
-        f"rises, and of {horizon.risk_fast:.0%} that it rises by two or more. The picture looks most like "
-        f"grade {likeliest} ({prediction.kl_now[likeliest]:.0%}); {_reading(explanation)}. "
+        f"{_chances(prediction)} The picture looks most like grade {likeliest} "
+        f"({prediction.kl_now[likeliest]:.0%}); {_reading(explanation)}. "
         f"Typicality {prediction.typicality:.2f} (share of ordinary knees that the model finds as odd).",
         "",
         *(f"Warning: {text}.\n" for text in prediction.warnings),
@@ -267,6 +267,7 @@ def explanation_text(explanation: Explanation) -> str:
         "## What drives the risk",
         "",
         *_driver_lines(explanation),
+        *(f"{text}\n" for text in late(prediction)),
         "## If a reader had called it otherwise",
         "",
         f"| grade read | rise by {months} months | by two or more |",
@@ -342,12 +343,13 @@ def explanation_figure(explanation: Explanation) -> Figure:
     _draw_drivers(figure.add_subplot(bottom[0, 3:6]), explanation)
     _draw_what_if(figure.add_subplot(bottom[0, 7:9]), explanation)
     _draw_steps(figure.add_subplot(bottom[0, 10:12]), explanation)
-    figure.text(
-        0.03, 0.97,
+    head = (
         f"{prediction.name}, {prediction.side.value} knee: chance of a rise within {horizon.horizon_months} months "
-        f"{horizon.risk_any:.0%}, by two or more grades {horizon.risk_fast:.0%}; {_reading(explanation)}",
-        fontsize=11, va="top",
-    )  # fmt: skip
+        f"{told_risk(prediction, horizon, 1)}, by two or more grades {told_risk(prediction, horizon, 2)}; "
+        f"{_reading(explanation)}"
+    )
+    lines = wrapped([head], 0.94 * figure.get_figwidth(), points=11)
+    figure.text(0.03, 0.985, "\n".join(lines), fontsize=11, va="top")
     figure.text(0.03, 0.01, f"{WORD} pictures are renderings. {NOTICE}", fontsize=9)
     return figure
 
@@ -383,6 +385,22 @@ def check_explanation_replaceable(folder: str | Path) -> None:
 
 def _radiographs(explanation: Explanation) -> str:
     return "radiograph are" if explanation.other_knee is None else "radiographs of the two knees are"
+
+
+def _chances(prediction: Prediction) -> str:
+    """The two risks at the last horizon, or that there are none."""
+    if cannot_rise(prediction, 1):
+        return "Grade 4 is the highest: it cannot rise."
+    horizon = prediction.horizons[-1]
+    fast = (
+        "it cannot rise by two"
+        if cannot_rise(prediction, 2)
+        else f"of {horizon.risk_fast:.0%} that it rises by two or more"
+    )
+    return (
+        f"By {horizon.horizon_months} months the model gives a chance of {horizon.risk_any:.0%} that the "
+        f"Kellgren-Lawrence grade rises, and {fast}."
+    )
 
 
 def _reading(explanation: Explanation) -> str:
@@ -540,8 +558,8 @@ def _draw_what_if(axes: Axes, explanation: Explanation) -> None:
     )
     axes.set_xticks(places, names, fontsize=8)
     axes.set(xlabel="grade read", ylim=(0, 1))
-    axes.legend(fontsize=7, frameon=False)
-    axes.set_title("chance of a rise, had it been read", fontsize=9)
+    _legend_below(axes)
+    axes.set_title("chance of a rise,\nhad it been read", fontsize=9)
 
 
 def _draw_steps(axes: Axes, explanation: Explanation) -> None:
@@ -554,5 +572,12 @@ def _draw_steps(axes: Axes, explanation: Explanation) -> None:
     axes.bar(places + 0.2, seen, 0.4, color="#2166ac", label="grades seen")
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(places, names, fontsize=8)
-    axes.legend(fontsize=7, frameon=False)
-    axes.set_title("terms of the rendered change", fontsize=9)
+    _legend_below(axes)
+    axes.set_title("terms of the\nrendered change", fontsize=9)
+
+
+def _legend_below(axes: Axes) -> None:
+    """Under the axes and their label, where it covers no bar, however tall."""
+    axes.legend(
+        fontsize=7, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.23), borderaxespad=0.0
+    )

@@ -1,5 +1,7 @@
 """One figure a prediction: pictures, what changes in them, and the risk."""
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from progression.report.mark import NOTICE, WORD, synthetic_metadata
+from progression.report.words import asked_with, cannot_rise, grade_now
 from progression.types import KL_GRADES, Pixels, Prediction
 
 COLUMNS = 4
@@ -39,13 +42,20 @@ def prediction_figure(prediction: Prediction) -> Figure:
     shown = [(h.horizon_months, h.image) for h in prediction.horizons if h.image is not None]
     columns = min(max(len(shown), 1), COLUMNS)
     blocks = max(1, -(-len(shown) // COLUMNS))
-    lines = [f"{prediction.name}, {prediction.side.value} knee, typicality {prediction.typicality:.2f}"]
-    lines += [f"warning: {text}" for text in prediction.warnings]
     # sizes in inches; set by hand, since matplotlib's own layouts take as long as all the drawing
-    width, height = 2.9 * (columns + 2) + 1.7, 6.2 * blocks + 1.2 + 0.2 * len(lines)
+    width = 2.9 * (columns + 2) + 1.7
+    head = [
+        f"{prediction.name}, {prediction.side.value} knee, typicality {prediction.typicality:.2f}",
+        asked_with(prediction),
+        *(f"warning: {text}" for text in prediction.warnings),
+    ]
+    lines = wrapped(head, width - 0.9, points=11)
+    foot = wrapped([_bars(prediction), f"{WORD} pictures are predictions. {NOTICE}"], width - 0.9, points=9)
+    below = 0.65 + 0.16 * len(foot)
+    height = 5.8 * blocks + 0.8 + below + 0.2 * len(lines)
     figure = Figure(figsize=(width, height), dpi=100)
     FigureCanvasAgg(figure)
-    bottom, top = 0.8 / height, 1 - (0.4 + 0.2 * len(lines)) / height
+    bottom, top = below / height, 1 - (0.4 + 0.2 * len(lines)) / height
     grid = figure.add_gridspec(
         2 * blocks,
         columns + 2,
@@ -77,7 +87,7 @@ def prediction_figure(prediction: Prediction) -> Figure:
         bar = figure.colorbar(drawn, cax=place, extend="both", ticks=MaxNLocator(5))
         bar.set_label("darker   (share of contrast)   brighter")
     figure.text(0.45 / width, 1 - 0.1 / height, "\n".join(lines), fontsize=11, va="top")
-    figure.text(0.45 / width, 0.1 / height, f"{WORD} pictures are predictions. {NOTICE}", fontsize=9)
+    figure.text(0.45 / width, 0.1 / height, "\n".join(foot), fontsize=9)
     return figure
 
 
@@ -87,7 +97,10 @@ def save_prediction_figure(path: str | Path, prediction: Prediction) -> None:
 
 
 def spread_figure(prediction: Prediction) -> Figure:
-    """One column a horizon: futures at the percentiles of change, from little to much, each with its change of grade.
+    """One row a horizon: what is now, then futures at the percentiles of change, each with its change of grade.
+
+    The radiograph stands first. The reconstruction, from which the changes are drawn, stands beside it, or below in
+    every further row.
 
     Returns
     -------
@@ -95,28 +108,38 @@ def spread_figure(prediction: Prediction) -> Figure:
         With an Agg canvas; no window, no global state.
     """
     shown = [h for h in prediction.horizons if h.spread]
-    rows = max(len(h.spread) for h in shown)
-    figure = Figure(figsize=(2.9 * (len(shown) + 1) + 0.4, 3.1 * rows + 0.7), dpi=100)
+    first = 2 if len(shown) == 1 else 1
+    columns = first + max(len(h.spread) for h in shown)
+    width = 2.9 * columns + 0.4
+    head = wrapped(
+        [
+            f"{prediction.name}, {prediction.side.value} knee: futures at percentiles of the change of grade",
+            *(f"warning: {text}" for text in prediction.warnings),
+        ],
+        width - 0.4,
+        points=11,
+    )
+    foot = wrapped([f"{WORD} pictures are predictions. {NOTICE}"], width - 0.4, points=9)
+    above, below = 0.4 + 0.2 * len(head), 0.2 + 0.16 * len(foot)
+    height = 3.2 * len(shown) + above + below
+    figure = Figure(figsize=(width, height), dpi=100)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        rows,
-        len(shown) + 1,
-        left=0.02,
-        right=0.98,
-        bottom=0.07,
-        top=1 - 0.6 / (3.1 * rows + 0.7),
-        wspace=0.06,
-    )
+        len(shown), columns, left=0.2 / width, right=1 - 0.2 / width, bottom=below / height,
+        top=1 - above / height, wspace=0.06,
+    )  # fmt: skip
     window = (float(np.min(prediction.baseline)), float(np.max(prediction.baseline)))
     picture(figure.add_subplot(grid[0, 0]), prediction.baseline, "radiograph", window, synthetic=False)
-    for column, horizon in enumerate(shown, start=1):
-        for row, future in enumerate(horizon.spread):
+    for place in [(0, 1)] if len(shown) == 1 else [(row, 0) for row in range(1, len(shown))]:
+        axes = figure.add_subplot(grid[place])
+        picture(axes, prediction.reconstruction, "reconstruction", window, synthetic=True)
+    for row, horizon in enumerate(shown):
+        for column, future in enumerate(horizon.spread, start=first):
             if future.image is not None:
                 title = f"+{horizon.horizon_months} months, {future.percentile}th: +{future.change_grades:.1f} grades"
                 picture(figure.add_subplot(grid[row, column]), future.image, title, window, synthetic=True)
-    top = f"{prediction.name}, {prediction.side.value} knee: futures at percentiles of the change of grade"
-    figure.text(0.02, 0.99, top, fontsize=11, va="top")
-    figure.text(0.02, 0.015, f"{WORD} pictures are predictions. {NOTICE}", fontsize=9)
+    figure.text(0.2 / width, 1 - 0.1 / height, "\n".join(head), fontsize=11, va="top")
+    figure.text(0.2 / width, 0.1 / height, "\n".join(foot), fontsize=9)
     return figure
 
 
@@ -136,6 +159,12 @@ def picture(axes: Axes, pixels: Pixels, title: str, window: tuple[float, float],
         )  # fmt: skip
 
 
+def wrapped(texts: Sequence[str], width_inches: float, *, points: float) -> list[str]:
+    """Lines that are no wider than that in a font of `points`, by its mean width of a letter; no text is a formula."""
+    characters = int(width_inches * 72 / (0.58 * points))
+    return [line for text in texts for line in textwrap.wrap(text.replace("$", r"\$"), characters)]
+
+
 def bare(axes: Axes, title: str) -> None:
     """A title and no ticks."""
     axes.set_title(title, fontsize=10)
@@ -143,22 +172,42 @@ def bare(axes: Axes, title: str) -> None:
     axes.set_yticks([])
 
 
+def _bars(prediction: Prediction) -> str:
+    """What `_grades` draws."""
+    if grade_now(prediction) is None:
+        return "Bars: the grader's probability of each grade in the radiograph."
+    months = prediction.horizons[-1].horizon_months
+    return (
+        "Bars: probability of each grade now (certain if it was read), and of the highest grade read within "
+        f"{months} months, by the risk model; they do not grade the pictures."
+    )
+
+
 def _grades(axes: Axes, prediction: Prediction) -> None:
-    last = prediction.horizons[-1]
+    # only like with like: the grader sees less in its own reconstruction than in the radiograph, so a rendering's grade
+    # beside the radiograph's would look like recovery
+    start, last = grade_now(prediction), prediction.horizons[-1]
     grades = np.arange(KL_GRADES)
-    axes.bar(grades - 0.2, prediction.kl_now, width=0.4, color=_NOW, label="now")
-    axes.bar(grades + 0.2, last.kl_future, width=0.4, color=_THEN, label=f"+{last.horizon_months} months")
-    axes.set(xlabel="Kellgren-Lawrence grade", ylim=(0, 1), box_aspect=1)
+    if start is None or last.kl_read is None:
+        axes.bar(grades, prediction.kl_now, width=0.6, color=_NOW, label="now")
+    else:
+        axes.bar(grades - 0.2, start, width=0.4, color=_NOW, label="now")
+        label = f"within {last.horizon_months} months"
+        axes.bar(grades + 0.2, last.kl_read, width=0.4, color=_THEN, label=label)
+    axes.set(xlabel="Kellgren-Lawrence grade", ylim=(0, 1.3), yticks=np.linspace(0, 1, 6), box_aspect=1)
     axes.set_title("grade, probability", fontsize=10)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="upper right")
 
 
 def _risks(axes: Axes, prediction: Prediction) -> None:
     months = [horizon.horizon_months for horizon in prediction.horizons]
-    for values, label, colour in (
-        ([horizon.risk_any for horizon in prediction.horizons], "rise by 1 or more", _ANY),
-        ([horizon.risk_fast for horizon in prediction.horizons], "rise by 2 or more", _FAST),
+    for steps, values, label, colour in (
+        (1, [horizon.risk_any for horizon in prediction.horizons], "rise by 1 or more", _ANY),
+        (2, [horizon.risk_fast for horizon in prediction.horizons], "rise by 2 or more", _FAST),
     ):
+        if cannot_rise(prediction, steps):
+            axes.plot([], [], color=colour, label=f"{label}: cannot")
+            continue
         axes.plot([0, *months], [0, *values], marker="o", markersize=4, color=colour, label=label)
         axes.annotate(
             f"{values[-1]:.0%}", (months[-1], values[-1]), xytext=(5, 0), textcoords="offset points",

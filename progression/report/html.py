@@ -5,6 +5,7 @@ mouse, without colours and without scripts: the slider only adds to what is ther
 """
 
 from base64 import b64encode
+from collections.abc import Callable
 from html import escape
 from importlib.resources import files
 from io import BytesIO
@@ -19,11 +20,13 @@ from progression import __version__
 from progression.report.figures import LEAST_DIFFERENCE, difference
 from progression.report.mark import NOTICE, burn, to_grey8
 from progression.report.words import (
-    FOR_A_GROUP,
     PICTURES,
-    risk_sentence,
-    share,
-    sureness,
+    Table,
+    asked_with,
+    caveats,
+    grade_sentences,
+    risk_sentences,
+    tables,
     typicality_sentence,
     unseen,
 )
@@ -43,21 +46,24 @@ def report_html(prediction: Prediction) -> str:
     pictured = [(horizon, horizon.image) for horizon in prediction.horizons if horizon.image is not None]
     changes = [difference(image, prediction.reconstruction, prediction.baseline) for _, image in pictured]
     limit = max([LEAST_DIFFERENCE, *(float(np.percentile(np.abs(change), 99.5)) for change in changes)])
-    baseline = _uri(shown(prediction.baseline))
+    baseline, rebuilt = _uri(shown(prediction.baseline)), _uri(burn(shown(prediction.reconstruction)))
     futures = [_uri(burn(shown(image))) for _, image in pictured]
+    radiograph = _figure(baseline, "The radiograph, as the model saw it.", "Radiograph")
     return _template("report.html").substitute(
         title=escape(f"{prediction.name}, {prediction.side} knee"),
         notice=escape(NOTICE),
         warnings=_list([f"Warning: {text}" for text in prediction.warnings], kind="warnings"),
-        sentences=_list([risk_sentence(horizon) for horizon in prediction.horizons]),
-        caveats=_list([FOR_A_GROUP, sureness(prediction)]),
-        rows="\n".join(_row(horizon) for horizon in prediction.horizons),
-        compare=_compare(prediction, pictured, baseline, futures) if pictured else "",
+        asked=escape(asked_with(prediction)),
+        sentences=_list([*risk_sentences(prediction), *grade_sentences(prediction)]),
+        caveats=_list(caveats(prediction)),
+        tables="\n".join(_table(table) for table in tables(prediction)),
+        compare=_compare(prediction, pictured, radiograph, rebuilt, futures) if pictured else "",
+        spread=_spread(prediction, shown),
         figures="\n".join(
             [
-                _figure(baseline, "The radiograph, as the model saw it.", "Radiograph"),
+                radiograph,
                 _figure(
-                    _uri(burn(shown(prediction.reconstruction))),
+                    rebuilt,
                     "Synthetic: what the model makes of the radiograph before any change.",
                     "Reconstruction (synthetic)",
                 ),
@@ -83,9 +89,11 @@ def _template(name: str) -> Template:
 def _compare(
     prediction: Prediction,
     pictured: list[tuple[HorizonPrediction, Pixels]],
-    baseline: str,
+    radiograph: str,
+    rebuilt: str,
     futures: list[str],
 ) -> str:
+    """The reconstruction under the prediction, as only what is predicted then moves; the radiograph beside them."""
     choices = "\n".join(
         f'<label><input type="radio" name="horizon" value="{number}"{" checked" if number == 0 else ""}> '
         f"{horizon.horizon_months} months</label>"
@@ -97,8 +105,28 @@ def _compare(
         for number, ((horizon, _), uri) in enumerate(zip(pictured, futures, strict=True))
     )
     return _template("compare.html").substitute(
-        side=escape(prediction.side.value), baseline=baseline, layers=layers, choices=choices
+        side=escape(prediction.side.value),
+        radiograph=radiograph,
+        rebuilt=rebuilt,
+        layers=layers,
+        choices=choices,
     )
+
+
+def _spread(prediction: Prediction, shown: Callable[[Pixels], Image.Image]) -> str:
+    """Futures at the percentiles of the change, if they were asked for."""
+    figures = [
+        _figure(
+            _uri(burn(shown(future.image))),
+            f"Synthetic: the knee in {horizon.horizon_months} months, {future.percentile}th percentile of change.",
+            f"+{horizon.horizon_months} months, {future.percentile}th percentile: +{future.change_grades:.1f} grades "
+            "(synthetic)",
+        )
+        for horizon in prediction.horizons
+        for future in horizon.spread
+        if future.image is not None
+    ]
+    return _template("spread.html").substitute(figures="\n".join(figures)) if figures else ""
 
 
 def _pair(horizon: HorizonPrediction, uri: str, change: Pixels, limit: float) -> tuple[str, str]:
@@ -121,13 +149,16 @@ def _figure(uri: str, alt: str, caption: str) -> str:
     return f'<figure><img src="{uri}" alt="{escape(alt)}"><figcaption>{escape(caption)}</figcaption></figure>'
 
 
-def _row(horizon: HorizonPrediction) -> str:
-    any_, fast = (
-        share(horizon.risk_any, horizon.risk_any_interval),
-        share(horizon.risk_fast, horizon.risk_fast_interval),
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.head)
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+        for first, *cells in table.rows
     )
-    cells = f"<td>{any_}</td><td>{fast}</td>"
-    return f'<tr><th scope="row">{horizon.horizon_months} months</th>{cells}</tr>'
+    return (
+        f"<table>\n<caption>{escape(table.caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{rows}\n</tbody>\n</table>"
+    )
 
 
 def _list(texts: list[str], kind: str = "") -> str:

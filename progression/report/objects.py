@@ -9,6 +9,7 @@ from progression.dicom.risk_report import risk_report
 from progression.dicom.study import Study
 from progression.dicom.write import encapsulated_pdf, file_bytes, synthetic_image
 from progression.report.mark import WORD, burn, to_grey8
+from progression.report.words import asked_with, late
 from progression.types import Pixels, Prediction
 
 SHOWN_PIXELS = 512
@@ -50,7 +51,14 @@ def dicom_files(prediction: Prediction, study: Study, *, pdf: bytes) -> Mapping[
         )
         for number, (months, image) in enumerate(pictured, start=1)
     }
-    made["risk.dcm"] = risk_report(study, prediction, parameters=(f"model {model}", *weights))
+    comments = (
+        asked_with(prediction),
+        *(f"Warning: {text}" for text in prediction.warnings),
+        *late(prediction),
+    )
+    made["risk.dcm"] = risk_report(
+        study, prediction, parameters=(f"model {model}", *weights), comments=comments
+    )
     title = f"{WORD}: prediction of progression, {prediction.side} knee"
     made["report.dcm"] = encapsulated_pdf(study, pdf, side=prediction.side, title=title)
     return {name: file_bytes(item, name) for name, item in made.items()}

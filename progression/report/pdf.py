@@ -1,7 +1,9 @@
 """A prediction as a PDF of one or two pages: the figure, and the same words as the HTML report."""
 
 import textwrap
+from collections.abc import Sequence
 from io import BytesIO
+from itertools import accumulate
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import PdfPages
@@ -11,10 +13,13 @@ from progression import __version__
 from progression.report.figures import prediction_figure
 from progression.report.mark import NOTICE, WORD
 from progression.report.words import (
-    FOR_A_GROUP,
     PICTURES,
-    risk_sentence,
-    sureness,
+    Table,
+    asked_with,
+    caveats,
+    grade_sentences,
+    risk_sentences,
+    tables,
     typicality_sentence,
     unseen,
 )
@@ -26,6 +31,11 @@ _LINES_A_PAGE = 54
 _LINE_HEIGHT = 0.0165
 """Share of the page's height."""
 _TOP, _LEFT = 0.95, 0.09
+_LETTER = 0.011
+"""Share of the page's width that a bold letter takes in a table."""
+
+Line = tuple[Sequence[tuple[float, str]], str]
+"""Texts, each with its place from the left in shares of the page's width, and their weight."""
 
 
 def report_pdf(prediction: Prediction) -> bytes:
@@ -41,35 +51,54 @@ def report_pdf(prediction: Prediction) -> bytes:
         for start in range(0, len(lines), _LINES_A_PAGE):
             page = Figure(figsize=_PAGE_INCHES)
             FigureCanvasAgg(page)
-            for number, (text, weight) in enumerate(lines[start : start + _LINES_A_PAGE]):
-                page.text(_LEFT, _TOP - _LINE_HEIGHT * number, text, va="top", fontsize=9.5, weight=weight)
+            for number, (texts, weight) in enumerate(lines[start : start + _LINES_A_PAGE]):
+                for x, text in texts:
+                    page.text(
+                        x, _TOP - _LINE_HEIGHT * number, _literal(text), va="top", fontsize=9.5, weight=weight
+                    )
             page.text(_LEFT, 0.03, f"{NOTICE} progression {__version__}", fontsize=8)
             pages.savefig(page)
         pages.savefig(prediction_figure(prediction))
     return stream.getvalue()
 
 
-def _lines(prediction: Prediction) -> list[tuple[str, str]]:
-    """Lines that fit the page, with their weight."""
-    sections = {
+def _lines(prediction: Prediction) -> list[Line]:
+    """Lines that fit the page."""
+    sections: dict[str, list[str | Table]] = {
         f"Prediction, {prediction.side} knee ({prediction.name})": [
             NOTICE,
+            asked_with(prediction),
             *(f"Warning: {text}" for text in prediction.warnings),
         ],
         "What is expected": [
-            *(risk_sentence(horizon) for horizon in prediction.horizons),
-            FOR_A_GROUP,
-            sureness(prediction),
+            *risk_sentences(prediction),
+            *grade_sentences(prediction),
+            *tables(prediction),
+            *caveats(prediction),
         ],
         "Pictures": [PICTURES],
         "What the model has not seen": [*unseen(prediction), typicality_sentence(prediction)],
     }
     lines = []
-    for heading, paragraphs in sections.items():
-        lines += [(line, "bold") for line in textwrap.wrap(_literal(heading), _LINE_CHARACTERS)]
-        for text in paragraphs:
-            lines += [(line, "normal") for line in [*textwrap.wrap(_literal(text), _LINE_CHARACTERS), ""]]
+    for heading, parts in sections.items():
+        lines += _text(heading, "bold")
+        for part in parts:
+            lines += [*(_table(part) if isinstance(part, Table) else _text(part)), ((), "normal")]
     return lines
+
+
+def _text(text: str, weight: str = "normal") -> list[Line]:
+    return [([(_LEFT, line)], weight) for line in textwrap.wrap(text, _LINE_CHARACTERS)]
+
+
+def _table(table: Table) -> list[Line]:
+    widths = [_LETTER * (2 + max(map(len, column))) for column in zip(table.head, *table.rows, strict=True)]
+    places = list(accumulate(widths[:-1], initial=_LEFT))
+    rows = [(table.head, "bold"), *((row, "normal") for row in table.rows)]
+    return [
+        *_text(table.caption + ":"),
+        *((list(zip(places, cells, strict=True)), weight) for cells, weight in rows),
+    ]
 
 
 def _literal(text: str) -> str:

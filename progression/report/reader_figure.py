@@ -22,6 +22,12 @@ _GRID = np.linspace(0, 1, 201)
 _SIDE, _NAMES = 4.4, 1.6
 """Inches a panel, and for the names of whose the differences are."""
 _MOST_LABELS = 12
+_UNIT_POINTS = 240.0
+"""Points that the unit square's side takes in a panel, about."""
+_NAME_POINTS, _MARK_POINTS = 8.0, 3.0
+"""Height of a reader's name, and half the side of a marker."""
+_NAME_GAPS_POINTS = (5.0, 10.0, 16.0)
+"""Between a point and its reader's name; the nearest at which there is room."""
 
 
 def reader_figure(
@@ -118,7 +124,7 @@ def draw_points(
             false_positive[i], true_positive[i], s=26, color=colours(treatments)[i], label=treatments[i],
             zorder=3, facecolor="white" if i == len(treatments) - 1 and i else None,
         )  # fmt: skip
-    for j, reader in enumerate(readers):
+    for j in range(len(readers)):
         if len(treatments) == 2:
             axes.annotate(
                 "", (false_positive[0, j], true_positive[0, j]),
@@ -126,19 +132,46 @@ def draw_points(
                 arrowprops={"arrowstyle": "-|>", "color": colours(treatments)[0], "alpha": 0.6,
                             "shrinkA": 3, "shrinkB": 3, "linewidth": 1.2},
             )  # fmt: skip
-        if len(readers) <= _MOST_LABELS:
-            # beyond the arrow's head, so that the arrow does not cross the name
-            way = np.array(
-                [false_positive[0, j] - false_positive[-1, j], true_positive[0, j] - true_positive[-1, j]]
-            )
-            length = float(np.hypot(*way))
-            offset = 9 * way / length if length > 0 else np.array([9.0, 0.0])
+    if len(readers) <= _MOST_LABELS:
+        ends = np.stack([false_positive, true_positive], axis=-1)
+        for reader, tip, offset in zip(readers, ends[0], name_offsets(ends, readers), strict=True):
             axes.annotate(
-                reader, (false_positive[0, j], true_positive[0, j]), xytext=tuple(offset), fontsize=8,
-                textcoords="offset points", color=colours(treatments)[0], ha="center", va="center",
+                reader, tuple(tip), xytext=tuple(offset), fontsize=_NAME_POINTS, textcoords="offset points",
+                color=colours(treatments)[0], ha="center", va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.3}, zorder=4,
             )  # fmt: skip
     axes.set_title("operating points", fontsize=10)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
+
+
+def name_offsets(ends: Floats, names: Sequence[str]) -> Floats:
+    """Where names stand from the tips of their arrows, in points, (R, 2): clear of one another and of the points.
+
+    Beyond the arrow's head if there is room, so that it does not cross the name; else round the tip, or farther off.
+
+    Parameters
+    ----------
+    ends : (I, R, 2), rates of I treatments, in the unit square that is drawn; arrows lead from the last to the first
+    names : R readers
+    """
+    points = ends * _UNIT_POINTS
+    half = np.array([[0.3 * _NAME_POINTS * len(name), 0.5 * _NAME_POINTS] for name in names])
+    marks = points.reshape(-1, 2)
+    taken, taken_half = marks, np.full_like(marks, _MARK_POINTS)
+    offsets = np.zeros((len(names), 2))
+    for j in range(len(names)):
+        way = points[0, j] - points[-1, j]
+        ahead = np.arctan2(way[1], way[0])  # 0 where there is no arrow
+        turns = ahead + np.pi / 4 * np.array([0, 1, -1, 2, -2, 3, -3, 4])
+        round_ = np.stack([np.cos(turns), np.sin(turns)], axis=-1)
+        # a long name stands off by its own width where it is beside its point
+        tries = np.concatenate([round_ * (half[j] + far) for far in _NAME_GAPS_POINTS])
+        gap = np.abs(points[0, j] + tries[:, None] - taken) - (half[j] + taken_half)
+        covered = np.clip(-gap, 0, None).prod(axis=-1).sum(axis=-1)
+        offsets[j] = tries[int(covered.argmin())]
+        taken = np.vstack([taken, points[0, j] + offsets[j]])
+        taken_half = np.vstack([taken_half, half[j]])
+    return offsets
 
 
 def draw_differences(

@@ -12,11 +12,13 @@ import pytest
 from highdicom.sr import srread
 from pydicom import uid
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 from progression.dicom import example
 from progression.dicom.study import Study
 from progression.errors import OutputError, UsageError
 from progression.report.objects import dicom_files
+from progression.report.words import asked_with, late
 from progression.types import Prediction, Side
 from tests.dicom.films import again, check_with_dciodvfy, content, dx, forced, named, save
 from tests.fakes import prediction, radiograph
@@ -116,6 +118,27 @@ def test_the_risks_are_measurements(written: dict[str, Dataset]) -> None:
     assert (report.CompletionFlag, report.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
 
 
+def test_the_risks_are_not_told_without_their_warnings() -> None:
+    """What they were asked with, and that a warned of picture must not be relied on, in each group."""
+    warning = "accepted although it is upside down: do not rely on this"
+    made = prediction(radiograph(side=Side.LEFT), (24, 96))
+    told = {"grade_read": 2, "other_grade_read": 3}
+    made = replace(made, warnings=(warning,), other_knee=True, provenance={**made.provenance, **told})
+    groups = srread(_stream(objects(dx(), made)["risk.dcm"])).content.get_image_measurement_groups()
+    assert len(groups) == 2
+    for group in groups:
+        found = {one.name.value: one.value for one in group.get_qualitative_evaluations()}
+        assert found["KL-READ"].value == "KL-2" and found["OTHER-KNEE"].meaning == "Yes"
+        comments = [item.TextValue for item in group[0].ContentSequence if item.name == codes.DCM.Comment]
+        assert comments == [asked_with(made), f"Warning: {warning}", *late(made)] and len(comments) == 3
+
+
+def test_a_grade_that_nobody_read_is_not_told(written: dict[str, Dataset]) -> None:
+    for group in srread(_stream(written["risk.dcm"])).content.get_image_measurement_groups():
+        found = {one.name.value: one.value.meaning for one in group.get_qualitative_evaluations()}
+        assert found == {"OTHER-KNEE": "No"}
+
+
 def test_a_risk_without_an_interval_has_no_bounds() -> None:
     made = prediction(radiograph(side=Side.LEFT), (24,))
     unsure = replace(made.horizons[0], risk_fast_interval=None, risk_any_interval=None)
@@ -187,7 +210,9 @@ def _stream(made: Dataset) -> "Path":
 
 @pytest.mark.parametrize("film", [dx(), example.cr(radiograph().pixels, spacing_mm=None)], ids=["DX", "CR"])
 def test_dciodvfy_finds_no_error(film: Dataset, tmp_path: Path) -> None:
-    items = {"film.dcm": film, **objects(film)}
+    made = prediction(radiograph(side=Side.LEFT), (24, 96))
+    read = replace(made, other_knee=True, provenance={**made.provenance, "grade_read": 2})
+    items = {"film.dcm": film, **objects(film, read)}
     check_with_dciodvfy(*(save(tmp_path / name, item) for name, item in items.items()))
 
 

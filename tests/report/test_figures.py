@@ -1,11 +1,15 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
-from progression.report.figures import difference, prediction_figure, save_prediction_figure
-from progression.report.mark import WORD
+from progression.report.figures import difference, prediction_figure, save_prediction_figure, spread_figure
+from progression.report.mark import NOTICE, WORD
+from progression.types import Prediction, SpreadPicture
 from tests.fakes import prediction, radiograph
 
 
@@ -48,6 +52,73 @@ def test_difference_is_in_shares_of_contrast() -> None:
 def test_without_rendered_pictures_the_risks_remain() -> None:
     assert titles((48,), render=False) == ["radiograph", "reconstruction", "grade, probability",
                                            "risk that the grade rises"]  # fmt: skip
+
+
+def panel(figure: Figure, title: str) -> Axes:
+    (found,) = [axes for axes in figure.axes if axes.get_title() == title]
+    return found
+
+
+def heights(made: Prediction) -> dict[str, list[float]]:
+    axes = panel(prediction_figure(made), "grade, probability")
+    return {str(bars.get_label()): [bar.get_height() for bar in bars] for bars in axes.containers}
+
+
+def test_the_bars_are_of_one_kind() -> None:
+    """The grade now that the risk starts from, and the highest read later: never a picture's beside a rendering's."""
+    made = prediction(radiograph(), (24, 48))
+    assert heights(made) == {
+        "now": list(made.provenance["kl_start"]),
+        "within 48 months": list(made.horizons[-1].kl_read or ()),
+    }
+    told = " ".join(text.get_text() for text in prediction_figure(made).texts)
+    assert "highest grade read within 48 months" in told and "do not grade the pictures" in told
+
+
+def test_the_bars_without_a_risk_model_are_of_the_radiograph_alone() -> None:
+    made = replace(prediction(radiograph()), provenance={})
+    assert heights(made) == {"now": list(made.kl_now)}
+    assert "in the radiograph" in prediction_figure(made).texts[-1].get_text()
+
+
+def test_what_cannot_rise_has_no_risk_drawn() -> None:
+    made = replace(prediction(radiograph()), provenance={"kl_start": (0, 0, 0, 1, 0)})
+    risks = panel(prediction_figure(made), "risk that the grade rises")
+    drawn = {str(line.get_label()): len(np.asarray(line.get_xdata())) for line in risks.lines}
+    assert drawn == {"rise by 1 or more": 2, "rise by 2 or more: cannot": 0}
+
+
+def with_spread(months: tuple[int, ...]) -> Prediction:
+    made = prediction(radiograph(), months)
+    return replace(
+        made,
+        warnings=("accepted although " + "very odd, " * 12 + "do not rely on this",),
+        horizons=tuple(
+            replace(h, spread=tuple(SpreadPicture(p, 0.5, h.image) for p in (5, 50, 95)))
+            for h in made.horizons
+        ),
+    )
+
+
+@pytest.mark.parametrize("months", [(48,), (24, 48, 96)])
+def test_nothing_is_cut_off_and_no_place_is_empty(months: tuple[int, ...]) -> None:
+    made = with_spread(months)
+    for figure in (spread_figure(made), prediction_figure(made)):
+        figure.canvas.draw()
+        for text in figure.texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1
+        words = " ".join(text.get_text() for text in figure.texts)
+        assert NOTICE in words.replace("\n", " ") and "do not rely on this" in words.replace("\n", " ")
+    rows, columns = spread_figure(made).axes[0].get_gridspec().get_geometry()
+    assert len(spread_figure(made).axes) == rows * columns
+
+
+def test_every_row_of_futures_is_marked_and_begins_with_what_is_now() -> None:
+    figure = spread_figure(with_spread((24, 48)))
+    marked = {axes.get_title(): WORD in [text.get_text() for text in axes.texts] for axes in figure.axes}
+    assert not marked.pop("radiograph") and all(marked.values())
+    assert "reconstruction" in marked and "+48 months, 95th: +0.5 grades" in marked
 
 
 @pytest.mark.parametrize("months", [(48,), (96,)])

@@ -13,10 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from progression.report import pdf
 from progression.report.html import report_html
 from progression.report.pdf import report_pdf
-from progression.report.words import UNSEEN_BY_ANOTHER, UNSEEN_BY_DEFAULT, risk_sentence
-from progression.types import HorizonPrediction
+from progression.report.words import (
+    LATE_BY_ANOTHER,
+    UNSEEN_BY_ANOTHER,
+    UNSEEN_BY_DEFAULT,
+    asked_with,
+    grade_sentences,
+    tables,
+    told_risk,
+)
+from progression.types import SpreadPicture
 from tests.fakes import prediction, radiograph
 
 
@@ -53,8 +62,9 @@ def test_everyone_can_use_it(text: str) -> None:
     assert all(picture.get("alt") for picture in page.of("img"))
     assert page.of("input")[0]["type"] == "range" and page.of("input")[0]["aria-label"]
     assert all(cell["scope"] in ("row", "col") for cell in page.of("th"))
-    # without scripts, all pictures are there side by side: now, reconstruction, two futures with their changes
-    assert text.count("<figure>") == 6
+    # without scripts, all pictures are there side by side: now, reconstruction, two futures with their changes; and the
+    # radiograph once more, beside the slider
+    assert text.count("<figure>") == 7
 
 
 def luminance(colour: str) -> float:
@@ -87,6 +97,17 @@ def test_the_part_of_the_prediction_that_the_slider_shows_is_marked(text: str) -
     assert "clip-path: inset(0 0 0 50%)" in text
 
 
+def test_the_slider_moves_between_two_pictures_of_the_network(text: str) -> None:
+    """From the radiograph to a rendering all that moves would be what the network draws wrongly."""
+    compare = text[text.index('id="compare"') : text.index('id="edge"')]
+    alts = [str(attributes["alt"]) for attributes in Reader(compare).of("img")]
+    assert len(alts) == 3 and all(alt.startswith("Synthetic: ") for alt in alts)
+    assert "reconstruction" in alts[0]
+    section = text[text.index('id="compare-title"') : text.index('id="pictures-title"')]
+    assert "<figcaption>Radiograph</figcaption>" in section
+    assert "now: reconstruction (synthetic)" in section and "later: prediction (synthetic)" in section
+
+
 def test_texts_are_escaped() -> None:
     made = replace(prediction(radiograph("<script>alert(1)</script>&$x")), warnings=("<b>bold</b> $y",))
     text = report_html(made)
@@ -108,13 +129,45 @@ def test_what_was_not_seen_and_versions() -> None:
     assert "/home" not in report_html(replace(made, provenance={"model": "/home/somebody/mine"}))
 
 
-@pytest.mark.parametrize(
-    ("risk", "told"),
-    [(0.0, "fewer than 1"), (0.004, "fewer than 1"), (0.126, "about 13"), (0.999, "more than 99")],
-)
-def test_risks_in_words(risk: float, told: str) -> None:
-    horizon = HorizonPrediction(48, None, risk, risk, 0, 0, (1, 0, 0, 0, 0))
-    assert f"Of 100 knees like this one, {told} are expected" in risk_sentence(horizon)
+def test_both_reports_say_what_was_asked_with_and_how_sure_the_risks_are(tmp_path: Path) -> None:
+    made = prediction(radiograph(), (48, 96))
+    page = re.sub(r"<[^>]+>", " ", report_html(made))
+    document = pdf_text(report_pdf(made), tmp_path)
+    risk = told_risk(made, made.horizons[0], 1)
+    assert re.fullmatch(r"\d+\.\d% \(2\.0% to 70\.0%\)", risk)
+    for text in (page, document):
+        words = " ".join(text.split())
+        assert asked_with(made) in words
+        assert all(sentence in words for sentence in grade_sentences(made))
+        assert f"48 months {risk}" in words and "96 months 50% 20% 10% 10% 10% 0 or 1" in words
+        assert LATE_BY_ANOTHER in words
+
+
+def pdf_text(content: bytes, folder: Path) -> str:
+    if shutil.which("pdftotext") is None:
+        pytest.skip("needs pdftotext (Debian package poppler-utils)")
+    (folder / "report.pdf").write_bytes(content)
+    command = ["pdftotext", "-layout", folder / "report.pdf", "-"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_table_fits_the_page() -> None:
+    """Of a PDF: the widest one, with its longest cells."""
+    made = prediction(radiograph(), (48,))
+    wide = replace(made, horizons=(replace(made.horizons[0], kl_set=(0, 1, 2, 3, 4)),))
+    for table in tables(wide):
+        (places, _), *_ = pdf._table(table)[1:]
+        assert places[-1][0] + pdf._LETTER * max(len(row[-1]) for row in table.rows) < 1 - pdf._LEFT / 2
+
+
+def test_futures_at_percentiles_are_shown() -> None:
+    made = prediction(radiograph(), (48,))
+    assert "spread-title" not in report_html(made)
+    (horizon,) = made.horizons
+    spread = tuple(SpreadPicture(p, p / 50, horizon.image) for p in (5, 95))
+    text = report_html(replace(made, horizons=(replace(horizon, spread=spread),)))
+    assert "+48 months, 95th percentile: +1.9 grades (synthetic)" in text
+    assert text.count('alt="Synthetic: the knee in 48 months, ') == 2
 
 
 def test_without_pictures_there_is_no_slider() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,14 @@ from PIL import Image
 from progression.errors import OutputError
 from progression.evaluate.readers import analyse_readers, differences_of
 from progression.metrics.readers import Ratings
-from progression.report.reader_figure import colours, draw_curves, reader_figure, save_figure
+from progression.report.reader_figure import (
+    colours,
+    draw_curves,
+    draw_points,
+    name_offsets,
+    reader_figure,
+    save_figure,
+)
 from tests.reader_studies import study
 
 
@@ -44,6 +52,23 @@ def test_arrows_lead_from_the_reference() -> None:
     assert [a.xy for a in arrows] == list(zip(false[0], true[0], strict=True))
     assert [a.xyann for a in arrows] == list(zip(false[1], true[1], strict=True))
     assert [a.get_text() for a in points.texts if a.get_text()] == list(ratings.readers)
+
+
+def test_names_of_near_readers_lie_apart() -> None:
+    """Eight readers, whose points nearly coincide or do."""
+    ends = 0.5 + 0.02 * np.random.default_rng(0).normal(size=(2, 8, 2))
+    ends[:, 1] = ends[:, 0]
+    names = [f"r{j}" for j in range(8)]
+    axes = Figure(figsize=(4.4, 4.5), dpi=110).subplots()
+    draw_points(axes, ends[..., 0], ends[..., 1], treatments=("aided", "unaided"), readers=names)
+    axes.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == 8 and not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+def test_a_name_with_room_lies_beyond_its_arrows_head() -> None:
+    ends = np.array([[[0.5, 0.5]], [[0.2, 0.5]]])
+    assert name_offsets(ends, ["reader"])[0] == pytest.approx([5 + 0.3 * 8 * 6, 0])
 
 
 def test_no_arrows_between_three_treatments() -> None:
