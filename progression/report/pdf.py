@@ -64,15 +64,14 @@ def report_pdf(prediction: Prediction) -> bytes:
 
 def _lines(prediction: Prediction) -> list[Line]:
     """Lines that fit the page."""
-    sections: dict[str, list[str | Table]] = {
+    sections: dict[str, list[str | list[str] | Table]] = {
         f"Prediction, {prediction.side} knee ({prediction.name})": [
             NOTICE,
             asked_with(prediction),
             *(f"Warning: {text}" for text in prediction.warnings),
         ],
         "What is expected": [
-            *risk_sentences(prediction),
-            *grade_sentences(prediction),
+            [*risk_sentences(prediction), *grade_sentences(prediction)],
             *tables(prediction),
             *caveats(prediction),
         ],
@@ -83,12 +82,22 @@ def _lines(prediction: Prediction) -> list[Line]:
     for heading, parts in sections.items():
         lines += _text(heading, "bold")
         for part in parts:
-            lines += [*(_table(part) if isinstance(part, Table) else _text(part)), ((), "normal")]
+            lines += [*_part(part), ((), "normal")]
     return lines
 
 
+def _part(part: str | list[str] | Table) -> list[Line]:
+    """A paragraph, a list or a table."""
+    if isinstance(part, Table):
+        return _table(part)
+    if isinstance(part, str):
+        return _text(part)
+    return [line for text in part for line in _text(f"– {text}")]
+
+
 def _text(text: str, weight: str = "normal") -> list[Line]:
-    return [([(_LEFT, line)], weight) for line in textwrap.wrap(text, _LINE_CHARACTERS)]
+    lines = textwrap.wrap(text, _LINE_CHARACTERS, break_on_hyphens=False)
+    return [([(_LEFT, line)], weight) for line in lines]
 
 
 def _table(table: Table) -> list[Line]:
