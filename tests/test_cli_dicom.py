@@ -178,6 +178,12 @@ def test_deidentify_takes_folders(predictor: FakePredictor, capsys: pytest.Captu
     assert len(list(Path("clean").iterdir())) == 2  # one of them was there twice
     assert cli.run(["dicom", "deidentify", "knee.dcm", "nowhere.dcm", "--out", "clean"]) == 1
     assert "file 2: no such file; check the path" in capsys.readouterr().err
+    clean = {path.name for path in Path("clean").iterdir()}  # 3: each run without a key has one of its own
+    assert cli.run(["dicom", "deidentify", ".", "--out", "clean/again"]) == 0
+    assert "7 of 7 films" in capsys.readouterr().out
+    assert cli.run(["dicom", "deidentify", "clean", "--out", "clean"]) == 2  # its own output is no input
+    assert {path.name for path in Path("clean").iterdir()} == clean | {"again"}
+    capsys.readouterr()
     Path("empty").mkdir()
     assert cli.run(["dicom", "deidentify", "empty", "--out", "clean"]) == 2
     assert "no DICOM file in these folders" in capsys.readouterr().err

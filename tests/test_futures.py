@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_a_grade_read_before_bounds_the_one_now(predictor: Predictor) -> None:
 
 def test_every_film_counts_and_their_order_does_not(predictor: Predictor) -> None:
     films = [(knee(seed=1), 60, 0), (knee(seed=2), 24, 2)]
-    given = {"side": "right", "grade": 2}
+    given: dict[str, Any] = {"side": "right", "grade": 2}
     forth, back = (predictor.predict(knee(), history=some, **given) for some in (films, films[::-1]))
     first_only = predictor.predict(knee(), history=films[:1], **given)
     assert forth.provenance["pace"] == back.provenance["pace"] != first_only.provenance["pace"]
@@ -145,7 +146,7 @@ def test_entries_bring_their_films(tmp_path: Path) -> None:
 
 
 def test_methods_are_weights_of_one_objective(predictor: Predictor) -> None:
-    given = {"side": "right", "horizon_months": [24, 96], "grade": 1}
+    given: dict[str, Any] = {"side": "right", "horizon_months": [24, 96], "grade": 1}
     for method, weights in (("joint", Weights()), ("paper", PAPER)):
         plain = predictor.predict(knee(), method=method, **given)
         same = predictor.predict(knee(), method=method, weights=weights, **given)
@@ -153,7 +154,7 @@ def test_methods_are_weights_of_one_objective(predictor: Predictor) -> None:
 
 
 def test_other_terms_move_the_picture(predictor: Predictor) -> None:
-    given = {"side": "right", "horizon_months": [24, 96], "grade": 1}
+    given: dict[str, Any] = {"side": "right", "horizon_months": [24, 96], "grade": 1}
     plain = predictor.predict(knee(), **given)
     for weights in (Weights(neighbours=0.5), Weights(manifold=1.0)):
         other = predictor.predict(knee(), weights=weights, **given)

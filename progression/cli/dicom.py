@@ -37,7 +37,7 @@ def deidentify_command(
     from progression.files import atomic_write, check_writable
     from progression.image import dicom_content
 
-    paths = [path for film in films for path in _dicom_files(film)]
+    paths = [path for film in films for path in _dicom_files(film, out)]
     if not paths:
         raise UsageError("no DICOM file in these folders; name the films, or a folder that holds them")
     check_writable(out)
@@ -85,17 +85,20 @@ def example_command(
     typer.echo(f"progression predict {out / 'film.dcm'} --months 48")
 
 
-def _dicom_files(film: Path) -> list[Path]:
-    """A file itself; of a folder all that bears DICOM's mark, in it and below, but for hidden files and DICOMDIRs."""
+def _dicom_files(film: Path, out: Path) -> list[Path]:
+    """A file itself; of a folder all DICOM files in it and below, but for hidden ones, DICOMDIRs, and what is in `out`."""
     from progression.dicom.catalogue import is_directory
     from progression.image import is_dicom
 
     if not film.is_dir():
         return [film]
-    found = (path for path in film.rglob("*") if path.is_file() and is_dicom(path) and not is_directory(path))
-    return sorted(
-        path for path in found if not any(part.startswith(".") for part in path.relative_to(film).parts)
-    )
+    found = []
+    for path in sorted(film.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(film).parts)
+        own = path.resolve().is_relative_to(out.resolve())
+        if path.is_file() and not hidden and not own and is_dicom(path) and not is_directory(path):
+            found.append(path)
+    return found
 
 
 def _key(path: Path) -> bytes:
