@@ -86,7 +86,7 @@ def example_command(
 
 
 def _dicom_files(film: Path, out: Path) -> list[Path]:
-    """A file itself; of a folder all DICOM files in it and below, but for hidden ones, DICOMDIRs, and those in `out`."""
+    """A file itself; of a folder all DICOM files in it and below, but for hidden ones, DICOMDIRs and those in `out`."""
     from progression.dicom.catalogue import is_directory
     from progression.image import is_dicom
 
