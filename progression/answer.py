@@ -127,8 +127,8 @@ def answers(
     return predictions
 
 
-OF_A_KNEE = ("grade_read", "other_grade_read", "history", "pace", "kl_start")
-"""Keys of a prediction's provenance that are this knee's own; the others are the run's."""
+OF_A_RUN = ("versions", "model", "weights_sha256", "device", "engine", "seed", "arguments", "objective")
+"""Keys of a prediction's provenance that are the same for all knees; the others are its own."""
 
 
 def provenance(

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 import pandas as pd
 
-from progression.answer import OF_A_KNEE
+from progression.answer import OF_A_RUN
 from progression.entries import Entry, name_of_side, parse_grade
 from progression.errors import ImageError, NotAKneeError, ProgressionError, UsageError
 from progression.files import GrowingFile, atomic_write, digest, growing_file, part_path, sha256
@@ -200,7 +200,7 @@ def run_cohort(
 
 def _origin(prediction: Prediction) -> dict[str, object]:
     """What is the run's of a prediction's provenance."""
-    of_run = {key: value for key, value in prediction.provenance.items() if key not in OF_A_KNEE}
+    of_run = {key: value for key, value in prediction.provenance.items() if key in OF_A_RUN}
     return dict(without_paths(of_run))
 
 

@@ -284,7 +284,6 @@ def test_what_made_a_table_is_told_beside_it(write: Write, tmp_path: Path, stopp
         "knees": 9,
         "failed": 2,
         "versions": {"progression": "0"},
-        "weights": {"generator": "0" * 64},
         "seed": 0,
         "arguments": {"model": "mine", "horizon_months": [24, 48]},
     }
