@@ -116,17 +116,21 @@ def tables(prediction: Prediction) -> list[Table]:
     start = grade_now(prediction)
     if start is None:
         return [rises]
+    rows = [
+        ("now", *(f"{p:.0%}" for p in start), ""),
+        *(
+            (_months(h), *(f"{p:.0%}" for p in h.kl_read), _or(h.kl_set or ()))
+            for h in horizons
+            if h.kl_read is not None
+        ),
+    ]
+    head = ("", *(f"KL {grade}" for grade in range(KL_GRADES)), "nine times in ten")
+    # without sets the last column would be empty
+    columns = slice(None if any(h.kl_set for h in horizons) else -1)
     grades = Table(
         "Probability of each Kellgren-Lawrence grade: now (certain if it was read), and of the highest read by then",
-        ("", *(f"KL {grade}" for grade in range(KL_GRADES)), "nine times in ten"),
-        (
-            ("now", *(f"{p:.0%}" for p in start), ""),
-            *(
-                (_months(h), *(f"{p:.0%}" for p in h.kl_read), _or(h.kl_set or ()))
-                for h in horizons
-                if h.kl_read is not None
-            ),
-        ),
+        head[columns],
+        tuple(row[columns] for row in rows),
     )
     return [rises, grades]
 

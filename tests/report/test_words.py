@@ -95,6 +95,7 @@ def test_the_grade_that_is_expected() -> None:
     made = told()
     unknown = replace(made, horizons=(replace(made.horizons[0], kl_set=None),))
     assert grade_sentences(unknown)[0].endswith("is most likely 0 (50%).")
+    assert tables(unknown)[1].head[-1] == "KL 4" and tables(unknown)[1].rows[0][-1] == "5%"
     three = replace(made, horizons=(replace(made.horizons[0], kl_set=(0, 1, 3)),))
     assert grade_sentences(three)[0].endswith("it is 0, 1 or 3.")
     grades = tables(made)[1]
