@@ -344,8 +344,8 @@ def explanation_figure(explanation: Explanation) -> Figure:
     _draw_what_if(figure.add_subplot(bottom[0, 7:9]), explanation)
     _draw_steps(figure.add_subplot(bottom[0, 10:12]), explanation)
     head = (
-        f"{prediction.name}, {prediction.side.value} knee: chance of a rise within {horizon.horizon_months} months "
-        f"{told_risk(prediction, horizon, 1)}, by two or more grades {told_risk(prediction, horizon, 2)}; "
+        f"{prediction.name}, {prediction.side.value} knee, chance of a rise within {horizon.horizon_months} months: "
+        f"{told_risk(prediction, horizon, 1)}; by two or more grades: {told_risk(prediction, horizon, 2)}; "
         f"{_reading(explanation)}"
     )
     lines = wrapped([head], 0.94 * figure.get_figwidth(), points=11)

@@ -28,6 +28,8 @@ _NAME_POINTS, _MARK_POINTS = 8.0, 3.0
 """Height of a reader's name, and half the side of a marker."""
 _NAME_GAPS_POINTS = (5.0, 10.0, 16.0)
 """Between a point and its reader's name; the nearest at which there is room."""
+_ASTRAY = 1.0
+"""Square points of covered names or markers that one point nearer to another's marker weighs as much as."""
 
 
 def reader_figure(
@@ -138,7 +140,6 @@ def draw_points(
             axes.annotate(
                 reader, tuple(tip), xytext=tuple(offset), fontsize=_NAME_POINTS, textcoords="offset points",
                 color=colours(treatments)[0], ha="center", va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.3}, zorder=4,
             )  # fmt: skip
     axes.set_title("operating points", fontsize=10)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
@@ -168,7 +169,12 @@ def name_offsets(ends: Floats, names: Sequence[str]) -> Floats:
         tries = np.concatenate([round_ * (half[j] + far) for far in _NAME_GAPS_POINTS])
         gap = np.abs(points[0, j] + tries[:, None] - taken) - (half[j] + taken_half)
         covered = np.clip(-gap, 0, None).prod(axis=-1).sum(axis=-1)
-        offsets[j] = tries[int(covered.argmin())]
+        # no nearer to another's point than to its own
+        others = points[0] - points[0, j]
+        others = others[(others != 0).any(axis=-1)]
+        nearest = np.linalg.norm(tries[:, None] - others, axis=-1).min(axis=-1, initial=np.inf)
+        astray = np.clip(np.linalg.norm(tries, axis=-1) - nearest, 0, None)
+        offsets[j] = tries[int((covered + _ASTRAY * astray).argmin())]
         taken = np.vstack([taken, points[0, j] + offsets[j]])
         taken_half = np.vstack([taken_half, half[j]])
     return offsets
