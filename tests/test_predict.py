@@ -421,7 +421,14 @@ def test_a_film_of_both_knees_is_read_as_on_the_command_line(predictor: Predicto
 def test_a_predictor_is_shown_in_a_line(predictor: Predictor) -> None:
     told = repr(predictor)
     assert len(told) < 300 and "\n" not in told
-    for part in ("tiny", "32 x 32", "generator, encoder, grader, bank", "12 rows", predictor.engine.name, "cpu"):
+    for part in (
+        "tiny",
+        "32 x 32",
+        "generator, encoder, grader, bank",
+        "12 rows",
+        predictor.engine.name,
+        "cpu",
+    ):
         assert part in told
     assert predictor == predictor and predictor != replace(predictor) and hash(predictor)
 
