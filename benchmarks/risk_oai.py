@@ -30,7 +30,18 @@ from typing import Any
 import numpy as np
 from readers import read_points
 from risk_methods import METHODS, SETTINGS, Method, Risks, outcome
-from risk_sources import FOLLOWUPS, HORIZONS, LEAVABLE, Array, Rows, Sample, Sources, Task, check_outside
+from risk_sources import (
+    FOLLOWUPS,
+    HORIZONS,
+    LEAVABLE,
+    Array,
+    Rows,
+    Sample,
+    Sources,
+    Task,
+    check_outside,
+    left_out_in,
+)
 
 from progression.data.outcomes import Event
 from progression.errors import ProgressionError
@@ -119,11 +130,13 @@ def cases(
                         n_draws=n_draws,
                     )
                     if (event, months) in WITHIN:
-                        subject, grade = sample.knees.subject[known], sample.knees.grade[known]
+                        # nor are knees compared that were asked about by fits to other folds
+                        fold = left_out_in(sample.knees) if split == "train" else 0
+                        subject, alike = sample.knees.subject[known], (10 * fold + sample.knees.grade)[known]
                         for name, score in scores.items():
-                            rows[name]["within"] = auc_within(y[known], score, grade)
+                            rows[name]["within"] = auc_within(y[known], score, alike)
                             rows[name]["within_people"] = cluster_bootstrap(
-                                auc_within, subject, y[known], score, grade, n_draws=n_draws
+                                auc_within, subject, y[known], score, alike, n_draws=n_draws
                             )
                     yield split, setting, event, months, y[known], scores, rows
 

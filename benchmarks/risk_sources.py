@@ -106,6 +106,11 @@ class Task:
     risk_pair: RiskModel
 
 
+def left_out_in(knees: Knees) -> Rows:
+    """(N,) the fold in which each training knee is asked about."""
+    return fold_of(knees.subject, folds=FOLDS, seed=RiskConfig().seed + 1)
+
+
 def check_outside(work: Path) -> None:
     """Refuse a folder inside the project.
 
@@ -276,7 +281,7 @@ class Sources:
         return torch.from_numpy(self._kept("codes", split, ("encoder",), make)["ws"])
 
     def _splits(self, knees: Knees) -> Iterator[tuple[Rows, Rows]]:
-        fold = fold_of(knees.subject, folds=FOLDS, seed=RiskConfig().seed + 1)
+        fold = left_out_in(knees)
         for left_out in range(FOLDS):
             yield np.flatnonzero(fold != left_out), np.flatnonzero(fold == left_out)
 
