@@ -35,10 +35,10 @@ Stated after the 320 had been measured and before a follow-up film of the other 
 nothing else changed: the eight primary comparisons again, on those 1,100 ("confirmation").
 
 Stated before a film of the cohort with seed 4 was computed: `--repeat`, everything again in one piece on that cohort,
-at a smaller size (`REPEAT`: half the training subjects, half the training, all test subjects, no LPIPS). Primary there:
-the eight comparisons at 24, 48 and 96 months, on the 320, with Holm's correction over all 24. The training of
-generator and encoder was cut from 12 and 18 kimg to 8 and 12, and LPIPS left out, before either was trained, when the
-core turned out to be shared by many.
+at a smaller size (`REPEAT`: half the training subjects, half the generator's training, all test subjects, no LPIPS).
+Primary there: the eight comparisons at 24, 48 and 96 months, on the 320, with Holm's correction over all 24. The
+training of generator and encoder was cut from 12 and 18 kimg to 8 and 12, and LPIPS left out, before either was
+trained, to save time.
 
 Prints tables of Markdown and writes DIR/result.json. `docs/phantom.md` holds the results of the published run.
 """

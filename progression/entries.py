@@ -27,7 +27,8 @@ class Entry:
     side : text, parsed when the knee's turn comes; empty if the image says it
     grade : baseline KL grade as text, empty if no reader gave one
     subject : whose knee it is, where the bank may hold knees of the same people; those are passed over
-    centre : "x,y" of the joint's centre in a film, pixels; empty if the image shows one knee
+    centre : "x,y", "x,y,SIDE" or "x,y,SIDE,TILT" of the joint in a film, pixels and degrees (`progression.film.Place`);
+        empty if the image shows one knee
     spacing_mm : size of the film's pixels as text, if the image does not say it
     other : the person's other knee of the same day
     previous : earlier films of the knee: path, months before, KL grade or None

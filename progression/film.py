@@ -123,7 +123,7 @@ def read_knee(
                 raise NotARadiographError(f"{label}: {PREDICTED}")
             stated = stated_side(source)
         values, spacing = load(source), None
-        side = _agreed(side, stated, label)
+        side, notes = _picture_side(side, stated, place, label)
     else:
         from progression.dicom.read import read_film  # pydicom is imported for DICOM only
 
@@ -150,7 +150,7 @@ def known_side(source: str | Path, *, side: Side | None = None, place: Place | N
     label = label_of(source)
     content = dicom_content(source)
     if content is None:
-        return _agreed(side, stated_side(source), label)
+        return _picture_side(side, stated_side(source), place or Place(), label)[0]
     from progression.dicom.read import read_header
 
     return _dicom_side(side, read_header(content, label), place or Place(), label)[0]
@@ -173,6 +173,15 @@ def _agreed(side: Side | None, stated: Side | None, label: str) -> Side | None:
     if side is not None and stated not in (None, side):
         raise UsageError(f"{label} states that it is a {stated} knee, not a {side} one; correct the side")
     return side or stated
+
+
+def _picture_side(
+    side: Side | None, stated: Side | None, place: Place, label: str
+) -> tuple[Side | None, tuple[str, ...]]:
+    """The side, and a note where a picture of both knees says one and the side given decides."""
+    if place.of_both and side is not None and stated is not None:
+        return side, (f"the film shows both knees, but its file says {stated}; taken as {side}, as asked",)
+    return _agreed(side, stated, label), ()
 
 
 def _dicom_side(

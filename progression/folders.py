@@ -98,7 +98,7 @@ def find_films(
 def told(skipped: Sequence[Skipped]) -> str:
     """How many files were skipped, and of which kinds, in one line."""
     kinds = ", ".join(f"{count} {reason}" for reason, count in Counter(one.reason for one in skipped).items())
-    return f"{len(skipped)} files skipped: {kinds}"
+    return f"{len(skipped)} file{'s' * (len(skipped) != 1)} skipped: {kinds}"
 
 
 def save_skipped(path: Path, skipped: Sequence[Skipped]) -> None:

@@ -219,7 +219,7 @@ def list_models() -> list[tuple[str, Path]]:
 def resolve(name_or_dir: str | Path, *, option: str = "--model") -> Path:
     """Folder of a model, by name (looked up in `locations`) or by path.
 
-    `option` is what it is asked for with, "--model" or "--bank"; messages name it.
+    `option` is what it is asked for with: "--model", "--bank", or an argument's name; messages name it.
 
     Raises
     ------

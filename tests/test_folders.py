@@ -230,7 +230,7 @@ def test_other_objects_and_our_own_results_are_skipped_with_a_reason(mixed: Path
     assert sorted(one.reason for one in found.skipped) == sorted(REASONS)
     assert found.entries[0].other is not None  # what is skipped is no film of the study
     assert not [one.name for one in found.skipped if "77123" in one.name]
-    with pytest.raises(UsageError, match=r"no film in .*ct \(1 files skipped: 1 CT Image Storage\)"):
+    with pytest.raises(UsageError, match=r"no film in .*ct \(1 file skipped: 1 CT Image Storage\)"):
         find_films([mixed / "ct"])
 
 

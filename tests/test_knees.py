@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pydicom.dataset import Dataset
 
 from progression import cli
@@ -16,7 +18,7 @@ from progression.dicom import example
 from progression.entries import Entry, read_table
 from progression.errors import FilmRefusedError, ImageError, TableError, UsageError
 from progression.folders import find_films
-from progression.image import read_image
+from progression.image import LATERALITY, read_image
 from progression.knees import cut, read_knees, shown
 from progression.localise.find import Finder
 from progression.processes import Processes
@@ -113,6 +115,15 @@ def test_one_knee_is_read_with_the_other_one_of_its_film(folder: Path) -> None:
         wanted, beside = read_knees(folder / film, Says(), side=Side.RIGHT)
         assert beside is not None and (wanted.side, beside.side) == (Side.RIGHT, Side.LEFT)
         assert any("taken as right, as asked" in note for note in wanted.notes) == (film == "said.dcm")
+    said = PngInfo()
+    said.add_text(LATERALITY, "L")
+    wide = np.tile(np.linspace(0, 255, 900).astype(np.uint8), (600, 1))
+    picture = folder / "said.png"
+    Image.fromarray(wide).save(picture, pnginfo=said)
+    for side in Side:
+        wanted, beside = read_knees(picture, Says(), side=side)
+        assert beside is not None and (wanted.side, beside.side) == (side, side.other)
+        assert any(f"taken as {side}, as asked" in note for note in wanted.notes)
     alone, none = read_knees(folder / "one.dcm", Says())
     assert alone.side is Side.LEFT and none is None
     assert read_knees(knee(), Says(), side=Side.LEFT)[1] is None
@@ -253,7 +264,7 @@ def test_predict_says_the_same(predictor: FakePredictor, capsys: pytest.CaptureF
     assert predictor.calls[-1]["sides"] == [Side.RIGHT] and predictor.calls[-1]["other_sides"] == [Side.LEFT]
     assert [path.name for path in Path("progression-out").iterdir()] == ["said"]
     assert cli.run(["predict", "both.dcm", "said.dcm", "--grade", "1", "--no-dicom"]) == 1
-    assert "1 of 3 knees failed" not in capsys.readouterr().out
+    assert "1 of 3 knees failed" in capsys.readouterr().err
     assert predictor.calls[-1]["names"] == ["both-right", "both-left"]
     assert predictor.calls[-1]["other_grades"] == [1, 1]
     # another film of the other knee, if one is given

@@ -106,7 +106,8 @@ def predict(
         typer.Option(
             "--centre",
             help="Joint centre in a larger film, pixels: x,y or left=x,y; repeatable, one knee each. "
-            "A square of 90 mm, or of x,y,SIDE pixels, is cut around it [found by itself].",
+            "A square of 90 mm is cut around it, or with x,y,SIDE of SIDE pixels, with x,y,SIDE,TILT a turned one "
+            "[found by itself].",
         ),
     ] = None,
     spacing_mm: Annotated[

@@ -389,12 +389,17 @@ def localiser(
     """Learn to find knees in films, from films made of the table's knees, and which pictures of knees are usual."""
     from dataclasses import asdict
 
+    from progression.errors import UsageError
     from progression.localise.find import Finder
     from progression.train.localiser import KNEE_PIXELS, LocaliserConfig, train_localiser, usual
     from progression.weights import load_model
 
     config = LocaliserConfig(steps=steps, seed=seed)
-    start = None if transfer is None else Finder.load(load_model(transfer))
+    start = None if transfer is None else Finder.load(load_model(transfer, option="--transfer"))
+    if transfer is not None and start is None:
+        raise UsageError(
+            f"--transfer {transfer} has no part localiser: name a model that has one, or leave it out"
+        )
     knees = _knees(table, resolution=KNEE_PIXELS, images=images, split=split)
     finder = train_localiser(knees.images, out, config=config, start=start)
     limits = usual(finder, _pictures(table, images=images, split=split))

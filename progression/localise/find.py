@@ -1,8 +1,8 @@
 """Knees in a film's pixels: a look at the whole film, then one at each knee.
 
 The network sees a film fitted into 192 pixels, where a knee of a film of both may have 35. So each knee found is looked
-at again, in a square twice its own: its middle, size and tilt are those of the second look, which also has half the say
-about what the film shows.
+at again, in a square twice its own: its middle, size, tilt and metal are those of the second look; what else
+the film shows is said by the first.
 """
 
 from collections.abc import Mapping

@@ -174,7 +174,8 @@ def read_located(
         one = _wanted(found, side, label_of(source))
         if one.spot is not None:
             side, notes = one.side, one.notes
-            place = replace(one.place, spacing_mm=place.spacing_mm if place else None)
+            spacing_mm = place.spacing_mm if place else None
+            place = replace(one.place, spacing_mm=spacing_mm, of_both=len(found) > 1)
     knee = read_knee(source, side=side, place=place)
     if finder is not None:
         notes += unusual(measure(knee.pixels, finder), finder.limits)
