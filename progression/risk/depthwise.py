@@ -3,7 +3,7 @@
 oneDNN (as of PyTorch 2.13, x86 without AMX) falls back to reference code for two gradients: with respect
 to the input at stride 2 in bfloat16, and with respect to 5x5 filters in any precision.  Together they are
 most of a training step of EfficientNet.  Both have a way round that is exact up to rounding: the first is
-computed in float32, the second as four overlapping 3x3 filters, whose gradient is fast.
+computed in float32, picture by picture, the second as four overlapping 3x3 filters, whose gradient is fast.
 """
 
 from __future__ import annotations
@@ -37,12 +37,23 @@ class _Depthwise(torch.autograd.Function):
         stride = ctx.stride
         to_x = to_weight = None
         if ctx.needs_input_grad[0]:
-            exact = (gradient, x, weight) if stride == 1 else (gradient.float(), x.float(), weight.float())
-            to_x = _gradients(*exact, stride=stride, mask=[True, False, False])[0].to(x.dtype)
+            to_x = _picture_gradient(gradient, x, weight, stride=stride)
         # not for a network that is only looked through
         if ctx.needs_input_grad[1]:
             to_weight = _filter_gradient(gradient, x, weight, stride=stride)
         return to_x, to_weight, None
+
+
+def _picture_gradient(gradient: Tensor, x: Tensor, weight: Tensor, *, stride: int) -> Tensor:
+    mask = [True, False, False]
+    if stride == 1 or x.dtype == torch.float32:
+        return _gradients(gradient, x, weight, stride=stride, mask=mask)[0]
+    # a picture at a time stays in the cache; of x only the shape counts
+    result, exact, shape = torch.empty_like(x), weight.float(), x[:1].float()
+    for i in range(len(x)):
+        part = gradient[i : i + 1].float()
+        result[i : i + 1] = _gradients(part, shape, exact, stride=stride, mask=mask)[0]
+    return result
 
 
 def _filter_gradient(gradient: Tensor, x: Tensor, weight: Tensor, *, stride: int) -> Tensor:

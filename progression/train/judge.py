@@ -23,15 +23,18 @@ from torch.nn.utils.parametrizations import spectral_norm
 WIDTHS = (32, 48, 64, 64, 64)
 HEAD_WIDTH = 64
 DETAIL_WIDTHS = (32, 64, 64)
+BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
 def detail(x: Tensor) -> Tensor:
     """Pictures (N, C, R, R) less their 5x5 binomial blur."""
-    # written down without a copy to the device, which a recorded step could not make
-    one = x.new_ones(1)
-    taps = torch.cat([one, 4 * one, 6 * one, 4 * one, one]) / 16
-    kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 5, 5)
-    return x - F.conv2d(F.pad(x, (2,) * 4, mode="reflect"), kernel, groups=x.shape[1])
+    # sums of moved pictures: a convolution of one channel has a slow gradient on CPUs
+    blurred = F.pad(x, (2,) * 4, mode="reflect")
+    for axis in (2, 3):
+        size = x.shape[axis]
+        moved = [tap * blurred.narrow(axis, start, size) for start, tap in enumerate(BINOMIAL)]
+        blurred = torch.stack(moved).sum(dim=0)
+    return x - blurred
 
 
 class Judge(nn.Module):
