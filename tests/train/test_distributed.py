@@ -25,12 +25,14 @@ ROOT = Path(__file__).parents[2]
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Losses equal to 1e-5 of themselves, tensors in norm, random sources exactly.
 
+    Losses may also differ by 1e-7: a divergence sums logarithms that are rounded to about that.
+
     Adam makes a step of full size of a gradient that is rounded from 0, hence norms and not single numbers.
     """
     for one, other in zip(found["losses"], expected["losses"], strict=True):
         assert one.keys() == other.keys()
         for name, value in one.items():
-            assert value == pytest.approx(other[name], rel=CLOSE, abs=1e-8), name
+            assert value == pytest.approx(other[name], rel=CLOSE, abs=1e-7), name
     a, b = found["state"], expected["state"]
     assert a["seen_images"] == b["seen_images"]
     assert a.get("ada") == pytest.approx(b.get("ada"), nan_ok=True)
