@@ -183,8 +183,8 @@ def generator_table(report: Mapping[str, Any]) -> str:
             (
                 name,
                 figures["n"],
-                f"{figures['fid']['mean']:.2f}",
-                f"{figures['fid_floor']['mean']:.2f}" if "fid_floor" in figures else None,
+                f"{figures['fid']['mean']:#.4g}",
+                f"{figures['fid_floor']['mean']:#.4g}" if "fid_floor" in figures else None,
                 figures.get("fid_ratio"),
                 *(_thousandths(kid) for kid in kids),
                 figures["precision"],
@@ -205,7 +205,8 @@ def generator_table(report: Mapping[str, Any]) -> str:
 def _thousandths(kid: Mapping[str, Any] | None) -> str | None:
     if kid is None:
         return None
-    return f"{1000 * kid['mean']:.3f} [{1000 * kid['low']:.3f}, {1000 * kid['high']:.3f}]"
+    mean, low, high = (f"{1000 * kid[name]:#.3g}" for name in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
 def _drawn(x: Features, n: int, seed: int) -> Features:
