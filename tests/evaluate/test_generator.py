@@ -47,6 +47,14 @@ def normal(seed: int, n: int = 300, d: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
 
 
+def test_the_table_shows_figures_of_features_of_any_scale() -> None:
+    kid = {"mean": 2.58e-5, "low": 2.46e-5, "high": 2.68e-5}
+    figures = {"n": 826, "fid": {"mean": 0.011247}, "kid": kid, "precision": 0.44, "recall": 0.03}
+    table = generator_table({"features": {"VGG-16": figures}})
+    assert "0.01125" in table
+    assert "0.0258 [0.0246, 0.0268]" in table
+
+
 def test_a_perfect_generator_is_at_the_floor(tmp_path: object) -> None:
     held_out, train = (sample_images(Fake(), 400, seed=s) for s in (101, 102))
     told: list[str] = []
