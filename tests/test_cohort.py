@@ -166,8 +166,8 @@ def test_images_folder(write: Write, tmp_path: Path) -> None:
         ("", "not a CSV table"),
         ("name,image\na,0.png\n", "lacks the column 'side'"),
         ("name,image,side\n", "has no rows"),
-        ("name,image,side\na,0.png,L\n,1.png,L\n", "row 2: empty name"),
-        ("name,image,side\na,0.png,L\nb,1.png,L\na,2.png,R\n", "row 3: name 'a' is there twice"),
+        ("name,image,side\na,0.png,L\n,1.png,L\n", "row 3: the name is missing"),
+        ("name,image,side\na,0.png,L\nb,1.png,L\na,2.png,R\n", "row 4: name 'a' is there twice"),
         ('name,image,side\n"a,0.png,L\n', "not a CSV table"),
         ("name,image,side\na,0.png,L,extra,extra\n", "not a CSV table"),
     ],
@@ -192,12 +192,14 @@ def test_short_rows_fail_alone(write: Write, tmp_path: Path) -> None:
     assert [outcome.entry.name for outcome in failed] == ["a"]
 
 
-@pytest.mark.parametrize(("text", "grade"), [("", None), (" ", None), ("0", 0), ("4", 4), ("2.0", 2)])
+@pytest.mark.parametrize(
+    ("text", "grade"), [("", None), (" ", None), ("0", 0), ("4", 4), ("2.0", 2), ("2,0", 2)]
+)
 def test_grades(text: str, grade: int | None) -> None:
     assert parse_grade(text) == grade
 
 
-@pytest.mark.parametrize("text", ["5", "-1", "2.5", "nan", "inf", "two"])
+@pytest.mark.parametrize("text", ["5", "-1", "2.5", "inf", "two", "1e400", "1_0", "２", "٣", "2,5"])
 def test_grades_that_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="from 0 to 4"):
         parse_grade(text)
