@@ -442,13 +442,16 @@ def _records(
 def csv_text(frame: pd.DataFrame, *, header: bool = True, float_format: str | None = None) -> str:
     """A data frame as CSV, its texts as no spreadsheet computes them (`progression.texts.inert`); numbers stay."""
 
+    import pandas as pd
+
     def cell(value: object) -> object:
         return inert(printable(value)) if isinstance(value, str) else value
 
     safe = frame.copy()
     for position, kind in enumerate(frame.dtypes):
         if kind.kind not in "iufb":
-            safe.isetitem(position, frame.iloc[:, position].map(cell))
-    safe.columns = [cell(name) for name in frame.columns]
+            cells = [cell(value) for value in frame.iloc[:, position]]
+            safe.isetitem(position, pd.Series(cells, index=frame.index, dtype=object))  # whole numbers stay so
+    safe.columns = pd.Index([cell(name) for name in frame.columns])
     text: str = safe.to_csv(index=False, header=header, lineterminator="\n", float_format=float_format)
     return text
