@@ -1,5 +1,6 @@
 """Errors a user can act on: each message is one line saying what was expected, what came, and what to do."""
 
+import logging
 import re
 from collections.abc import Mapping
 from importlib import import_module
@@ -78,10 +79,11 @@ def failure(error: Exception) -> ProgressionError:
     """Whatever went wrong with one item, as an error of this package: the item fails, the rest goes on.
 
     One of this package's own stays as it is. Of any other the kind is told, and its text without what it quotes and
-    without paths, either of which may be a patient's.
+    without paths, either of which may be a patient's. Where it came from goes to the log, at level DEBUG.
     """
     if isinstance(error, ProgressionError):
         return error
+    logging.getLogger("progression").debug("unexpected error", exc_info=error)
     if isinstance(error, MemoryError):
         return UnexpectedError("out of memory; expected a smaller picture, or more memory")
     if isinstance(error, OSError):
@@ -94,7 +96,7 @@ def failure(error: Exception) -> ProgressionError:
     text = text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
     told = f" ({text})" if text else ""
     return UnexpectedError(
-        f"unexpected {type(error).__name__}{told}; leave this one out, or report it as a bug"
+        f"unexpected {type(error).__name__}{told}; leave this one out, or run again with --debug for the traceback"
     )
 
 

@@ -108,7 +108,8 @@ def same_picture(one: Pixels, other: Pixels) -> bool:
     A few grey levels are compared first, as nearly all pictures differ in these.
     """
     return one.shape == other.shape and all(
-        bool((np.abs(one[::step, ::step] - other[::step, ::step]) <= SAME_GREY).all()) for step in (_SKETCH, 1)
+        bool((np.abs(one[::step, ::step] - other[::step, ::step]) <= SAME_GREY).all())
+        for step in (_SKETCH, 1)
     )
 
 

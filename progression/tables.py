@@ -451,7 +451,9 @@ def csv_text(frame: pd.DataFrame, *, header: bool = True, float_format: str | No
     for position, kind in enumerate(frame.dtypes):
         if kind.kind not in "iufb":
             cells = [cell(value) for value in frame.iloc[:, position]]
-            safe.isetitem(position, pd.Series(cells, index=frame.index, dtype=object))  # whole numbers stay so
+            safe.isetitem(
+                position, pd.Series(cells, index=frame.index, dtype=object)
+            )  # whole numbers stay so
     safe.columns = pd.Index([cell(name) for name in frame.columns])
     text: str = safe.to_csv(index=False, header=header, lineterminator="\n", float_format=float_format)
     return text
