@@ -35,7 +35,7 @@ def deidentify_command(
     the exit code is 1.
     """
     from progression.dicom.deidentify import Deidentifier, new_key
-    from progression.errors import ImageError, UsageError
+    from progression.errors import ImageError, UsageError, failure
     from progression.files import atomic_write, check_writable
     from progression.image import dicom_content
 
