@@ -115,10 +115,10 @@ def _says_nothing(character: str) -> bool:
 def cell_text(value: object) -> str:
     """A cell as text, from a file or a data frame: "" if it is missing; 9000001.0, a code read as a number, "9000001".
 
-    Spaces around it go, and what `progression.texts.inert` put before it.
+    Spaces around it go.
     """
     if isinstance(value, str):
-        text = literal(value.strip(_BLANK))
+        text = value.strip(_BLANK)
         return "" if is_missing(text) else unicodedata.normalize("NFC", text)
     if type(value).__name__.startswith("float") and float(value).is_integer():  # type: ignore[arg-type]
         return str(int(value))  # type: ignore[call-overload]
@@ -129,7 +129,7 @@ def path_text(value: object) -> str:
     """As `cell_text`, for names of files: these stay byte for byte."""
     if not isinstance(value, str):
         return cell_text(value)
-    text = literal(value.strip(_SPACES))
+    text = value.strip(_SPACES)
     return "" if is_missing(text) else text
 
 
@@ -240,7 +240,7 @@ def _short(name: object) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table's cells as they stand in the file.
+    """A table's cells as they stand in the file, but for what `progression.texts.inert` put before them.
 
     Attributes
     ----------
@@ -344,7 +344,7 @@ def table_of(
                 f"{source} is not a CSV table (row {at}: expected {width} cells as in the header, got {len(cells)}); "
                 "look for a missing or unquoted comma"
             )
-        rows.append([*cells[:width], *[""] * (width - len(cells))])
+        rows.append([*map(literal, cells[:width]), *[""] * (width - len(cells))])
         numbers.append(at)
         if len(rows) * width > MAX_CELLS:
             raise TableError(f"{source} has more than {MAX_CELLS:,} cells; divide it")
