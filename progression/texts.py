@@ -84,7 +84,8 @@ def file_name(name: str) -> str:
 
 def same_name(name: str) -> str:
     """A key that is equal for names which are one on some system: its case and the way of its accents do not count."""
-    return unicodedata.normalize("NFC", file_name(name).casefold())
+    folded = unicodedata.normalize("NFC", printable(name)).casefold()
+    return unicodedata.normalize("NFC", file_name(folded).casefold())
 
 
 def _escaped(character: str) -> str:
