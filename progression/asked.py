@@ -11,6 +11,7 @@ from torch import Tensor
 
 from progression.errors import UsageError
 from progression.image import to_model
+from progression.knees import check_earlier
 from progression.types import EarlierFilm, Radiograph, check_grade
 
 T = TypeVar("T")
@@ -44,20 +45,31 @@ class Asked:
         other_grades: Sequence[int | None] | None = None,
         histories: Sequence[Sequence[EarlierFilm]] | None = None,
     ) -> Asked:
-        """Fields that are absent have None for every knee; UsageError for another number than one a knee."""
+        """Fields that are absent have None for every knee.
+
+        Raises
+        ------
+        UsageError
+            For another number than one a knee, and for an earlier film that is not one (`knees.check_earlier`).
+        """
         for one in radiographs:
             if not isinstance(one, Radiograph):
                 raise UsageError(
                     f"a knee of type {type(one).__name__}: expected progression.Radiograph(pixels, side, name), or "
                     "Predictor.predict, which reads files"
                 )
-        return cls(
+        asked = cls(
             radiographs,
             _one_each(grades, radiographs, "grades"),
             _one_each(others, radiographs, "other knees"),
             _one_each(other_grades, radiographs, "grades of the other knee"),
             [films or () for films in _one_each(histories, radiographs, "histories")],
         )
+        for one, other, films in zip(radiographs, asked.others, asked.histories, strict=True):
+            check_earlier(
+                one.pixels, [film.pixels for film in films], other=None if other is None else other.pixels
+            )
+        return asked
 
 
 def _one_each(

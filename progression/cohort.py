@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -13,15 +12,24 @@ import pandas as pd
 
 from progression.answer import OF_A_RUN
 from progression.entries import Entry, name_of_side, parse_grade
-from progression.errors import ImageError, NotAKneeError, ProgressionError, UsageError
+from progression.errors import (
+    ImageError,
+    NotAKneeError,
+    ProgressionError,
+    UsageError,
+    WeightsError,
+    failure,
+)
 from progression.files import GrowingFile, atomic_write, digest, growing_file, part_path, sha256
 from progression.film import Knee
 from progression.image import label_of
-from progression.knees import cut, shown
+from progression.knees import SAME_AS_THIS, check_earlier, cut, same_picture, shown
 from progression.localise.find import Finder
 from progression.localise.places import read_located
 from progression.processes import Workers
 from progression.report.outputs import COLUMNS, row, without_paths
+from progression.tables import csv_text
+from progression.texts import literal, printable
 from progression.types import EarlierFilm, Prediction, Radiograph, Request, Side
 
 T = TypeVar("T")
@@ -190,7 +198,7 @@ def run_cohort(
             table = pd.DataFrame(
                 rows, columns=list(COLUMNS), dtype=object
             )  # grades stay whole beside empty cells
-            text = table.to_csv(index=False, header=results.items == 0, lineterminator="\n")
+            text = csv_text(table, header=results.items == 0)
             results.append(text.encode(), items=len(group))
             progress(results.items)
         _save_origin(results, knees, failed)
@@ -237,8 +245,8 @@ def _done_before(results: GrowingFile, entries: Sequence[Entry], horizons: int) 
         return knees, failed
     columns = {"name": str, "warnings": str}
     done = entries[: results.items]
-    of_name = {name_of_side(entry.name, side): entry for entry in done for side in Side}
-    of_name |= {entry.name: entry for entry in done}
+    of_name = {printable(name_of_side(entry.name, side)): entry for entry in done for side in Side}
+    of_name |= {printable(entry.name): entry for entry in done}
     for part in pd.read_csv(
         part_path(results.path),
         usecols=list(columns),
@@ -248,7 +256,7 @@ def _done_before(results: GrowingFile, entries: Sequence[Entry], horizons: int) 
     ):
         of_knees = part.iloc[::horizons]
         knees += len(of_knees)
-        for name, text in zip(of_knees["name"], of_knees["warnings"], strict=True):
+        for name, text in zip(of_knees["name"].map(literal), of_knees["warnings"].map(literal), strict=True):
             if text.startswith(_FAILED):
                 entry = replace(of_name[name], name=name)
                 failed.append(Outcome(entry, ProgressionError(text.removeprefix(_FAILED))))
@@ -286,8 +294,8 @@ class _Look:
         """The knees that an entry asks about, each with its pictures, or why it has none."""
         try:
             return [(knee, self._load(knee)) for knee in self._look(entry)]
-        except ProgressionError as error:
-            return [(entry, error)]
+        except Exception as error:  # whatever it is, it is this entry's: the others go on
+            return [(entry, failure(error))]
 
     def _load(self, entry: Entry) -> _Loaded | ProgressionError:
         """The knee, and the other one where it can be read."""
@@ -295,17 +303,33 @@ class _Look:
             knee, side = self._view(entry)
             grade = parse_grade(entry.grade)
             earlier = tuple(self._earlier(*film, side=side) for film in entry.previous)
-        except ProgressionError as error:
-            return error
-        other = other_grade = None
-        if entry.other is not None:
-            with suppress(ProgressionError):  # what is wrong with it, its own row tells
-                beside, its_side = self._view(self._look(entry.other)[0])
-                if its_side is side.other:
-                    other_grade = parse_grade(entry.other.grade)
-                    other = Radiograph(beside.pixels, its_side, entry.other.name)
-        radiograph = Radiograph(knee.pixels, side, entry.name)
-        return _Loaded(radiograph, grade, entry.subject or None, knee.notes, other, other_grade, earlier)
+            other, other_grade, left_out = self._beside(entry, knee, side)
+            films = [film.pixels for film in earlier]
+            check_earlier(knee.pixels, films, other=None if other is None else other.pixels)
+            radiograph = Radiograph(knee.pixels, side, entry.name)
+        except Exception as error:  # as above
+            return failure(error)
+        notes = (*knee.notes, *left_out)
+        return _Loaded(radiograph, grade, entry.subject or None, notes, other, other_grade, earlier)
+
+    def _beside(
+        self, entry: Entry, knee: Knee, side: Side
+    ) -> tuple[Radiograph | None, int | None, tuple[str, ...]]:
+        """The person's other knee and its grade; or why it is left out, which is no reason to fail."""
+        if entry.other is None:
+            return None, None, ()
+        try:
+            beside, its_side = self._view(self._look(entry.other)[0])
+            if same_picture(knee.pixels, beside.pixels):
+                reason = SAME_AS_THIS
+            elif its_side is not side.other:
+                reason = f"it is a {its_side} knee, as this one"
+            else:
+                grade = parse_grade(entry.other.grade)
+                return Radiograph(beside.pixels, its_side, entry.other.name), grade, ()
+        except Exception as error:  # its own row, where it has one, fails
+            reason = _told(entry.other, str(failure(error)))
+        return None, None, (f"other knee left out: {reason}",)
 
     def _look(self, entry: Entry) -> tuple[Entry, ...]:
         key = replace(entry, other=None)
@@ -356,9 +380,11 @@ def _predict(
             render=render,
             accept_atypical=request.accept_atypical,
         )
-    except ProgressionError as error:
+    except WeightsError:  # nor would any other knee be predicted
+        raise
+    except Exception as error:  # of one of these knees, as a batch cannot say more
         if len(knees) == 1:
-            return [error]
+            return [failure(error)]
         if isinstance(error, NotAKneeError) and error.refused:
             rest = [knee for position, knee in enumerate(knees) if position not in error.refused]
             results = iter(_predict(predictor, rest, request, render))

@@ -1,19 +1,20 @@
 """The knees that are asked for: as rows of a table, not yet read."""
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
+from progression import tables
 from progression.errors import TableError, UsageError
 from progression.localise.places import Located
+from progression.tables import cell_text, number
 from progression.types import KL_GRADES, Side
 
-_BAD_CSV = (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError)
+MAX_MONTHS_BEFORE = 1200
+"""Of an earlier film: longer than anybody's knee is filmed."""
 _NEEDED = ("name", "image", "side")
+_COLUMNS = (*_NEEDED, "grade", "subject", "centre", "spacing_mm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,63 +60,44 @@ def read_table(path: str | Path, *, images: str | Path | None = None) -> list[En
     ----------
     path
         CSV with the columns name, image, side and optionally grade, subject, centre and spacing_mm; others are
-        ignored. A row is a knee, or without a side a film, which may show both. Where a subject has one row a side,
-        each knee's prediction uses the other one too.
+        not used, which is told to the log. A row is a knee, or without a side a film, which may show both. Where a
+        subject has one row a side, each knee's prediction uses the other one too; what means "missing"
+        (`progression.tables.is_missing`) is nobody's name, and such knees are alone.
     images
         Folder to which the image paths are relative; the table's own folder by default.
 
     Raises
     ------
     TableError
-        If it cannot be read, a column is missing, it has no rows, or a name is empty, there twice, or what a knee of
-        another row's film would be called. What is wrong with one knee's image, side or grade shows when its turn
-        comes.
+        If it cannot be read, a column is missing or there twice, it has no rows, or a name is missing, there twice, or
+        what a knee of another row's film would be called. What is wrong with one knee's image, side, grade or place
+        shows when its turn comes.
     """
     path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            table = pd.read_csv(
-                path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-            ).fillna("")
-    except OSError as error:
-        raise TableError(f"cannot read {path}: {error.strerror or error}; check the path") from error
-    except (*_BAD_CSV, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise TableError(f"{path} is not a CSV table ({reason}); save it as comma-separated UTF-8") from error
-    table.columns = table.columns.str.strip()
-    missing = [column for column in _NEEDED if column not in table.columns]
-    if missing:
-        have = ", ".join(table.columns)
-        raise TableError(f"{path} lacks the column {missing[0]!r} (it has: {have}); name it so")
-    if table.empty:
-        raise TableError(f"{path} has no rows; expected one a knee")
-    names = table["name"].str.strip()
-    for number, name in enumerate(names, start=1):
+    table = tables.read_table(path, known=_COLUMNS, required=_NEEDED)
+    source = table.source
+    if not table.rows:
+        raise TableError(f"{source} has no rows; expected one a knee")
+    names = table.texts("name")
+    row_of: dict[str, int] = {}
+    for row, name in zip(table.numbers, names, strict=True):
         if not name:
-            raise TableError(f"{path} row {number}: empty name; give every knee its own")
-    twice = names[names.duplicated()]
-    if len(twice):
-        raise TableError(
-            f"{path} row {twice.index[0] + 1}: name {twice.iloc[0]!r} is there twice; give every knee its own"
-        )
+            raise TableError(f"{source} row {row}: the name is missing; give every knee its own")
+        if name in row_of:
+            raise TableError(f"{source} row {row}: name {name!r} is there twice; give every knee its own")
+        row_of[name] = row
     root = Path(images) if images is not None else path.parent
-    optional = ("grade", "subject", "centre", "spacing_mm")
-    for column in optional:
-        if column not in table.columns:
-            table[column] = ""
-    columns = (table[column].str.strip() for column in ("image", "side", *optional))
+    columns = (table.texts(column) for column in ("side", "grade", "subject", "centre", "spacing_mm"))
     entries = [
         Entry(name, str(root / image) if image else "", *rest)
-        for name, image, *rest in zip(names, *columns, strict=True)
+        for name, image, *rest in zip(names, table.paths("image"), *columns, strict=True)
     ]
-    row_of = {name: number for number, name in enumerate(names, start=1)}
     for entry in entries:
         for clash in (name_of_side(entry.name, side) for side in Side if not (entry.side or entry.centre)):
             if clash in row_of:
                 raise TableError(
-                    f"{path} row {row_of[clash]}: name {clash!r} is what a knee of row {row_of[entry.name]} is called "
-                    "if its film shows both; rename it, or give that row its side"
+                    f"{source} row {row_of[clash]}: name {clash!r} is what a knee of row {row_of[entry.name]} is "
+                    "called if its film shows both; rename it, or give that row its side"
                 )
     return paired(entries, [entry.subject for entry in entries], [entry.side for entry in entries])
 
@@ -133,13 +115,13 @@ def paired(entries: Sequence[Entry], people: Sequence[str], sides: Sequence[str]
         Which knee each is, as far as a table or a header says it.
     """
     of_person: dict[str, list[int]] = {}
-    for number, person in enumerate(people):
-        of_person.setdefault(person, []).append(number)
+    for position, person in enumerate(people):
+        of_person.setdefault(person, []).append(position)
     found = list(entries)
-    for person, numbers in of_person.items():
-        if person and len(numbers) == 2 and _opposite(*(sides[number] for number in numbers)):
-            for number, other in (numbers, numbers[::-1]):
-                found[number] = replace(entries[number], other=entries[other])
+    for person, both in of_person.items():
+        if person and len(both) == 2 and _opposite(*(sides[position] for position in both)):
+            for position, other in (both, both[::-1]):
+                found[position] = replace(entries[position], other=entries[other])
     return found
 
 
@@ -158,29 +140,30 @@ def parse_previous(text: str) -> tuple[str, float, int | None]:
     UsageError
         For anything else.
     """
-    found = re.fullmatch(r"(.+?):(\d+(?:\.\d+)?)(?::([0-4]))?", text)
-    if found is None or not float(found[2]) > 0:
+    found = re.fullmatch(r"(.+?):(\d+(?:\.\d+)?)(?::([0-4]))?", text, re.ASCII | re.DOTALL)
+    if found is None or not 0 < float(found[2]) <= MAX_MONTHS_BEFORE:
         raise UsageError(
-            f"earlier film {text!r}: expected PICTURE:MONTHS or PICTURE:MONTHS:GRADE, months before this one "
-            "(--previous old.png:24:1)"
+            f"earlier film {text!r}: expected PICTURE:MONTHS or PICTURE:MONTHS:GRADE, months before this one, at most "
+            f"{MAX_MONTHS_BEFORE:,} (--previous old.png:24:1)"
         )
     return found[1], float(found[2]), None if found[3] is None else int(found[3])
 
 
 def parse_grade(text: str) -> int | None:
-    """A baseline KL grade from a table's cell: empty is None; "2" and "2.0" are 2.
+    """A baseline KL grade from a table's cell: a missing one is None; "2", "2.0" and "2,0" are 2.
 
     Raises
     ------
     UsageError
         For anything but 0 to 4.
     """
-    if not text.strip():
+    cell = cell_text(text)
+    if not cell:
         return None
     try:
-        number = float(text)
+        grade = number(cell)
     except ValueError:
-        number = -1.0
-    if not number.is_integer() or not 0 <= number < KL_GRADES:
+        grade = -1.0
+    if not grade.is_integer() or not 0 <= grade < KL_GRADES:
         raise UsageError(f"grade {text!r}: expected a Kellgren-Lawrence grade from 0 to 4, or nothing")
-    return int(number)
+    return int(grade)

@@ -1,8 +1,15 @@
 """Errors a user can act on: each message is one line saying what was expected, what came, and what to do."""
 
+import logging
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
+
+from progression.texts import printable
+
+_LONGEST_REASON = 160
+_QUOTED_OR_PATH = re.compile(r"""'[^']*'|"[^"]*"|b'[^']*'|\S*[/\\]\S*""")
 
 
 class ProgressionError(Exception):
@@ -62,6 +69,35 @@ class OutputError(ProgressionError):
 
 class DependencyError(ProgressionError):
     """An optional package is not installed."""
+
+
+class UnexpectedError(ProgressionError):
+    """Something went wrong that this package did not foresee."""
+
+
+def failure(error: Exception) -> ProgressionError:
+    """Whatever went wrong with one item, as an error of this package: the item fails, the rest goes on.
+
+    One of this package's own stays as it is. Of any other the kind is told, and its text without what it quotes and
+    without paths, either of which may be a patient's. Where it came from goes to the log, at level DEBUG.
+    """
+    if isinstance(error, ProgressionError):
+        return error
+    logging.getLogger("progression").debug("unexpected error", exc_info=error)
+    if isinstance(error, MemoryError):
+        return UnexpectedError("out of memory; expected a smaller picture, or more memory")
+    if isinstance(error, OSError):
+        text = error.strerror or ""
+    elif isinstance(error, UnicodeError):
+        text = getattr(error, "reason", "")
+    else:
+        text = str(error)
+    text = printable(" ".join(_QUOTED_OR_PATH.sub("…", text).split()))
+    text = text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
+    told = f" ({text})" if text else ""
+    return UnexpectedError(
+        f"unexpected {type(error).__name__}{told}; leave this one out, or run again with --debug for the traceback"
+    )
 
 
 def import_extra(module: str, *, feature: str, extra: str, otherwise: str = "") -> ModuleType:

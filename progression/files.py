@@ -9,18 +9,23 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import IOBase, RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from progression.errors import OutputError, ProgressionError
+from progression.texts import printable
 
 _CHUNK_BYTES = 1 << 20
+_KEPT_OF_NAME = 40
+"""Characters of a file's name that its temporary one begins with, lest that be too long for the system."""
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another place"),
     **dict.fromkeys(
         (errno.EEXIST, errno.ENOTDIR), "expected a folder where there is a file; choose another place"
     ),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a place where you may write"),
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
 
 
@@ -28,7 +33,7 @@ def output_error(path: str | Path, error: OSError) -> OutputError:
     """One line for a failed write: what, why (disk full, no permission ...), and what to do."""
     reason = error.strerror or str(error) or type(error).__name__
     remedy = _REMEDIES.get(error.errno or 0, "choose another place")
-    return OutputError(f"cannot write {path}: {reason}; {remedy}")
+    return OutputError(f"cannot write {printable(path)}: {reason}; {remedy}")
 
 
 @contextmanager
@@ -56,19 +61,23 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     made: list[Path] = []
     try:
         made = _make_folders(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=_hidden(path.stem), suffix=path.suffix[:_KEPT_OF_NAME]
+        )
         os.close(handle)
         temporary = Path(name)
         yield temporary
         _give_usual_mode(temporary, 0o666)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        _to_disk(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise output_error(path, error) from error
+    except ValueError as error:
+        raise _no_name(path, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong first is told
+                temporary.unlink(missing_ok=True)
         _remove_empty(made)
 
 
@@ -91,8 +100,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         made = _make_folders(path.parent)
         if path.exists() and not path.is_dir():
             raise OutputError(f"cannot write folder {path}: a file of that name exists; choose another place")
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_hidden(path.name)))
         yield temporary
+        for written in temporary.rglob("*"):
+            if written.is_file():
+                _to_disk(written)
         _give_usual_mode(temporary, 0o777)
         _replace_folder(temporary, path)
     except OSError as error:
@@ -117,7 +129,7 @@ class GrowingFile:
     note : kept with the next piece, for the runs that go on from here; JSON
     """
 
-    def __init__(self, path: Path, stream: BinaryIO, run: str) -> None:
+    def __init__(self, path: Path, stream: RawIOBase, run: str) -> None:
         self.path, self.items = path, 0
         self.note: dict[str, Any] = {}
         self._stream, self._run = stream, run
@@ -131,8 +143,9 @@ class GrowingFile:
             If it cannot be written.
         """
         try:
-            self._stream.write(content)
-            self._stream.flush()
+            rest = memoryview(content)
+            while rest:  # unbuffered, so that nothing is left to be written when the file is closed
+                rest = rest[self._stream.write(rest) or 0 :]
             os.fsync(self._stream.fileno())
             bytes_written = self._stream.tell()
         except OSError as error:
@@ -153,8 +166,11 @@ class GrowingFile:
 
     def remove(self) -> None:
         """Drop what is there of an unfinished file."""
-        for path in (progress_path(self.path), part_path(self.path)):
-            path.unlink(missing_ok=True)
+        try:
+            for path in (progress_path(self.path), part_path(self.path)):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(self.path, error) from error
 
     def _go_on(self) -> None:
         """Cut off what was not finished, and what is of no known run."""
@@ -167,7 +183,7 @@ class GrowingFile:
                 raise self._refusal("is damaged") from error
             if run != self._run:
                 raise self._refusal("is of a run with other inputs or options")
-            if os.fstat(self._stream.fileno()).st_size >= kept:
+            if kept >= 0 and os.fstat(self._stream.fileno()).st_size >= kept:
                 self.items, self.note = items, note
                 self._stream.truncate(kept)
                 self._stream.seek(kept)
@@ -198,23 +214,34 @@ def growing_file(path: str | Path, *, run: str) -> Iterator[GrowingFile]:
         If it cannot be written, another process is writing it, or an unfinished one of another run is there.
     """
     path, made = Path(path), []
+    stream: RawIOBase | None = None
     try:
         try:
             made = _make_folders(path.parent)
-            stream = open(part_path(path), "r+b" if part_path(path).exists() else "w+b")  # noqa: SIM115
-        except OSError as error:
-            raise output_error(path, error) from error
-        with stream:
+            kept = part_path(path).exists()
+            stream = open(part_path(path), "r+b" if kept else "w+b", buffering=0)  # noqa: SIM115
             lock(stream, path)
+            if not kept:  # of a run that was stopped after its file was whole
+                progress_path(path).unlink(missing_ok=True)
             file = GrowingFile(path, stream, run)
             file._go_on()
-            try:
-                yield file
-            finally:
-                if not file.items:
-                    file.remove()
+        except OSError as error:
+            raise output_error(path, error) from error
+        except ValueError as error:
+            raise _no_name(path, error) from error
+        try:
+            yield file
+        finally:
+            if not file.items:
+                file.remove()
     finally:
-        _remove_empty(made)
+        try:
+            if stream is not None:
+                stream.close()
+        except OSError as error:
+            raise output_error(path, error) from error
+        finally:
+            _remove_empty(made)
 
 
 def part_path(path: Path) -> Path:
@@ -231,7 +258,7 @@ def digest(texts: Iterable[str]) -> str:
     """SHA-256 of a list of texts, as 64 hexadecimal digits; how they are divided counts."""
     found = hashlib.sha256()
     for text in texts:
-        content = text.encode()
+        content = text.encode(errors="surrogatepass")  # as in names of files that are not UTF-8
         found.update(len(content).to_bytes(8, "little") + content)
     return found.hexdigest()
 
@@ -274,7 +301,7 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def lock(stream: BinaryIO, path: Path) -> None:
+def lock(stream: IOBase, path: Path) -> None:
     """One writer at a time, where the system can say so; the lock goes with the process.
 
     Raises
@@ -287,9 +314,31 @@ def lock(stream: BinaryIO, path: Path) -> None:
     import fcntl
 
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"cannot write {printable(path)}: another run is writing it; wait for it to end"
+        ) from error
     except OSError as error:
-        raise OutputError(f"cannot write {path}: another run is writing it; wait for it to end") from error
+        raise output_error(path, error) from error
+
+
+def _hidden(name: str) -> str:
+    """The beginning of a temporary name."""
+    return f".{name[:_KEPT_OF_NAME]}."
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file is on the disk: a full one, or one over its quota, may tell so only then."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def _no_name(path: Path, error: ValueError) -> OutputError:
+    """For a path that no file can have; any other error is the caller's, and stays."""
+    if "\0" not in str(path):
+        raise error
+    return OutputError(f"cannot write {printable(path)}: no file can be called so; choose another name")
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -311,7 +360,7 @@ def _replace_folder(new: Path, path: Path) -> None:
     if not path.exists():
         os.rename(new, path)
         return
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=_hidden(path.name)))
     try:
         os.rename(path, aside / "old")
         try:

@@ -4,6 +4,7 @@ A single knee is taken whole. From a film of both knees, or any with room around
 a centre: of `progression.types.FIELD_MM`, or of the side that comes with it, as `progression.localise` finds it.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from progression.image import (
     stated_side,
     states,
 )
+from progression.tables import is_missing, number
 from progression.types import FIELD_MM, Pixels, Side
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ WIDE_MM = 200.0
 """Shorter side of a film above which there is much beside the knee."""
 PREDICTED = "a result of this package, and nothing is predicted from a prediction; expected the radiograph"
 MAX_TILT_DEG = 45.0
+LEAST_SPACING_MM, LARGEST_SPACING_MM = 0.01, 2.0
 _AGREE = 0.02
 
 
@@ -65,13 +68,13 @@ class Place:
             If a text is no such thing.
         """
         x_y, side_px, tilt_deg = None, None, 0.0
-        if centre.strip():
+        if not is_missing(centre):
             try:
-                x, y, *rest = (float(part) for part in centre.split(","))
+                x, y, *rest = _numbers(centre)
                 if rest:
                     side_px, tilt_deg = rest if len(rest) > 1 else (*rest, 0.0)
-                if not abs(tilt_deg) <= MAX_TILT_DEG:
-                    raise ValueError(tilt_deg)
+                if not abs(tilt_deg) <= MAX_TILT_DEG or (side_px is not None and not side_px >= 1):
+                    raise ValueError("out of range")
             except ValueError as error:
                 raise UsageError(
                     f"centre {centre!r}: expected x,y in pixels (--centre left=1210,980), with the square's side, or "
@@ -79,9 +82,10 @@ class Place:
                 ) from error
             x_y = (x, y)
         try:
-            spacing = float(spacing_mm) if spacing_mm.strip() else None
+            spacing = None if is_missing(spacing_mm) else number(spacing_mm)
         except ValueError as error:
             raise UsageError(f"spacing {spacing_mm!r}: expected the size of a pixel in mm (0.143)") from error
+        _check_spacing(spacing)
         return cls(x_y, spacing, side_px, tilt_deg=tilt_deg)
 
 
@@ -171,6 +175,16 @@ def neutral_name(source: str | Path, name: str) -> str:
     return neutral_name_of(content, name, label_of(source))
 
 
+def _numbers(centre: str) -> list[float]:
+    """The numbers of a place, divided by commas; or by semicolons or spaces, and then commas may be decimal ones."""
+    parts = (
+        re.split(r"\s*;\s*|\s+", centre.strip())
+        if re.search(r"[;\s]", centre.replace(", ", ",").strip())
+        else None
+    )
+    return [number(part) for part in (parts or centre.split(","))]
+
+
 def _agreed(side: Side | None, stated: Side | None, label: str) -> Side | None:
     if side is not None and stated not in (None, side):
         raise UsageError(f"{label} states that it is a {stated} knee, not a {side} one; correct the side")
@@ -206,10 +220,7 @@ def _dicom_side(
 
 def _spacing(given: float | None, stated: float | None, label: str) -> float:
     """Millimetres a pixel, given or stated; they may not contradict each other."""
-    if given is not None and not 0.01 <= given <= 2:
-        raise UsageError(
-            f"spacing {given:g} mm: expected the size of a pixel, 0.01 to 2 mm (--spacing-mm 0.143)"
-        )
+    _check_spacing(given)
     if given is None and stated is None:
         raise ImageError(f"{label}: does not say the size of its pixels; pass it (--spacing-mm 0.143)")
     if given is not None and stated is not None and abs(given - stated) > _AGREE * stated:
@@ -217,6 +228,14 @@ def _spacing(given: float | None, stated: float | None, label: str) -> float:
     spacing = stated if given is None else given
     assert spacing is not None
     return spacing
+
+
+def _check_spacing(given: float | None) -> None:
+    if given is not None and not LEAST_SPACING_MM <= given <= LARGEST_SPACING_MM:
+        raise UsageError(
+            f"spacing {given:g} mm: expected the size of a pixel, {LEAST_SPACING_MM:g} to {LARGEST_SPACING_MM:g} mm "
+            "(--spacing-mm 0.143)"
+        )
 
 
 def _wide(shorter_mm: float | None) -> tuple[str, ...]:

@@ -12,11 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from progression.entries import Entry, name_of_side, paired
-from progression.errors import UsageError
+from progression.errors import UsageError, failure
 from progression.files import atomic_write
 from progression.image import SUFFIXES, SYNTHETIC, is_dicom, states
+from progression.tables import csv_text
+from progression.texts import printable
 from progression.types import Side
 
+_FILM_SUFFIXES = (*SUFFIXES, ".dcm", ".dicom")
 _OWN_OUTPUT = "prediction.json"
 _OF_OUTPUT = "in a folder of results"
 
@@ -77,7 +80,7 @@ def find_films(
     used: set[str] = set()
     for source in sources:
         for path, below, reason in _files(source):
-            film = _looked_at(path, below if len(sources) == 1 else f"{source.stem}/{below}")
+            film = _looked_at(path, printable(below if len(sources) == 1 else f"{source.stem}/{below}"))
             if reason := film.skipped or reason:
                 skipped.append(Skipped(film.name, reason))
                 continue
@@ -86,7 +89,8 @@ def find_films(
     if not films:
         also = f" ({told(skipped)})" if skipped else ""
         raise UsageError(
-            f"no film in {', '.join(map(str, sources))}{also}: expected DICOM files, or pictures ({' '.join(SUFFIXES)})"
+            f"no film in {', '.join(map(printable, sources))}{also}: expected DICOM files, or pictures "
+            f"({' '.join(SUFFIXES)})"
         )
     entries = [
         Entry(film.name if film.side else _free(film.name, used), str(film.path), "") for film in films
@@ -111,7 +115,7 @@ def save_skipped(path: Path, skipped: Sequence[Skipped]) -> None:
     """
     with atomic_write(path) as temporary:
         table = pd.DataFrame([astuple(one) for one in skipped], columns=["name", "reason"])
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        temporary.write_text(csv_text(table), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,18 @@ class _Film:
 def _files(source: Path) -> Iterator[tuple[Path, str, str]]:
     """Path, what it is called below its source, and why it would be skipped even if its header cannot be read."""
     if source.is_dir():
-        for folder, below, files in os.walk(source):
+        closed: list[str] = []
+        for folder, below, files in os.walk(source, onerror=lambda error: closed.append(str(error.filename))):
             below[:] = sorted(name for name in below if not name.startswith("."))
             reason = _OF_OUTPUT if _OWN_OUTPUT in files else ""
             for path in (Path(folder, name) for name in sorted(files) if not name.startswith(".")):
+                name = _without_suffix(path.relative_to(source).as_posix())
                 if _is_film(path) and not _is_directory(path):
-                    yield path, _without_suffix(path.relative_to(source).as_posix()), reason
+                    yield path, name, reason
+                elif path.name.lower().endswith(_FILM_SUFFIXES) and not _is_file(path):
+                    yield path, name, "no ordinary file"
+        for folder in closed:
+            yield Path(folder), Path(folder).relative_to(source).as_posix(), "a folder that cannot be opened"
     elif _is_directory(source):
         from progression.dicom.catalogue import directory_files
 
@@ -145,17 +155,34 @@ def _files(source: Path) -> Iterator[tuple[Path, str, str]]:
 
 
 def _looked_at(path: Path, name: str) -> _Film:
-    """Name, side and visit, as far as the header tells; reading the film finds the side of a picture."""
-    if not is_dicom(path):
-        return _Film(path, name, skipped="synthetic" if states(path, SYNTHETIC) else "")
-    from progression.dicom.catalogue import listed  # pydicom is imported for DICOM only
+    """Name, side and visit, as far as the header tells; reading the film finds the side of a picture.
 
-    found = listed(path, name)
-    return _Film(path, found.name, found.side or "", found.visit, found.skipped)
+    What goes wrong here shows when the film's turn comes.
+    """
+    if not _is_file(path):
+        return _Film(path, name)
+    try:
+        if not is_dicom(path):
+            return _Film(path, name, skipped="synthetic" if states(path, SYNTHETIC) else "")
+        from progression.dicom.catalogue import listed  # pydicom is imported for DICOM only
+
+        found = listed(path, name)
+        return _Film(path, found.name, found.side or "", found.visit, found.skipped)
+    except Exception as error:  # whatever it is, the other films are looked at
+        failure(error)
+        return _Film(path, name)
 
 
 def _is_film(path: Path) -> bool:
-    return path.is_file() and (path.name.lower().endswith((*SUFFIXES, ".dcm", ".dicom")) or is_dicom(path))
+    return _is_file(path) and (path.name.lower().endswith(_FILM_SUFFIXES) or is_dicom(path))
+
+
+def _is_file(path: Path) -> bool:
+    """Whether this is an ordinary file, or a link to one; what cannot be looked at is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_directory(path: Path) -> bool:
@@ -163,11 +190,15 @@ def _is_directory(path: Path) -> bool:
         return False
     from progression.dicom.catalogue import is_directory
 
-    return is_directory(path)
+    try:
+        return is_directory(path)
+    except Exception as error:  # as in `_looked_at`
+        failure(error)
+        return False
 
 
 def _without_suffix(name: str) -> str:
-    for suffix in (*SUFFIXES, ".dcm", ".dicom"):
+    for suffix in _FILM_SUFFIXES:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name

@@ -21,8 +21,12 @@ from progression.image import label_of
 from progression.localise.find import Finder
 from progression.localise.places import Located, Source, locate, read_located
 from progression.quality import measure, unusual
-from progression.types import Side
+from progression.types import Pixels, Side
 
+SAME_GREY = 1 / 255
+"""Grey levels that differ by no more are one: a picture stays the same where its format or bits change."""
+SAME_AS_THIS = "it is the same picture as this knee's"
+_SKETCH = 16
 _WHICH = "give the side that is wanted (--side left, --side right, or a table's column side)"
 
 
@@ -96,6 +100,36 @@ def read_knees(
     if side is None:
         raise UsageError(f"{label_of(source)} shows both knees; {_WHICH}")
     return cut_knee(source, found, finder), cut_knee(source, found[::-1], finder)
+
+
+def same_picture(one: Pixels, other: Pixels) -> bool:
+    """Whether two pictures are one and the same, as nobody's two knees are, nor the films of two days.
+
+    A few grey levels are compared first, as nearly all pictures differ in these.
+    """
+    return one.shape == other.shape and all(
+        bool((np.abs(one[::step, ::step] - other[::step, ::step]) <= SAME_GREY).all())
+        for step in (_SKETCH, 1)
+    )
+
+
+def check_earlier(pixels: Pixels, earlier: Sequence[Pixels], *, other: Pixels | None = None) -> None:
+    """Refuse an earlier film that is the knee's own picture, another earlier film's, or the other knee's.
+
+    Raises
+    ------
+    UsageError
+        If there is one: the knee would seem not to have changed.
+    """
+    seen = [("the knee's own", pixels), *([("the other knee's", other)] if other is not None else [])]
+    for film in earlier:
+        for whose, picture in seen:
+            if same_picture(picture, film):
+                raise UsageError(
+                    f"an earlier film is the same picture as {whose}: expected a film of another day; give that, or "
+                    "leave it out (--previous)"
+                )
+        seen.append(("another earlier film's", film))
 
 
 def shown(entry: Entry, finder: Finder | None, *, accept_atypical: bool = False) -> tuple[Entry, ...]:

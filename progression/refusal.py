@@ -15,6 +15,7 @@ from torch import Tensor
 
 from progression.asked import Asked, pictures
 from progression.errors import NotAKneeError
+from progression.knees import SAME_AS_THIS, same_picture
 from progression.latent.appearance import RESOLUTION, Appearance
 from progression.types import Radiograph
 
@@ -68,7 +69,7 @@ class Gate:
             first, told = next(iter(refused.items()))
             which = f"{radiographs[first].name}: " if len(radiographs) > 1 else ""
             raise NotAKneeError(which + told, refused)
-        others, left_out = self._knees_among(asked.others, accept_atypical=accept_atypical)
+        others, left_out = self._knees_among(asked, accept_atypical=accept_atypical)
         found = []
         for i, reason in enumerate(reasons):
             least = min(drawn[i], laid_out[i])
@@ -101,13 +102,18 @@ class Gate:
         return found
 
     def _knees_among(
-        self, others: Sequence[Radiograph | None], *, accept_atypical: bool
+        self, asked: Asked, *, accept_atypical: bool
     ) -> tuple[list[Radiograph | None], list[tuple[str, ...]]]:
-        """The other knees that are laid out like knees, and a warning for each that is left out."""
-        kept: list[Radiograph | None] = list(others)
+        """The other knees that are laid out like knees and are others, and a warning for each that is left out."""
+        kept: list[Radiograph | None] = list(asked.others)
         told: list[tuple[str, ...]] = [()] * len(kept)
-        for i, other in enumerate(others):
-            if other is None or accept_atypical:
+        for i, (one, other) in enumerate(zip(asked.radiographs, asked.others, strict=True)):
+            if other is None:
+                continue
+            if same_picture(one.pixels, other.pixels):
+                kept[i], told[i] = None, (f"other knee left out: {SAME_AS_THIS}",)
+                continue
+            if accept_atypical:
                 continue
             (reason,) = self._reasons([other], [1.0], self._laid_out([other]))
             if reason:

@@ -1,9 +1,12 @@
+import errno
 import hashlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from progression import files
 from progression.cohort import predict_entries, run_cohort
 from progression.entries import Entry, parse_grade, read_table
 from progression.errors import OutputError, ProgressionError, TableError, UsageError, WeightsError
@@ -166,8 +172,8 @@ def test_images_folder(write: Write, tmp_path: Path) -> None:
         ("", "not a CSV table"),
         ("name,image\na,0.png\n", "lacks the column 'side'"),
         ("name,image,side\n", "has no rows"),
-        ("name,image,side\na,0.png,L\n,1.png,L\n", "row 2: empty name"),
-        ("name,image,side\na,0.png,L\nb,1.png,L\na,2.png,R\n", "row 3: name 'a' is there twice"),
+        ("name,image,side\na,0.png,L\n,1.png,L\n", "row 3: the name is missing"),
+        ("name,image,side\na,0.png,L\nb,1.png,L\na,2.png,R\n", "row 4: name 'a' is there twice"),
         ('name,image,side\n"a,0.png,L\n', "not a CSV table"),
         ("name,image,side\na,0.png,L,extra,extra\n", "not a CSV table"),
     ],
@@ -192,12 +198,14 @@ def test_short_rows_fail_alone(write: Write, tmp_path: Path) -> None:
     assert [outcome.entry.name for outcome in failed] == ["a"]
 
 
-@pytest.mark.parametrize(("text", "grade"), [("", None), (" ", None), ("0", 0), ("4", 4), ("2.0", 2)])
+@pytest.mark.parametrize(
+    ("text", "grade"), [("", None), (" ", None), ("0", 0), ("4", 4), ("2.0", 2), ("2,0", 2)]
+)
 def test_grades(text: str, grade: int | None) -> None:
     assert parse_grade(text) == grade
 
 
-@pytest.mark.parametrize("text", ["5", "-1", "2.5", "nan", "inf", "two"])
+@pytest.mark.parametrize("text", ["5", "-1", "2.5", "inf", "two", "1e400", "1_0", "２", "٣", "2,5"])
 def test_grades_that_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="from 0 to 4"):
         parse_grade(text)
@@ -404,3 +412,99 @@ def test_refused_knees_that_the_error_names_cost_one_more_batch(write: Write, tm
     assert {str(outcome.result) for outcome in failed} == {"refused, it is none"}
     assert [len(call["names"]) for call in predictor.calls] == [8, 6]  # type: ignore[arg-type]
     assert pd.read_csv(tmp_path / "r.csv")["name"].tolist() == [entry.name for entry in entries]
+
+
+# -- full and broken disks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [("os", "fsync"), ("os", "replace"), ("tempfile", "mkstemp"), ("pathlib.Path", "write_text")],
+)
+def test_a_disk_that_fails_at_any_call_is_an_output_error_and_the_run_goes_on(
+    code: int, module: str, function: str, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every call in turn, until a run meets none that fails."""
+    entries, out = many(write), tmp_path / "out" / "r.csv"
+    owner: Any = {"os": os, "tempfile": tempfile, "pathlib.Path": Path}[module]
+    real, failing_call, calls = getattr(owner, function), 1, 0
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == failing_call:
+            raise OSError(code, os.strerror(code))
+        return real(*arguments, **options)
+
+    while True:
+        calls = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, function, failing)
+            try:
+                done = run_cohort(FakePredictor(), entries, out, request=REQUEST, batch=4)
+                break
+            except OutputError as error:
+                told = str(error)
+        assert os.strerror(code) in told and str(out.parent) in told and ("; " in told)
+        left = {path.name for path in out.parent.iterdir()} if out.parent.exists() else set()
+        assert left <= {
+            ".r.csv.part",
+            ".r.csv.progress",
+            "r.csv.json",
+        }  # the table is not there, nor what is half
+        failing_call += 1
+    assert failing_call > 1 and [outcome.entry.name for outcome in done.failed] == ["k1", "k5"]
+    assert out.read_bytes() == whole_table(entries, REQUEST)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["r.csv", "r.csv.json"]
+
+
+@given(sizes=st.lists(st.integers(0, 9000), min_size=1, max_size=3))
+@settings(max_examples=12)
+def test_files_that_may_not_grow_at_some_byte_lose_and_double_nothing(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
+) -> None:
+    """By a limit of the system's own, which cuts a write in the middle of a piece."""
+    resource = pytest.importorskip("resource")
+    folder = tmp_path_factory.mktemp("disk")
+    for number in range(3):
+        save_knee(folder / f"{number}.png", seed=number)
+    (folder / "text.png").write_text("not a picture")
+    entries, out = many(lambda _: folder / "table.csv"), folder / "r.csv"
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in sorted(sizes):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            run_cohort(FakePredictor(), entries, out, request=REQUEST, batch=2)
+        except OutputError as error:
+            assert "cannot write" in str(error) and not out.exists()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+    done = run_cohort(FakePredictor(), entries, out, request=REQUEST, batch=2)
+    assert (done.knees, [outcome.entry.name for outcome in done.failed]) == (9, ["k1", "k5"])
+    assert out.read_bytes() == whole_table(entries, REQUEST)
+
+
+def test_a_full_disk_at_the_first_piece_names_the_table_and_the_remedy(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries, out = many(write), tmp_path / "r.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "open", lambda *_, **__: FullFile(out, "w"), raising=False)
+        with pytest.raises(
+            OutputError, match=r"cannot write .*r\.csv: No space left on device; free some space"
+        ):
+            run_cohort(FakePredictor(), entries, out, request=REQUEST)
+    run_cohort(FakePredictor(), entries, out, request=REQUEST)
+    assert out.read_bytes() == whole_table(entries, REQUEST)
+
+
+class FullFile(io.FileIO):
+    """Has no room for anything; its name is another's."""
+
+    def __init__(self, path: Path, mode: str) -> None:
+        super().__init__(path.with_name(f".{path.name}.part"), mode)
+
+    def write(self, content: Any) -> int:
+        """Fail as on a full disk."""
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

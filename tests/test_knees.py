@@ -140,7 +140,7 @@ def test_what_is_said_of_a_film_is_said_of_its_knees(tmp_path: Path) -> None:
 def test_one_film_by_every_way_gives_the_same_pixels(folder: Path) -> None:
     """A folder, a row without a side, and a row with one."""
     table = folder / "table.csv"
-    table.write_text("name,image,side\nnone,both.dcm,\nleft,both.dcm,left\n")
+    table.write_text("name,image,side\nunsided,both.dcm,\nleft,both.dcm,left\n")
     predictor = FakePredictor(finder=Says())
     (of_folder,) = (one for one in find_films([folder]).entries if one.name == "both")
     outcomes = list(
@@ -149,8 +149,8 @@ def test_one_film_by_every_way_gives_the_same_pixels(folder: Path) -> None:
     assert [one.entry.name for one in outcomes] == [
         "both-right",
         "both-left",
-        "none-right",
-        "none-left",
+        "unsided-right",
+        "unsided-left",
         "left",
     ]
     risks = [one.result.horizons[0].risk_any for one in outcomes if isinstance(one.result, Prediction)]

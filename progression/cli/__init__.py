@@ -15,7 +15,9 @@ from progression import __version__
 from progression.cli import cohort as _cohort
 from progression.cli import explain as _explain_knee
 from progression.cli import predict as _predict
-from progression.errors import ProgressionError
+from progression.cli.console import prepare, say, say_lines
+from progression.errors import ProgressionError, failure
+from progression.files import output_error
 from progression.memory import keep_freed_memory
 
 GROUPS = ("weights", "bank", "data", "phantom", "train", "evaluate", "readers", "dicom", "pacs")
@@ -26,7 +28,7 @@ EXIT_STOPPED = 130
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"progression {__version__}")
+        say(f"progression {__version__}")
         raise typer.Exit
 
 
@@ -61,8 +63,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code, with errors told in one line on stderr."""
     debug = "--debug" in arguments
     rest = [argument for argument in arguments if argument != "--debug"]
+    prepare(debug=debug)
     try:
         code = build_app()(args=rest, prog_name="progression", standalone_mode=False)
+        _flush()
         if code == EXIT_STOPPED:  # Ctrl-C, as some versions of typer tell it
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -75,7 +79,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  closed by the interpreter's exit
         return 1
     except Exception as error:  # the boundary: whatever it is, one line and an exit code
-        if debug:
+        if debug and isinstance(error, ProgressionError):  # of any other `failure` tells it
             traceback.print_exc()
         return _explain(error)
 
@@ -93,13 +97,24 @@ def _explain(error: Exception) -> int:
     if isinstance(error, ProgressionError):
         _say(f"error: {error}")
     elif formatted is None:
-        _say(f"error: unexpected {type(error).__name__}: {error}; run again with --debug for the traceback")
+        _say(f"error: {failure(error)}")
     elif formatted().startswith("Usage:"):  # a command without arguments: its help
-        print(formatted(), file=sys.stderr)
+        say_lines(formatted(), err=True)
     else:
         _say(f"error: {formatted()} (progression COMMAND --help)")
     return int(getattr(error, "exit_code", 1))
 
 
+def _flush() -> None:
+    """Write out what was printed; where that fails, to a full disk for one, it is told as for any other file."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the rest of it is lost, too
+        raise output_error("the standard output", error) from error
+
+
 def _say(message: str) -> None:
-    print("progression: " + " ".join(message.split()), file=sys.stderr)
+    say("progression: " + " ".join(message.split()), err=True)

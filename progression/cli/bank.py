@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from progression.cli.bar import Bar
+from progression.cli.console import say
 
 app = typer.Typer(
     help="Banks of trajectories to extrapolate from: of your own cohort, or synthetic.", no_args_is_help=True
@@ -105,7 +106,7 @@ def build(
             built_with=hashes,
             resolution=files.resolution,
         )
-    typer.echo(f"{len(outline)} trajectories ({kind.value}) of {len(set(outline.subject))} subjects: {out}")
+    say(f"{len(outline)} trajectories ({kind.value}) of {len(set(outline.subject))} subjects: {out}")
     if len(outline) > stream.EXACT_ROWS:
         index(out)
 
@@ -120,9 +121,7 @@ def index(bank: Annotated[Path, typer.Argument(help="Folder of a bank.")]) -> No
     from progression.weights import load_model
 
     probes, share = add_index(bank, load_model(bank, option="bank"))
-    typer.echo(
-        f"index of {bank}: finds {share:.1%} of the {RECALL_NEIGHBOURS} nearest, looks into {probes} lists"
-    )
+    say(f"index of {bank}: finds {share:.1%} of the {RECALL_NEIGHBOURS} nearest, looks into {probes} lists")
 
 
 @app.command()
@@ -148,9 +147,9 @@ def synthesise(
         )
     made, privacy = draw(real, count=count, seed=seed)
     made.save(out, built_with=_hashes(files.hashes()), resolution=files.resolution)
-    typer.echo(f"{len(made)} synthetic trajectories: {out}")
+    say(f"{len(made)} synthetic trajectories: {out}")
     for name, value in privacy.as_dict().items():
-        typer.echo(f"  {name}: {value if isinstance(value, bool) else f'{value:.4f}'}")
+        say(f"  {name}: {value if isinstance(value, bool) else f'{value:.4f}'}")
 
 
 def _hashes(hashes: dict[str, str]) -> dict[str, str]:

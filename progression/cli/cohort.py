@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from progression.cli.bar import Bar
+from progression.cli.console import say
 from progression.cli.predict import (
     Atypical,
     Bank,
@@ -111,11 +112,11 @@ def cohort(
         predictor = load() if workers in (None, 1) else Processes(load, workers or 1)
     with Bar("pictures", len(entries)) as bar:
         done = run_cohort(predictor, entries, out, request=request, identity=identity, progress=bar.at)
-    typer.echo(f"{done.knees - len(done.failed)} of {done.knees} knees predicted: {out}")
+    say(f"{done.knees - len(done.failed)} of {done.knees} knees predicted: {out}")
     if films.skipped:
         beside = out.with_name(f"{out.name.removesuffix('.csv')}.skipped.csv")
         save_skipped(beside, films.skipped)
-        typer.echo(f"{told(films.skipped)}: {beside}")
+        say(f"{told(films.skipped)}: {beside}")
     report_failed(done.failed, done.knees)
 
 

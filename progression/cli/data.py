@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from progression.cli.console import finite, say, say_lines
+
 app = typer.Typer(
     help="Visits tables: import a cohort, check one, draw subject-level splits.", no_args_is_help=True
 )
@@ -51,10 +53,10 @@ def import_(
         release = import_oai if source is Source.OAI else import_most
         table = release(folder, image_pattern=image_pattern, missing_codes=missing_code or ())
     write_visits(table, out)
-    typer.echo(summarise(table))
-    typer.echo(f"wrote {out}")
+    say_lines(summarise(table))
+    say(f"wrote {out}")
     if (table["image"] != "").any() and out.resolve().parent != folder.resolve():
-        typer.echo(f"its pictures are relative to {folder}: give --images {folder} to commands that read it")
+        say(f"its pictures are relative to {folder}: give --images {folder} to commands that read it")
 
 
 @app.command()
@@ -64,7 +66,7 @@ def check(
         Path | None, typer.Option(help="Folder that images are relative to; default: the table's own.")
     ] = None,
     months: Annotated[
-        list[float] | None, typer.Option(help="Horizon to count events at; repeatable.")
+        list[float] | None, typer.Option(callback=finite, help="Horizon to count events at; repeatable.")
     ] = None,
 ) -> None:
     """Check a visits table and its pictures; print the cohort in figures."""
@@ -74,17 +76,17 @@ def check(
     visits = read_visits(table)
     summary = summarise(visits, horizons_months=tuple(months or DEFAULT_HORIZONS_MONTHS))
     found = check_images(visits, root=images)
-    typer.echo(summary)
-    typer.echo(f"{table}: in order; {found} pictures are there")
+    say_lines(summary)
+    say(f"{table}: in order; {found} pictures are there")
 
 
 @app.command()
 def split(
     table: Annotated[Path, typer.Argument(help="Visits table, .csv or .parquet.")],
     out: Annotated[Path, typer.Option(help="Visits table to write, with the column 'split'.")],
-    train: Annotated[float, typer.Option(help="Share of subjects.")] = 0.7,
-    val: Annotated[float, typer.Option(help="Share of subjects.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share of subjects.")] = 0.2,
+    train: Annotated[float, typer.Option(callback=finite, help="Share of subjects.")] = 0.7,
+    val: Annotated[float, typer.Option(callback=finite, help="Share of subjects.")] = 0.1,
+    test: Annotated[float, typer.Option(callback=finite, help="Share of subjects.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Another seed, another draw.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Draw anew where the table has splits.")] = False,
 ) -> None:
@@ -97,6 +99,6 @@ def split(
     write_visits(visits, out)
     subjects = visits.drop_duplicates("subject")["split"].value_counts()
     counted = ", ".join(f"{name} {subjects.get(name, 0)}" for name in shares)
-    typer.echo(f"wrote {out}: subjects {counted}")
+    say(f"wrote {out}: subjects {counted}")
     if (visits["image"] != "").any() and out.resolve().parent != table.resolve().parent:
-        typer.echo(f"its pictures are relative to {table.parent}: give --images {table.parent}")
+        say(f"its pictures are relative to {table.parent}: give --images {table.parent}")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from progression.cli.console import say
+
 app = typer.Typer(help="DICOM films: de-identify them; examples to try.", no_args_is_help=True)
 
 
@@ -33,7 +35,7 @@ def deidentify_command(
     the exit code is 1.
     """
     from progression.dicom.deidentify import Deidentifier, new_key
-    from progression.errors import ImageError, ProgressionError, UsageError
+    from progression.errors import ImageError, UsageError, failure
     from progression.files import atomic_write, check_writable
     from progression.image import dicom_content
 
@@ -53,10 +55,12 @@ def deidentify_command(
             uid, made = deidentifier.file(content, f"file {number}")
             with atomic_write(out / f"{uid}.dcm") as temporary:
                 temporary.write_bytes(made)
-        except ProgressionError as error:  # names of files may be names of patients
+        except Exception as error:  # whatever it is, it is this film's
             failed += 1
-            typer.echo(f"progression: error: {error}", err=True)
-    typer.echo(f"{len(paths) - failed} of {len(paths)} films de-identified: {out}")
+            wrong = failure(error)
+            told = str(wrong) if wrong is error else f"file {number}: {wrong}"
+            say(f"progression: error: {told}", err=True)  # names of files may be names of patients
+    say(f"{len(paths) - failed} of {len(paths)} films de-identified: {out}")
     if failed:
         raise typer.Exit(1)
 
@@ -81,8 +85,8 @@ def example_command(
     ):
         with atomic_write(out / name) as temporary:
             temporary.write_bytes(file_bytes(made, name))
-    typer.echo(f"progression predict {out / 'knee.dcm'} --months 48")
-    typer.echo(f"progression predict {out / 'film.dcm'} --months 48")
+    say(f"progression predict {out / 'knee.dcm'} --months 48")
+    say(f"progression predict {out / 'film.dcm'} --months 48")
 
 
 def _dicom_files(film: Path, out: Path) -> list[Path]:

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from progression.cli.console import finite, say, say_lines
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Figures of merit, as a table and as JSON. Judge on knees that no part was trained on.",
@@ -35,7 +37,7 @@ def generator(
     limit: Limit = 0,
     samples: Annotated[int, typer.Option(min=10, help="Pictures to generate.")] = 2000,
     path_samples: Annotated[int, typer.Option(min=2, help="Steps of the path length.")] = 1000,
-    psi: Annotated[float, typer.Option(help="Truncation; 1 is none.")] = 1.0,
+    psi: Annotated[float, typer.Option(callback=finite, help="Truncation; 1 is none.")] = 1.0,
     draws: Draws = 10,
     seed: Seed = 0,
 ) -> None:
@@ -105,6 +107,7 @@ def grader(
         list[float] | None,
         typer.Option(
             min=0,
+            callback=finite,
             help="Also judge on pictures changed against the grader by so many of 255 grey levels; repeatable.",
         ),
     ] = None,
@@ -170,9 +173,10 @@ def _leave(report: Mapping[str, Any], table: str, path: Path) -> None:
     from progression.evaluate.report import write_json
 
     write_json(report, path)
-    typer.echo(table)
-    typer.echo(f"\nwrote {path}")
+    say_lines(table)
+    say()
+    say(f"wrote {path}")
 
 
 def _say(stage: str) -> None:
-    typer.echo(stage, err=True)
+    say(stage, err=True)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from progression.cli.console import say
 from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months, Previous
 
 
@@ -54,6 +55,7 @@ def explain(
     from progression.localise.places import reader
     from progression.predict import load_predictor
     from progression.report.explanation import check_explanation_replaceable, write_explanation
+    from progression.texts import file_name, printable
     from progression.types import EarlierFilm, Radiograph, Side, check_grade, check_horizons
     from progression.weights import load_model
 
@@ -64,9 +66,10 @@ def explain(
         check_grade(other_grade)
     asked = None if side is None else Side.parse(side)
     earlier = [parse_previous(text) for text in previous or ()]
-    name = Path(image.rpartition("::")[2]).stem
+    name = printable(Path(image.rpartition("::")[2]).stem)
+    folder = out / file_name(name)
     check_writable(out)
-    check_explanation_replaceable(out / name)
+    check_explanation_replaceable(folder)
     finder = Finder.load(load_model(model))
     read_knee = reader(finder, accept_atypical=accept_atypical)
     read, in_view = read_knees(image, finder, side=asked, accept_atypical=accept_atypical)
@@ -90,6 +93,6 @@ def explain(
         subject=subject or None,
         accept_atypical=accept_atypical,
     )
-    typer.echo(f"{name}: wrote {write_explanation(out / name, explanation)}")
+    say(f"{name}: wrote {write_explanation(folder, explanation)}")
     for text in (*read.notes, *explanation.prediction.warnings):
-        typer.echo(f"  warning: {text}")
+        say(f"  warning: {text}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from progression.cli.console import finite, say
 from progression.cli.predict import Atypical, Device, Engine, Method, Model, Months
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ def serve_command(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 for any.")] = 11112,
     quiet_seconds: Annotated[
         float,
-        typer.Option("--quiet-seconds", min=0, help="A study is complete so long after its last object."),
+        typer.Option(
+            "--quiet-seconds",
+            min=0,
+            callback=finite,
+            help="A study is complete so long after its last object.",
+        ),
     ] = 30.0,
     max_object_mb: ObjectMegabytes = 256,
     max_objects: Objects = 64,
@@ -47,7 +53,10 @@ def serve_command(
         int, typer.Option("--min-free-mb", min=0, help="Disk space to leave free.")
     ] = 2048,
     keep_days: Annotated[
-        float, typer.Option("--keep-days", min=0, help="Films and results of sent and failed studies.")
+        float,
+        typer.Option(
+            "--keep-days", min=0, callback=finite, help="Films and results of sent and failed studies."
+        ),
     ] = 30.0,
     tls_certificate: Annotated[Path | None, typer.Option("--tls-certificate", help="Own, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its key, PEM, no passphrase.")] = None,
@@ -100,7 +109,7 @@ def serve_command(
         logging.getLogger(name).disabled = True
 
     def tell(line: str) -> None:
-        typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
+        say(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
 
     studies = Queue(queue, limits)
     name, chosen = choose(engine, device)
@@ -171,7 +180,7 @@ def pull_command(
         films += 1
     if not films:
         raise ImageError(f"the study has no film: {others} objects of other kinds; expected CR, DX or SC")
-    typer.echo(f"{films} films: {out} ({others} objects of other kinds left)")
+    say(f"{films} films: {out} ({others} objects of other kinds left)")
 
 
 @app.command("push")
@@ -200,7 +209,7 @@ def push_command(
     for number, path in enumerate(paths, start=1):
         content = dicom_content(path) or b""
         server.store(content, identify(content, f"object {number}").study)
-    typer.echo(f"{len(paths)} objects stored")
+    say(f"{len(paths)} objects stored")
 
 
 def _server(url: str, ca: Path | None, max_object_mb: int, max_objects: int) -> "Server":

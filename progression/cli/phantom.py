@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from progression.cli.console import say, say_lines
+
 app = typer.Typer(help="Phantom cohort: computed radiographs with true follow-ups.", no_args_is_help=True)
 
 
@@ -31,7 +33,7 @@ def phantom_command(
             resolution=resolution,
             progress=lambda done: progress.update(task, completed=done),
         )
-    typer.echo(f"wrote {table}")
+    say(f"wrote {table}")
 
 
 @app.command("calibration")
@@ -42,4 +44,4 @@ def calibration_command(
     """Print shares of grades and of rises, phantom beside real."""
     from progression.data.phantom import calibration
 
-    typer.echo(calibration(subjects, seed=seed).to_string(index=False))
+    say_lines(calibration(subjects, seed=seed).to_string(index=False))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from progression.cli.console import finite, say
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from progression.entries import Entry
     from progression.localise.find import Finder
     from progression.predict import Predictor
-    from progression.types import Request, Side
+    from progression.types import Prediction, Request, Side
 
 Months = Annotated[list[int], typer.Option("--months", help="Horizon, 1 to 96 months; repeatable.")]
 Model = Annotated[str, typer.Option("--model", help="Name of an installed model, or a folder.")]
@@ -112,7 +114,9 @@ def predict(
     ] = None,
     spacing_mm: Annotated[
         float | None,
-        typer.Option("--spacing-mm", help="Size of the film's pixels, if the file does not say it."),
+        typer.Option(
+            "--spacing-mm", callback=finite, help="Size of the film's pixels, if the file does not say it."
+        ),
     ] = None,
     months: Months = [48],  # noqa: B006  typer copies it
     out: Annotated[Path, typer.Option("--out", help="Folder; each knee gets OUT/STEM/.")] = Path(
@@ -241,43 +245,65 @@ def _predict(
 ) -> None:
     """Predict, write and print; failed knees come last."""
     from progression.cohort import Outcome, predict_entries
-    from progression.errors import OutputError, ProgressionError
+    from progression.errors import ProgressionError, failure
     from progression.files import check_writable
-    from progression.image import dicom_content, label_of
-    from progression.report.outputs import SourceFilm, check_replaceable, write_prediction
+    from progression.report.outputs import check_replaceable
     from progression.report.words import asked_with, late, told_risk
 
     check_writable(out)
-    for entry in entries:
-        check_replaceable(out / entry.name)
+    for folder in _folders(out, entries):
+        check_replaceable(folder)
     predictor = load_served(model, device=device, engine=engine, bank=bank, method=request.method)
     failed: list[Outcome] = []
     for outcome in predict_entries(predictor, entries, request=request, render=True):
-        if isinstance(outcome.result, ProgressionError):
+        found = outcome.result
+        if isinstance(found, ProgressionError):
             failed.append(outcome)
             continue
-        film = None
-        if objects is not None and objects.wanted:
-            content, label = dicom_content(outcome.entry.image), label_of(outcome.entry.image)
-            film = None if content is None else SourceFilm(content, label, objects.uid_root)
         try:
-            folder = write_prediction(out / outcome.entry.name, outcome.result, film=film)
-        except OutputError as error:
-            failed.append(Outcome(outcome.entry, error))
+            folder = _write(out, outcome.entry, found, objects)
+        except Exception as error:  # whatever it is, it is this knee's: the others are written
+            failed.append(Outcome(outcome.entry, failure(error)))
             continue
-        found = outcome.result
-        typer.echo(f"{found.name}: wrote {folder}")
-        typer.echo(f"  {asked_with(found)}")
+        say(f"{found.name}: wrote {folder}")
+        say(f"  {asked_with(found)}")
         for horizon in found.horizons:
-            typer.echo(
+            say(
                 f"  +{horizon.horizon_months} months: risk of a rise by 2 or more grades: "
                 f"{told_risk(found, horizon, 2)}; by 1 or more: {told_risk(found, horizon, 1)}"
             )
         for text in late(found):
-            typer.echo(f"  {text}")
+            say(f"  {text}")
         for text in found.warnings:
-            typer.echo(f"  warning: {text}")
+            say(f"  warning: {text}")
     report_failed(failed, len(entries))
+
+
+def _folders(out: Path, entries: "Sequence[Entry]") -> list[Path]:
+    """Where each knee goes; two that some system would take for one folder are wrong use."""
+    from progression.errors import UsageError
+    from progression.texts import file_name, same_name
+
+    used: dict[str, Entry] = {}
+    for entry in entries:
+        first = used.setdefault(same_name(entry.name), entry)
+        if first is not entry:
+            raise UsageError(
+                f"{first.image} and {entry.image} would both write {file_name(entry.name)}/; rename one, or run twice"
+            )
+    return [out / file_name(entry.name) for entry in entries]
+
+
+def _write(out: Path, entry: "Entry", prediction: "Prediction", objects: "_Objects | None") -> Path:
+    """Write one knee's folder, with objects of its film's study where they are wanted."""
+    from progression.image import dicom_content, label_of
+    from progression.report.outputs import SourceFilm, write_prediction
+
+    film = None
+    if objects is not None and objects.wanted and (content := dicom_content(entry.image)) is not None:
+        film = SourceFilm(content, label_of(entry.image), objects.uid_root)
+    (folder,) = _folders(out, [entry])
+    return write_prediction(folder, prediction, film=film)
 
 
 def load_served(model: str, *, device: str, engine: str, bank: str | None, method: str) -> "Predictor":
@@ -296,9 +322,9 @@ def report_failed(failed: "Sequence[Outcome]", total: int) -> None:
         # an image's error begins with the file's name, or with the knee's
         known = reason.startswith(tuple(outcome.entry.name + end for end in (".", ": ", " ")))
         named = reason if known else f"{outcome.entry.name}: {reason}"
-        typer.echo(f"progression: error: {named}", err=True)
+        say(f"progression: error: {named}", err=True)
     if failed and total > 1:
-        typer.echo(f"progression: {len(failed)} of {total} knees failed", err=True)
+        say(f"progression: {len(failed)} of {total} knees failed", err=True)
     if failed:
         raise typer.Exit(1)
 
@@ -306,14 +332,17 @@ def report_failed(failed: "Sequence[Outcome]", total: int) -> None:
 def _stems(images: "Sequence[str]") -> dict[str, str]:
     """Output name -> image; two images with one name, or a name that is none, are wrong use."""
     from progression.errors import UsageError
+    from progression.texts import printable, same_name
 
     stems: dict[str, str] = {}
+    used: dict[str, str] = {}
     for image in images:
-        stem = Path(image.rpartition("::")[2]).stem.removesuffix(".nii")
+        stem = printable(Path(image.rpartition("::")[2]).stem.removesuffix(".nii"))
         if stem in ("", ".", ".."):
             raise UsageError(f"{image!r} has no name to call its outputs by; rename the file")
-        if stem in stems:
-            raise UsageError(f"{stems[stem]} and {image} would both write {stem}/; rename one, or run twice")
+        first = used.setdefault(same_name(stem), image)
+        if stem in stems or first != image:
+            raise UsageError(f"{first} and {image} would both write {stem}/; rename one, or run twice")
         stems[stem] = image
     return stems
 
@@ -373,7 +402,7 @@ def _knees_found(
     What is wrong shows at once if the picture is `alone`, else when its turn comes; so does always what cannot be read.
     """
     from progression.entries import Entry
-    from progression.errors import FilmRefusedError, ImageError, UsageError
+    from progression.errors import FilmRefusedError, UsageError
     from progression.film import known_side, neutral_name
     from progression.knees import shown
 
@@ -395,14 +424,14 @@ def _knees_found(
         if alone:
             raise
         return [entry]
-    except ImageError:
+    except Exception:  # whatever it is shows when its turn comes
         return [entry]
     for knee in knees:
         found = knee.found[0]
         if (spot := found.spot) is not None:
             mm = "" if found.centre_mm is None else " ({:.0f}, {:.0f} mm)".format(*found.centre_mm)
             label = f"{found.side} knee" if found.side else "knee"
-            typer.echo(f"{label} found at {spot.x:.0f},{spot.y:.0f}{mm}, confidence {spot.confidence:.2f}")
+            say(f"{label} found at {spot.x:.0f},{spot.y:.0f}{mm}, confidence {spot.confidence:.2f}")
     return knees
 
 
@@ -414,7 +443,7 @@ def _knees_at(
     What is wrong with the picture shows when its turn comes; with its side and place, at once if it is `alone`.
     """
     from progression.entries import Entry, name_of_side
-    from progression.errors import ImageError, UsageError
+    from progression.errors import UsageError
     from progression.film import Place, known_side, neutral_name
     from progression.types import Side
 
@@ -429,11 +458,11 @@ def _knees_at(
             try:
                 name = neutral_name(image, stem)
                 found = known_side(image, side=of_centre, place=place)
-            except ImageError:
-                readable = False
             except UsageError:
                 if alone:
                     raise
+            except Exception:  # whatever it is shows when its turn comes
+                readable = False
             if found is None and alone and readable:
                 raise UsageError(
                     f"{image} does not say which knee it is; pass --centre left=x,y or right=x,y, or --side"
@@ -447,17 +476,30 @@ def _knees_at(
 
 def _is_there(image: str) -> bool:
     """Whether there is a file, or an archive, to be read."""
-    return Path(image.rpartition("::")[0] or image).is_file()
+    try:
+        return Path(image.rpartition("::")[0] or image).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_other(image: str) -> bool:
+    """Whether a file is something else than DICOM; one that is called so and is damaged shows when its turn comes."""
+    from progression.errors import ImageError
+    from progression.image import dicom_content
+
+    try:
+        return dicom_content(image) is None
+    except ImageError:
+        return False
 
 
 def _check_dicom(images: "Sequence[str]", *, asked: bool | None, uid_root: str | None) -> None:
     """UsageError where DICOM objects are asked for and cannot be, or their root is none."""
     from progression.errors import UsageError
-    from progression.image import dicom_content
 
     if asked:
         for image in images:
-            if Path(image).is_file() and dicom_content(image) is None:
+            if _is_there(image) and _is_other(image):
                 raise UsageError(f"{image} is not DICOM and belongs to no study; leave out --dicom")
     if uid_root is not None:
         from progression.dicom.study import check_root

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from progression.cli.console import finite, say, say_lines
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Reader studies: do readers judge better with something than without? How many readers and cases "
@@ -25,7 +27,8 @@ def analyse(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Ratings at or above it count as positive: adds sensitivity, specificity and operating points."
+            callback=finite,
+            help="Ratings at or above it count as positive: adds sensitivity, specificity and operating points.",
         ),
     ] = None,
     reference: Annotated[
@@ -35,7 +38,7 @@ def analyse(
         ),
     ] = None,
     covariance: Annotated[str, typer.Option(help="jackknife, delong or bootstrap.")] = "jackknife",
-    confidence: Annotated[float, typer.Option(help="Of the intervals, 0 to 1.")] = 0.95,
+    confidence: Annotated[float, typer.Option(callback=finite, help="Of the intervals, 0 to 1.")] = 0.95,
     draws: Annotated[int, typer.Option(min=2, help="Draws of the bootstrap.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
 ) -> None:
@@ -55,8 +58,9 @@ def analyse(
     write_json(report, out / "result.json")
     write_text(text, out / "table.md")
     save_figure(out / "figure.png", figure)
-    typer.echo(text)
-    typer.echo(f"\nwrote result.json, table.md and figure.png to {out}")
+    say_lines(text)
+    say()
+    say(f"wrote result.json, table.md and figure.png to {out}")
 
 
 @app.command()
@@ -65,7 +69,8 @@ def plan(
         Path, typer.Argument(help="result.json of progression readers analyse: the pilot study.")
     ],
     difference: Annotated[
-        float, typer.Option(help="Difference to be found, as a fraction: 0.05 is five points.")
+        float,
+        typer.Option(callback=finite, help="Difference to be found, as a fraction: 0.05 is five points."),
     ],
     readers: Annotated[
         list[int] | None, typer.Option(min=2, help="Readers of the new study, repeatable; default: 4 to 12.")
@@ -73,8 +78,10 @@ def plan(
     cases: Annotated[
         int | None, typer.Option(min=2, help="Tell the power with so many cases, not the cases needed.")
     ] = None,
-    power: Annotated[float, typer.Option(help="Chance of finding the difference, 0 to 1.")] = 0.8,
-    alpha: Annotated[float, typer.Option(help="Two-sided error of the first kind.")] = 0.05,
+    power: Annotated[
+        float, typer.Option(callback=finite, help="Chance of finding the difference, 0 to 1.")
+    ] = 0.8,
+    alpha: Annotated[float, typer.Option(callback=finite, help="Two-sided error of the first kind.")] = 0.05,
     merit: Annotated[str, typer.Option(help="auc, sensitivity or specificity.")] = "auc",
 ) -> None:
     """Cases needed by number of readers, from a pilot study (Hillis, Obuchowski & Berbaum 2011)."""
@@ -83,7 +90,7 @@ def plan(
 
     pilot = pilot_of(read_json(result), merit)
     numbers = tuple(readers or range(4, 13))
-    typer.echo(
+    say_lines(
         plan_text(
             pilot,
             difference=difference,

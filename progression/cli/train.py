@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from progression.cli.console import finite, say
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,14 +44,17 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Of every random draw."
 Model = Annotated[str, typer.Option("--model", help="Model folder or name to train for.")]
 Save = Annotated[Path, typer.Option("--save", help="Model folder that gets the trained part.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the configuration and stop.")]
-Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop, resumably, after so long.")]
+Minutes = Annotated[
+    float | None, typer.Option("--minutes", min=0, callback=finite, help="Stop, resumably, after so long.")
+]
 Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Images a step, of all GPUs [preset's].")]
 Accumulate = Annotated[
     int | None,
     typer.Option("--accumulate", min=1, help="Micro-batches of a step, to save memory [preset's: 1]."),
 ]
 Kimg = Annotated[
-    float | None, typer.Option("--kimg", min=0.001, help="Length, thousands of images [preset's].")
+    float | None,
+    typer.Option("--kimg", min=0.001, callback=finite, help="Length, thousands of images [preset's]."),
 ]
 
 
@@ -82,7 +87,7 @@ def gan(
 
     config = with_overrides(preset, total_kimg=kimg, batch=batch, accumulate=accumulate, loss=loss, seed=seed)
     if dry_run:
-        typer.echo(config)
+        say(config)
         return
     from progression.data.visits import read_visits
     from progression.engine import choose_device
@@ -94,7 +99,7 @@ def gan(
         if heldout in set(read_visits(table).get("split", [])):
             others = _knees(table, split=heldout, **options).images
         else:
-            typer.echo(f"the table has no split {heldout!r}: snapshots are not measured")
+            say(f"the table has no split {heldout!r}: snapshots are not measured")
         folder = train_gan(
             _knees(table, split=split, **options).images,
             out,
@@ -105,7 +110,7 @@ def gan(
             heldout=others,
             extractors=_extractors(chosen),
         )
-        typer.echo(f"snapshot: {folder}")
+        say(f"snapshot: {folder}")
 
 
 @app.command()
@@ -141,7 +146,7 @@ def joint(
     changes: dict[str, Any] = {"kimg": kimg, "batch": batch, "accumulate": accumulate, "seed": seed}
     config = replace(preset_of(PRESETS, preset), **{k: v for k, v in changes.items() if v is not None})
     if dry_run:
-        typer.echo(config)
+        say(config)
         return
     from progression.engine import choose_device
     from progression.train.distributed import joined
@@ -167,7 +172,7 @@ def joint(
             minutes=minutes,
             extractors=_extractors(chosen),
         )
-        typer.echo(
+        say(
             f"generator and encoder: {save}; build its bank anew, and find its directions"
             if ended
             else f"stopped; the same command goes on: {out}"
@@ -209,7 +214,7 @@ def encoder(
     if kimg is not None:
         config = replace(config, kimg=kimg)
     if dry_run:
-        typer.echo(config)
+        say(config)
         return
     from progression.engine import choose_device
     from progression.risk.grader import Grader
@@ -235,7 +240,7 @@ def encoder(
     )
     training = {"preset": preset, "kimg": config.kimg, "seed": seed, "grade_features": grade_features}
     path = part.save(save, training=training)
-    typer.echo(f"encoder: {path}")
+    say(f"encoder: {path}")
 
 
 @app.command()
@@ -266,7 +271,7 @@ def grader(
 
     config = replace(preset_of(PRESETS, preset), seed=seed)
     if dry_run:
-        typer.echo(config)
+        say(config)
         return
     from progression.engine import choose_device
     from progression.risk.grader import beyond
@@ -276,14 +281,14 @@ def grader(
     knees = _knees(table, resolution=resolution, images=images, split=split)
     if fold is not None:
         train_fold(knees, out, fold, config=config, device=str(chosen))
-        typer.echo(
+        say(
             f"fold {fold} of {config.folds} has ended; with all of them, the same command without --fold saves"
         )
         return
     trained = train_grader(knees, out, config=config, device=str(chosen))
     fitting = {"cross_fitting": cross_fitting(knees.subject, seed=config.seed)}
     path = save_part(save, "grader", trained.state_dict(), trained.config() | fitting, resolution=resolution)
-    typer.echo(f"grader: {path}")
+    say(f"grader: {path}")
     if config.attack_steps:
         robust = robust_grader(knees, out, config=config)
         over = {"over": load_model(save).hashes()["grader"]}
@@ -291,7 +296,7 @@ def grader(
         path = save_part(
             save, "grader_robust", tensors, robust.config() | fitting | over, resolution=resolution
         )
-        typer.echo(f"grader_robust: {path}")
+        say(f"grader_robust: {path}")
 
 
 @app.command()
@@ -313,14 +318,14 @@ def risk(
     # the pictures were graded already: only which knees have one, and their grades, matter here
     knees = _knees(table, resolution=8, images=images, split=split)
     grading = load_out_of_fold(grader_run / "out_of_fold.npz", knees)
-    models = {"risk": train_risk(knees, grading, progress=typer.echo)}
+    models = {"risk": train_risk(knees, grading, progress=say)}
     knees, grading, other = pairs(knees, grading)
     if len(knees):
-        typer.echo(f"both knees of {len(knees) // 2} people")
-        models["risk_pair"] = train_risk(knees, grading, other=other, progress=typer.echo)
+        say(f"both knees of {len(knees) // 2} people")
+        models["risk_pair"] = train_risk(knees, grading, other=other, progress=say)
     for name, model in models.items():
         path = save_part(save, name, model.tensors(), model.config(), dtype="float32", resolution=resolution)
-        typer.echo(f"{name}: {path}")
+        say(f"{name}: {path}")
 
 
 @app.command()
@@ -348,10 +353,10 @@ def directions(
         Grader.from_tensors(files.tensors("grader"), files.config("grader")).to(chosen),
         knees,
         seed=seed,
-        progress=typer.echo,
+        progress=say,
     )
     path = found.directions.save(save, made_for=files, training={"knees": len(knees), "seed": seed})
-    typer.echo(f"directions for {', '.join(found.directions.names)}: {path}")
+    say(f"directions for {', '.join(found.directions.names)}: {path}")
 
 
 @app.command()
@@ -366,9 +371,7 @@ def typicality(
 
     knees = _knees(table, resolution=RESOLUTION, images=images, split=split)
     v = torch.cat([statistics(from_bytes(part)) for part in knees.images.split(256)])
-    typer.echo(
-        f"typicality from {len(knees)} knees: {Appearance.fit(v, knees.subject, seed=seed).save(save)}"
-    )
+    say(f"typicality from {len(knees)} knees: {Appearance.fit(v, knees.subject, seed=seed).save(save)}")
 
 
 @app.command()
@@ -404,7 +407,7 @@ def localiser(
     finder = train_localiser(knees.images, out, config=config, start=start)
     limits = usual(finder, _pictures(table, images=images, split=split))
     path = finder.save(save, limits=limits, training={**asdict(config), "knees": len(knees)})
-    typer.echo(f"localiser from {len(knees)} knees: {path}")
+    say(f"localiser from {len(knees)} knees: {path}")
 
 
 def _pictures(table: Path, *, images: Path | None, split: str | None) -> Iterator[Pixels]:
@@ -426,7 +429,7 @@ def _extractors(device: torch.device) -> dict[str, Extractor]:
     try:
         return {"imagenet": imagenet_features(device)}
     except DependencyError as error:
-        typer.echo(f"left out: {error}")
+        say(f"left out: {error}")
         return {}
 
 

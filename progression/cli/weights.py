@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from progression.cli.console import say
+
 app = typer.Typer(no_args_is_help=True, help="Shipped models, and conversion of official checkpoints.")
 
 
@@ -16,16 +18,16 @@ def list_() -> None:
 
     models = list_models()
     if not models:
-        typer.echo("no models are installed; install the package again, or give a folder to --model")
+        say("no models are installed; install the package again, or give a folder to --model")
     for name, folder in models:
         try:
             files = load_model(folder)
         except ProgressionError as error:
-            typer.echo(f"{name}: damaged ({error})")
+            say(f"{name}: damaged ({error})")
             continue
-        typer.echo(f"{name}: {files.resolution} x {files.resolution} pixels, {folder}")
+        say(f"{name}: {files.resolution} x {files.resolution} pixels, {folder}")
         for part in files.parts:
-            typer.echo(f"  {part:<10} {files.size_bytes(part) / 1e6:6.1f} MB  {files.hashes()[part][:12]}")
+            say(f"  {part:<10} {files.size_bytes(part) / 1e6:6.1f} MB  {files.hashes()[part][:12]}")
 
 
 @app.command()
@@ -43,10 +45,10 @@ def verify(
     for model in asked:
         try:
             parts = load_model(model).verify()
-            typer.echo(f"{model}: ok ({', '.join(parts)})")
+            say(f"{model}: ok ({', '.join(parts)})")
         except ProgressionError as error:
             damaged += 1
-            typer.echo(f"progression: error: {error}", err=True)
+            say(f"progression: error: {error}", err=True)
     if damaged:
         raise typer.Exit(1)
 
@@ -60,4 +62,4 @@ def convert(
     from progression.convert import convert as convert_checkpoint
 
     convert_checkpoint(network, out)
-    typer.echo(f"wrote {out}")
+    say(f"wrote {out}")

@@ -11,10 +11,10 @@
 | `age`, `bmi` | float or NaN | optional; years, kg/m² |
 | `sex` | "female", "male" or "" | optional |
 
-Other columns are kept as they are. Rows are counted as a spreadsheet shows them: the header is row 1.
+Other columns are kept as they are. Rows are counted as a spreadsheet shows them: the header is row 1. Columns and
+cells are read as `progression.tables` says: what means "missing" is missing.
 """
 
-import csv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +25,26 @@ import pandas as pd
 
 from progression.errors import TableError, UsageError, import_extra
 from progression.files import atomic_write
+from progression.tables import (
+    FIRST_ROW,
+    MAX_CELLS,
+    MAX_TABLE_BYTES,
+    cell_text,
+    csv_text,
+    match_columns,
+    number,
+    path_text,
+    read_bytes,
+    read_table,
+)
+from progression.texts import printable
 from progression.types import KL_GRADES, Side
 
 REQUIRED = ("subject", "side", "months")
+COLUMNS = (*REQUIRED, "image", "grade", "split", "age", "sex", "bmi")
 SPLITS = ("train", "val", "test")
 _PARQUET = (".parquet", ".pq")
-_FIRST_ROW = 2
+_BATCH_ROWS = 1024
 
 
 def read_visits(path: str | Path) -> pd.DataFrame:
@@ -55,24 +69,14 @@ def read_visits(path: str | Path) -> pd.DataFrame:
         Parquet without pyarrow.
     """
     path = Path(path)
-    reader: Callable[[Path], pd.DataFrame]
     if path.suffix.lower() == ".csv":
-        reader = _read_csv
+        raw = read_table(
+            path, known=COLUMNS, required=REQUIRED, strict=True, tell="nothing", source=path.name
+        ).frame()
     elif path.suffix.lower() in _PARQUET:
-        import_extra("pyarrow", feature="a Parquet table", extra="parquet", otherwise=", or use .csv")
-        reader = pd.read_parquet
+        raw = _read_parquet(path)
     else:
         raise TableError(f"{path.name}: expected a .csv or .parquet table, got {path.suffix or 'no'} suffix")
-    try:
-        raw = reader(path)
-    except TableError:
-        raise
-    except OSError as error:
-        reason = error.strerror or "not a Parquet file"
-        raise TableError(f"{path}: cannot be read ({reason}); check the path") from error
-    except (ValueError, csv.Error) as error:  # undecodable text, NUL bytes, damaged Parquet
-        reason = " ".join(str(error).split())
-        raise TableError(f"{path.name}: damaged or not a table ({reason}); save it as UTF-8 CSV") from error
     table = check_visits(raw, source=path.name)
     table.attrs["root"] = str(path.parent)
     return table
@@ -99,7 +103,7 @@ def write_visits(table: pd.DataFrame, path: str | Path) -> None:
     table = check_visits(table, source=path.name)
     with atomic_write(path) as temporary:
         if suffix == ".csv":
-            table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+            temporary.write_text(csv_text(table, float_format="%.10g"), encoding="utf-8")
         else:
             table.to_parquet(temporary, index=False)
 
@@ -126,12 +130,16 @@ def check_visits(table: pd.DataFrame, *, source: str = "visits table") -> pd.Dat
         side, negative or unreadable months, grade outside 0..4, unknown split or sex, impossible age or BMI,
         one visit twice, one picture for two visits, a subject in two splits.
     """
+    columns_of = match_columns(
+        list(table.columns), known=COLUMNS, required=REQUIRED, source=source, tell="near"
+    )
+    attrs, table = table.attrs, table.iloc[:, list(columns_of.values())].set_axis(list(columns_of), axis=1)
     check = _Checker(table, source)
     columns: dict[str, Any] = {
         "subject": check.text("subject", "a participant's code", allow_empty=False),
         "side": check.choice("side", "left or right", _side),
         "months": check.number("months", "months since baseline, 0 or more", 0, np.inf, allow_empty=False),
-        "image": check.text("image", "a path") if "image" in table else [""] * len(table),
+        "image": [path_text(value) for value in table["image"]] if "image" in table else [""] * len(table),
         "grade": check.grade() if "grade" in table else pd.array([pd.NA] * len(table), dtype="Int64"),
     }
     if "split" in table:
@@ -145,7 +153,7 @@ def check_visits(table: pd.DataFrame, *, source: str = "visits table") -> pd.Dat
     for name in table.columns:
         columns.setdefault(name, table[name].to_numpy())
     checked = pd.DataFrame(columns)
-    checked.attrs.update(table.attrs)
+    checked.attrs.update(attrs)
     check.unique(checked, ["subject", "side", "months"], column="months", what="this visit")
     pictured = checked[checked["image"] != ""]
     check.unique(pictured, ["image", "side"], column="image", what="this picture and side")
@@ -205,18 +213,11 @@ class _Checker:
 
     def __init__(self, table: pd.DataFrame, source: str) -> None:
         self.table, self.source = table, source
-        names = [str(name) for name in table.columns]
-        for name in REQUIRED:
-            if name not in names:
-                raise TableError(f"{source}: column '{name}' is missing; found {', '.join(names) or 'none'}")
-        for name in names:
-            if names.count(name) > 1:
-                raise TableError(f"{source}: column '{name}' occurs twice; remove one")
         if table.empty:
             raise TableError(f"{source}: expected at least one visit below the header, got none")
 
     def text(self, column: str, expected: str, *, allow_empty: bool = True) -> list[str]:
-        cells = [_cell_text(value) for value in self.table[column]]
+        cells = [printable(cell_text(value)) for value in self.table[column]]
         if not allow_empty:
             self._refuse(column, expected, np.array([not cell for cell in cells]))
         return cells
@@ -239,7 +240,8 @@ class _Checker:
     ) -> np.ndarray:
         cells = self.text(column, expected, allow_empty=allow_empty)
         empty = np.array([not cell for cell in cells])
-        values = pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce").to_numpy(np.float64)
+        known = {cell: _number(cell) for cell in set(cells)}
+        values = np.array([known[cell] for cell in cells], dtype=np.float64)
         inside = ((values > low) if exclusive else (values >= low)) & (values <= high) & np.isfinite(values)
         self._refuse(column, expected, ~empty & ~inside)
         return values
@@ -258,7 +260,7 @@ class _Checker:
             same = (table[key] == table.loc[row, key]).all(axis=1)
             described = ", ".join(f"{name} {table.loc[row, name]}" for name in key)
             raise TableError(
-                f"{_where(self.source, row, column)}: {what} is in row {same.idxmax() + _FIRST_ROW} already "
+                f"{_where(self.source, row, column)}: {what} is in row {same.idxmax() + FIRST_ROW} already "
                 f"({described}); keep one"
             )
 
@@ -272,13 +274,13 @@ class _Checker:
             raise TableError(
                 f"{_where(self.source, row, column)}: {key} {table.loc[row, key]!r} has "
                 f"{table.loc[row, column]!r} here but {table.loc[other, column]!r} in row "
-                f"{other + _FIRST_ROW}; give it one {column}"
+                f"{other + FIRST_ROW}; give it one {column}"
             )
 
     def _refuse(self, column: str, expected: str, bad: np.ndarray) -> None:
         if bad.any():
             position = int(np.flatnonzero(bad)[0])
-            got = _cell_text(self.table[column].iloc[position]) or "nothing"
+            got = cell_text(self.table[column].iloc[position]) or "nothing"
             more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
             raise TableError(
                 f"{_where(self.source, position, column)}: expected {expected}, got {got!r}{more}"
@@ -286,16 +288,15 @@ class _Checker:
 
 
 def _where(source: str, position: int, column: str) -> str:
-    return f"{source}: row {position + _FIRST_ROW}, column '{column}'"
+    return f"{source}: row {position + FIRST_ROW}, column '{column}'"
 
 
-def _cell_text(value: object) -> str:
-    """A cell as text: missing is "", and 9000001.0 (a code read as a number) is "9000001"."""
-    if value is None or value is pd.NA or value is pd.NaT:
-        return ""
-    if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else str(int(value)) if float(value).is_integer() else str(value)
-    return str(value).strip()
+def _number(cell: str) -> float:
+    """A cell's number, nan for what is none."""
+    try:
+        return number(cell)
+    except ValueError:
+        return np.nan
 
 
 def _side(text: str) -> str | None:
@@ -313,22 +314,30 @@ def _sex(text: str) -> str | None:
     return {"f": "female", "female": "female", "m": "male", "male": "male", "": ""}.get(text.lower())
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """All cells as text; every row must be as wide as the header, blank lines only at the end."""
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.reader(stream, strict=True))
-    while rows and not rows[-1]:
-        rows.pop()
-    if not rows:
-        raise TableError(f"{path.name}: the file is empty; expected a header with {', '.join(REQUIRED)}")
-    header = [name.strip() for name in rows[0]]
-    for number, row in enumerate(rows[1:], start=_FIRST_ROW):
-        if len(row) != len(header):
-            raise TableError(
-                f"{path.name}: row {number}: expected {len(header)} cells as in the header, got {len(row)}; "
-                "look for a missing or unquoted comma"
-            )
-    return pd.DataFrame(np.array(rows[1:], dtype=object).reshape(-1, len(header)), columns=header)
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """A Parquet table, piece by piece, as a small file may hold a huge one."""
+    import_extra("pyarrow", feature="a Parquet table", extra="parquet", otherwise=", or use .csv")
+    import pyarrow
+    from pyarrow import parquet
+
+    content = read_bytes(path)
+    try:
+        file = parquet.ParquetFile(pyarrow.BufferReader(content))
+        if file.metadata.num_rows * file.metadata.num_columns > MAX_CELLS:
+            raise TableError(f"{path.name} has more than {MAX_CELLS:,} cells; divide it")
+        pieces, size = [], 0
+        for piece in file.iter_batches(batch_size=_BATCH_ROWS):
+            size += piece.nbytes
+            if size > MAX_TABLE_BYTES:
+                raise TableError(f"{path.name} is larger than {MAX_TABLE_BYTES >> 20} MB; divide the table")
+            pieces.append(piece)
+        table = pyarrow.Table.from_batches(pieces, schema=file.schema_arrow)
+        frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, pyarrow.ArrowException) as error:
+        raise TableError(
+            f"{path.name}: damaged or not a Parquet table ({type(error).__name__}); write it again, or use CSV"
+        ) from error
+    return frame
 
 
 def _archive_members(path: Path, where: str) -> frozenset[str]:

@@ -14,9 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from progression.data.outcomes import UNREAD, Event, GradeSeries, event_interval, outcomes
-from progression.errors import TableError
-from progression.types import KL_GRADES
+from progression.entries import parse_grade
+from progression.errors import TableError, UsageError
+from progression.tables import FIRST_ROW, cell_text, column_key, match_columns, read_table
+from progression.texts import printable
 
+_NEEDED = ("name", "subject", "side")
 _GRADE_COLUMN = re.compile(r"kl_m(\d+)")
 Floats = NDArray[np.float64]
 
@@ -68,18 +71,19 @@ def read_followup(path: str | Path) -> Followup:
     Raises
     ------
     TableError
-        The file cannot be read, lacks a column, names a knee twice, or holds a grade other than 0 to 4.
+        The file cannot be read, lacks a column or has one twice, names a knee twice or not at all, or
+        holds a grade other than 0 to 4.
     """
-    try:
-        table = pd.read_csv(path, dtype={"name": str, "subject": str})
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise TableError(f"cannot read the outcomes {path}: {reason}; expected a CSV file") from error
-    return followup_of(table, where=str(path))
+    read = read_table(path, known=_NEEDED, required=(), tell="nothing", source=f"the outcomes {path}")
+    return followup_of(read.frame(), where=read.source)
 
 
 def followup_of(table: pd.DataFrame, *, where: str = "the outcomes") -> Followup:
     """`read_followup` for a table in memory; `where` names it in errors."""
+    named = match_columns(list(table.columns), known=_NEEDED, required=(), source=where, tell="near")
+    table = table.iloc[:, list(named.values())].set_axis(
+        [column_key(name) if _GRADE_COLUMN.fullmatch(column_key(name)) else name for name in named], axis=1
+    )
     months = {c: int(m[1]) for c in table.columns if (m := _GRADE_COLUMN.fullmatch(str(c)))}
     columns = sorted(months, key=lambda column: months[column])
     missing = [c for c in ("name", "subject", "kl_m00") if c not in table.columns]
@@ -88,27 +92,39 @@ def followup_of(table: pd.DataFrame, *, where: str = "the outcomes") -> Followup
             f"{where}: expected columns name, subject, kl_m00 and a later visit such as kl_m48, "
             f"received {', '.join(map(str, table.columns))}"
         )
-    repeated = table["name"][table["name"].duplicated()]
-    if len(repeated):
-        raise TableError(f"{where}: knee {repeated.iloc[0]} is named twice; keep one row a knee")
+    names = [printable(cell_text(value)) for value in table["name"]]
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names, start=FIRST_ROW):
+        if not name:
+            raise TableError(f"{where}: row {row}: the name is missing; give every knee its own")
+        if name in rows:
+            raise TableError(f"{where}: knee {name} is named twice; keep one row a knee")
+        rows[name] = row
     grade = np.empty((len(table), len(columns)), dtype=np.int64)
     for i, column in enumerate(columns):
-        values = pd.to_numeric(table[column], errors="coerce")
-        wrong = (values.isna() & table[column].notna()) | ~(values.isna() | values.isin(range(KL_GRADES)))
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise TableError(
-                f"{where}: row {row + 2}, column {column}: expected a grade 0 to 4 or nothing, "
-                f"received {str(table[column].iloc[row])!r}"
-            )
-        grade[:, i] = values.fillna(UNREAD).to_numpy(dtype=np.int64)
+        for row, value in enumerate(table[column]):
+            try:
+                read = parse_grade(cell_text(value))
+            except UsageError as error:
+                raise TableError(
+                    f"{where}: row {row + FIRST_ROW}, column {column}: expected a grade 0 to 4 or nothing, "
+                    f"received {cell_text(value)!r}"
+                ) from error
+            grade[row, i] = UNREAD if read is None else read
     side = table["side"] if "side" in table else pd.Series("", index=table.index)
     return Followup(
-        table["name"].to_numpy(dtype=str),
+        np.array(names, dtype=str),
         GradeSeries(
-            subject=table["subject"].to_numpy(dtype=str),
-            side=side.to_numpy(dtype=str),
+            subject=np.array(
+                [_person(value, row) for row, value in enumerate(table["subject"], start=FIRST_ROW)]
+            ),
+            side=np.array([cell_text(value) for value in side], dtype=str),
             months=np.array([float(months[c]) for c in columns]),
             grade=grade,
         ),
     )
+
+
+def _person(value: object, row: int) -> str:
+    """Whose knee a row is of; where nobody knows it, somebody's of their own."""
+    return printable(cell_text(value)) or f"somebody of row {row}"

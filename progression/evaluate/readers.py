@@ -7,14 +7,12 @@ readers" are different claims; the report holds all of them, so that none is cho
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from progression import __version__
 from progression.errors import TableError, UsageError
@@ -31,6 +29,8 @@ from progression.metrics.readers import (
     power,
 )
 from progression.metrics.readers.model import Factor
+from progression.metrics.readers.ratings import COLUMNS
+from progression.tables import read_table
 
 MODELS: dict[str, tuple[Factor, Factor, str]] = {
     "random_readers_random_cases": ("random", "random", "random readers, random cases"),
@@ -58,17 +58,8 @@ def read_ratings(path: str | Path, *, reference: str | None = None) -> Ratings:
     UsageError
         The reference is not a treatment of the table.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-        table = table.fillna("")  # rows shorter than the header
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise TableError(
-            f"cannot read the ratings {path}: {reason}; expected comma-separated UTF-8 text"
-        ) from error
-    table.columns = table.columns.str.strip()
+    read = read_table(path, known=(*COLUMNS, "subject"), required=COLUMNS)
+    table = {name: read.texts(name) for name in (*COLUMNS, "subject") if name in read.columns}
     ratings = Ratings.of(table)
     if reference is None:
         return ratings

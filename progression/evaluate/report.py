@@ -32,7 +32,8 @@ def write_text(text: str, path: str | Path) -> None:
         The file cannot be written.
     """
     with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # what is no text, as in names of files that are not UTF-8, is written as JSON would: \\udcff
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

@@ -24,10 +24,14 @@ from progression.evaluate.report import as_table, interval, markdown_table
 from progression.evaluate.scores import judge_scores
 from progression.evaluate.sets import SETS, evaluate_sets
 from progression.metrics.auc import structural_components
+from progression.report.outputs import COLUMNS
+from progression.tables import read_table
 from progression.types import KL_GRADES
 
 Floats = NDArray[np.float64]
 
+_NEEDED = ("name", "horizon_months", "risk_fast", "risk_any")
+_TEXTS = ("name", "side", "kl_set", "other_knee", "warnings")
 GRADE_SEEN = "grade seen"
 """Expected grade now, from kl_now_*: what the picture shows to the grader."""
 GRADE_READ = "grade read"
@@ -255,13 +259,20 @@ def read_results(path: str | Path) -> pd.DataFrame:
     TableError
         The file cannot be read or lacks a column.
     """
-    try:
-        table = pd.read_csv(path, dtype={"name": str, "warnings": str})
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise TableError(
-            f"cannot read the results {path}: {reason}; expected results.csv of cohort"
-        ) from error
+    known = [name for name in COLUMNS if name not in _TEXTS]
+    read = read_table(path, known=COLUMNS, required=_NEEDED, tell="near", source=f"the results {path}")
+    table = read.frame()
+    for column in (name for name in _TEXTS if name in table):
+        table[column] = read.texts(column)
+    for column in (name for name in known if name in table):
+        cells = pd.Series(read.texts(column), dtype=object)
+        table[column] = pd.to_numeric(cells.where(cells != ""), errors="coerce")
+        wrong = np.flatnonzero((cells != "") & ~np.isfinite(table[column].to_numpy(dtype=float)))
+        if len(wrong):
+            raise TableError(
+                f"{read.source} row {read.numbers[wrong[0]]}: column {column!r} holds {cells[wrong[0]]!r}; expected a "
+                "number or nothing"
+            )
     _check(table)
     return table
 
@@ -353,7 +364,7 @@ def _or_nan(case: Judged, score: Floats) -> float:
 
 
 def _check(results: pd.DataFrame) -> None:
-    missing = [c for c in ("name", "horizon_months", "risk_fast", "risk_any") if c not in results.columns]
+    missing = [c for c in _NEEDED if c not in results.columns]
     if missing:
         raise TableError(
             f"the results lack the column {missing[0]}: expected results.csv of progression cohort"

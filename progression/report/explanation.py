@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from matplotlib.figure import Figure
 
 from progression.files import atomic_folder
 from progression.report.figures import bare, picture, wrapped
+from progression.report.lettering import drawn
 from progression.report.mark import NOTICE, WORD, synthetic_metadata
 from progression.report.outputs import as_json, check_replaceable
 from progression.report.words import cannot_rise, late, told_risk
+from progression.texts import printable
 from progression.types import Pixels, Prediction
 
 _OWN_FILE = re.compile(r"explanation\.(png|json|md)")
@@ -253,7 +256,7 @@ def explanation_text(explanation: Explanation) -> str:
     months = horizon.horizon_months
     likeliest = int(np.argmax(prediction.kl_now))
     lines = [
-        f"# Why: {prediction.name}, {prediction.side.value} knee",
+        f"# Why: {_plain(prediction.name)}, {prediction.side.value} knee",
         "",
         f"Research use, not a medical device. All pictures but the {_radiographs(explanation)} {WORD.lower()}.",
         "",
@@ -261,7 +264,7 @@ def explanation_text(explanation: Explanation) -> str:
         f"({prediction.kl_now[likeliest]:.0%}); {_reading(explanation)}. "
         f"Typicality {prediction.typicality:.2f} (share of ordinary knees that the model finds as odd).",
         "",
-        *(f"Warning: {text}.\n" for text in prediction.warnings),
+        *(f"Warning: {_plain(text)}.\n" for text in prediction.warnings),
         *_other_lines(explanation),
         *_earlier_lines(explanation),
         "## What drives the risk",
@@ -381,6 +384,11 @@ def check_explanation_replaceable(folder: str | Path) -> None:
 
 
 # ---- in words ---------------------------------------------------------------------------------------------------
+
+
+def _plain(text: str) -> str:
+    """A text of others in Markdown, where tags would be HTML."""
+    return escape(printable(text), quote=False)
 
 
 def _radiographs(explanation: Explanation) -> str:
@@ -541,7 +549,7 @@ def _draw_drivers(axes: Axes, explanation: Explanation) -> None:
     bars += [(_PACE, terms.log_pace, 1.0)] if explanation.earlier else []
     for place, (_, value, opacity) in enumerate(bars):
         axes.barh(place, value, color="#b2182b" if value > 0 else "#2166ac", alpha=opacity)
-    axes.set_yticks(range(len(bars)), [words for words, *_ in bars])
+    axes.set_yticks(range(len(bars)), [drawn(words) for words, *_ in bars])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.tick_params(labelsize=7)
     axes.set_title(f"log rate {terms.start} → {terms.end}: terms beyond the mean knee", fontsize=9)

@@ -1,6 +1,5 @@
 """One figure a prediction: pictures, what changes in them, and the risk."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from progression.report.lettering import drawn, drawn_lines
 from progression.report.mark import NOTICE, WORD, synthetic_metadata
 from progression.report.words import asked_with, cannot_rise, grade_now
 from progression.types import KL_GRADES, Pixels, Prediction
@@ -160,14 +160,14 @@ def picture(axes: Axes, pixels: Pixels, title: str, window: tuple[float, float],
 
 
 def wrapped(texts: Sequence[str], width_inches: float, *, points: float) -> list[str]:
-    """Lines that are no wider than that in a font of `points`, by its mean width of a letter; no text is a formula."""
+    """Lines that are no wider than that in a font of `points`, by its mean width of a letter, as `drawn` has them."""
     characters = int(width_inches * 72 / (0.58 * points))
-    return [line for text in texts for line in textwrap.wrap(text.replace("$", r"\$"), characters)]
+    return [line for text in texts for line in drawn_lines(text, characters)]
 
 
 def bare(axes: Axes, title: str) -> None:
     """A title and no ticks."""
-    axes.set_title(title, fontsize=10)
+    axes.set_title("\n".join(map(drawn, title.split("\n"))), fontsize=10)
     axes.set_xticks([])
     axes.set_yticks([])
 

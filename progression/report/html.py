@@ -6,7 +6,7 @@ mouse, without colours and without scripts: the slider only adds to what is ther
 
 from base64 import b64encode
 from collections.abc import Callable
-from html import escape
+from html import escape as _escape
 from importlib.resources import files
 from io import BytesIO
 from string import Template
@@ -30,10 +30,16 @@ from progression.report.words import (
     typicality_sentence,
     unseen,
 )
+from progression.texts import printable
 from progression.types import HorizonPrediction, Pixels, Prediction
 
 SHOWN_PIXELS = 256
 """Side of the pictures, enlarged so that the mark can be read."""
+
+
+def escape(text: str) -> str:
+    """A text of others in HTML: printable, and no tag."""
+    return _escape(printable(text))
 
 
 def report_html(prediction: Prediction) -> str:

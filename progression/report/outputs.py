@@ -13,6 +13,7 @@ from progression.report.figures import save_prediction_figure, save_spread_figur
 from progression.report.gif import save_gif
 from progression.report.html import report_html
 from progression.report.mark import save_synthetic_png
+from progression.texts import printable
 from progression.types import KL_GRADES, HorizonPrediction, Prediction
 
 _OWN_FILE = re.compile(
@@ -50,7 +51,7 @@ def row(prediction: Prediction, horizon: HorizonPrediction) -> dict[str, Any]:
     Several warnings are joined by "; ", the grades of `kl_set` by spaces.
     """
     values: dict[str, Any] = {
-        "name": prediction.name,
+        "name": printable(prediction.name),
         "side": prediction.side.value,
         "grade_read": prediction.provenance.get("grade_read"),
         "horizon_months": horizon.horizon_months,
@@ -59,7 +60,7 @@ def row(prediction: Prediction, horizon: HorizonPrediction) -> dict[str, Any]:
         "risk_fast_product": float(horizon.risk_fast_product),
         "risk_any_product": float(horizon.risk_any_product),
         "typicality": float(prediction.typicality),
-        "warnings": "; ".join(prediction.warnings),
+        "warnings": printable("; ".join(prediction.warnings)),
     }
     for grade in range(KL_GRADES):
         values[f"kl_now_{grade}"] = float(prediction.kl_now[grade])
@@ -80,13 +81,13 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
     also `change_grades`, the change of the grade at each percentile.
     """
     return {
-        "name": prediction.name,
+        "name": printable(prediction.name),
         "side": prediction.side.value,
         "synthetic": True,
         "typicality": float(prediction.typicality),
         **{f"kl_now_{grade}": float(value) for grade, value in enumerate(prediction.kl_now)},
         "neighbour_distances": [float(value) for value in prediction.neighbour_distances],
-        "warnings": list(prediction.warnings),
+        "warnings": [printable(text) for text in prediction.warnings],
         "horizons": [
             row(prediction, horizon)
             | {
@@ -181,10 +182,14 @@ def check_replaceable(folder: str | Path, *, own: re.Pattern[str] = _OWN_FILE) -
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise OutputError(f"cannot write folder {folder}: a file of that name exists; choose another --out")
+        raise OutputError(
+            f"cannot write folder {printable(folder)}: a file of that name exists; choose another --out"
+        )
     for entry in folder.iterdir():
         if not own.fullmatch(entry.name):
-            raise OutputError(f"{folder} holds other files ({entry.name}); choose another --out or remove it")
+            raise OutputError(
+                f"{printable(folder)} holds other files ({printable(entry.name)}); choose another --out or remove it"
+            )
 
 
 def without_paths(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """A prediction as a PDF of one or two pages: the figure, and the same words as the HTML report."""
 
-import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import accumulate
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 
 from progression import __version__
 from progression.report.figures import prediction_figure
+from progression.report.lettering import drawn, drawn_lines
 from progression.report.mark import NOTICE, WORD
 from progression.report.words import (
     PICTURES,
@@ -53,9 +53,7 @@ def report_pdf(prediction: Prediction) -> bytes:
             FigureCanvasAgg(page)
             for number, (texts, weight) in enumerate(lines[start : start + _LINES_A_PAGE]):
                 for x, text in texts:
-                    page.text(
-                        x, _TOP - _LINE_HEIGHT * number, _literal(text), va="top", fontsize=9.5, weight=weight
-                    )
+                    page.text(x, _TOP - _LINE_HEIGHT * number, text, va="top", fontsize=9.5, weight=weight)
             page.text(_LEFT, 0.03, f"{NOTICE} progression {__version__}", fontsize=8)
             pages.savefig(page)
         pages.savefig(prediction_figure(prediction))
@@ -96,8 +94,7 @@ def _part(part: str | list[str] | Table) -> list[Line]:
 
 
 def _text(text: str, weight: str = "normal") -> list[Line]:
-    lines = textwrap.wrap(text, _LINE_CHARACTERS, break_on_hyphens=False)
-    return [([(_LEFT, line)], weight) for line in lines]
+    return [([(_LEFT, line)], weight) for line in drawn_lines(text, _LINE_CHARACTERS)]
 
 
 def _table(table: Table) -> list[Line]:
@@ -106,10 +103,5 @@ def _table(table: Table) -> list[Line]:
     rows = [(table.head, "bold"), *((row, "normal") for row in table.rows)]
     return [
         *_text(table.caption + ":"),
-        *((list(zip(places, cells, strict=True)), weight) for cells, weight in rows),
+        *((list(zip(places, map(drawn, cells), strict=True)), weight) for cells, weight in rows),
     ]
-
-
-def _literal(text: str) -> str:
-    """Text in which matplotlib finds no formula."""
-    return text.replace("$", r"\$")

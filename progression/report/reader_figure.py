@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from progression.files import atomic_write
 from progression.metrics.auc import Floats, roc_points
 from progression.metrics.readers.ratings import Ratings
+from progression.report.lettering import drawn, label
 
 REFERENCE, OTHERS = "#4d4d4d", ("#2166ac", "#b2182b", "#e08214", "#1b7837")
 """Colours of the reference and of the other treatments, which repeat from the fifth on."""
@@ -106,7 +107,7 @@ def draw_curves(axes: Axes, ratings: Ratings) -> None:
             false, true = roc_points(ratings.truth, scores)
             axes.plot(false, true, color=colour, linewidth=0.7, alpha=0.5)
             means += _height(false, true) / len(ratings.readers)
-        axes.plot(_GRID, means, color=colour, linewidth=2.2, label=ratings.treatments[i])
+        axes.plot(_GRID, means, color=colour, linewidth=2.2, label=label(ratings.treatments[i]))
     axes.set_title("ROC curves (thick: mean of the readers)", fontsize=10)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
 
@@ -123,7 +124,7 @@ def draw_points(
     _unit_square(axes)
     for i in reversed(range(len(treatments))):
         axes.scatter(
-            false_positive[i], true_positive[i], s=26, color=colours(treatments)[i], label=treatments[i],
+            false_positive[i], true_positive[i], s=26, color=colours(treatments)[i], label=label(treatments[i]),
             zorder=3, facecolor="white" if i == len(treatments) - 1 and i else None,
         )  # fmt: skip
     for j in range(len(readers)):
@@ -136,7 +137,8 @@ def draw_points(
             )  # fmt: skip
     if len(readers) <= _MOST_LABELS:
         ends = np.stack([false_positive, true_positive], axis=-1)
-        for reader, tip, offset in zip(readers, ends[0], name_offsets(ends, readers), strict=True):
+        names = [drawn(reader) for reader in readers]
+        for reader, tip, offset in zip(names, ends[0], name_offsets(ends, names), strict=True):
             axes.annotate(
                 reader, tuple(tip), xytext=tuple(offset), fontsize=_NAME_POINTS, textcoords="offset points",
                 color=colours(treatments)[0], ha="center", va="center",
@@ -193,10 +195,10 @@ def draw_differences(
         axes.plot([entry["low"], entry["high"]], [y, y], color=shade, linewidth=2.2 if mean else 1.2)
         axes.plot(entry["difference"], y, marker="D" if mean else "o", color=shade, markersize=6)
     axes.axvline(0, color="#888888", linewidth=0.8, linestyle=":")
-    names = [f"{who} ({entry['first']})" if several else who for who, entry in rows]
+    names = [drawn(f"{who} ({entry['first']})" if several else who) for who, entry in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set(xlabel=f"AUC, {'treatment' if several else treatments[0]} − {reference}", box_aspect=1)
+    axes.set(xlabel=drawn(f"AUC, {'treatment' if several else treatments[0]} − {reference}"), box_aspect=1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from progression.metrics.auc import Floats, auc, roc_points
 from progression.metrics.calibration import reliability
 from progression.metrics.decision import net_benefit, net_benefit_of_all
+from progression.report.lettering import drawn, label
 
 COLOURS = ("#b2182b", "#2166ac", "#1b7837", "#e08214", "#762a83", "#01665e", "#8c510a", "#4d4d4d")
 """Of scores in the order they are given, repeated from the ninth on."""
@@ -54,12 +55,12 @@ def roc_figure(panels: Sequence[Panel]) -> Figure:
     def draw(axes: Axes, panel: Panel) -> None:
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle=":")
         for name, score, colour in _coloured(panel.scores):
-            label = f"{name}, {auc(panel.y, score):.2f}"
-            axes.plot(*roc_points(panel.y, score), color=colour, linewidth=1.3, label=label)
+            told = label(f"{name}, {auc(panel.y, score):.2f}")
+            axes.plot(*roc_points(panel.y, score), color=colour, linewidth=1.3, label=told)
         for points in panel.readers:
             axes.scatter(
                 points.false_positive, points.true_positive, s=20, edgecolor="black", linewidth=0.8, zorder=3,
-                facecolor="black" if points.filled else "white", label=points.label,
+                facecolor="black" if points.filled else "white", label=label(points.label),
             )  # fmt: skip
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="1 − specificity", ylabel="sensitivity")
         axes.legend(fontsize=6, frameon=False, loc="lower right")
@@ -76,7 +77,7 @@ def reliability_figure(panels: Sequence[Panel], *, n_bins: int = 10) -> Figure:
             bins = reliability(panel.y, risk, n_bins=n_bins)
             said, seen = ([b[key] for b in bins] for key in ("mean_risk", "event_rate"))
             top = max(top, *said, *seen)
-            axes.plot(said, seen, color=colour, linewidth=1.0, marker="o", markersize=3, label=name)
+            axes.plot(said, seen, color=colour, linewidth=1.0, marker="o", markersize=3, label=label(name))
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle=":")
         side = 1.05 * max(top, 0.01)
         axes.set(xlim=(0, side), ylim=(0, side), xlabel="mean risk", ylabel="event rate")
@@ -96,7 +97,7 @@ def decision_figure(panels: Sequence[Panel]) -> Figure:
         axes.axhline(0, color="#999999", linewidth=1, linestyle=":", label="act on none")
         for name, risk, colour in _coloured(panel.scores):
             benefit = net_benefit(panel.y, risk, thresholds)
-            axes.plot(thresholds, benefit, color=colour, linewidth=1.3, label=name)
+            axes.plot(thresholds, benefit, color=colour, linewidth=1.3, label=label(name))
         axes.set(ylim=(-0.15 * rate, 1.05 * rate), xlabel="risk from which on to act", ylabel="net benefit")
         axes.legend(fontsize=6, frameon=False, loc="upper right")
 
@@ -116,7 +117,7 @@ def _grid(panels: Sequence[Panel], draw: Callable[[Axes, Panel], None]) -> Figur
     for axes, panel in zip(places, panels, strict=False):
         draw(axes, panel)
         axes.set_box_aspect(1)
-        axes.set_title(panel.title, fontsize=9)
+        axes.set_title(drawn(panel.title), fontsize=9)
     for axes in places[len(panels) :]:
         axes.set_visible(False)
     return figure

@@ -67,5 +67,5 @@ def check_with_dciodvfy(*films: Path) -> None:
 
 
 def dx(side: Side | None = Side.LEFT, **options: object) -> Dataset:
-    """A DX film of a test knee, 96 pixels wide."""
-    return example.dx(knee(), side=side, **{"spacing_mm": 1.4} | options)
+    """A DX film of a test knee, 96 pixels wide; the right one is another knee than the left one."""
+    return example.dx(knee(seed=int(side is Side.RIGHT)), side=side, **{"spacing_mm": 1.4} | options)

@@ -139,9 +139,9 @@ def test_refuses_results_that_do_not_fit(followup: MakeFollowup, tmp_path: Path)
     with pytest.raises(TableError, match="no knee has both"):
         evaluate_risk(results.assign(name=results["name"] + "x"), knees)
     (tmp_path / "results.csv").write_text("name,horizon_months\nk0,48\n")
-    with pytest.raises(TableError, match="lack the column risk_fast"):
+    with pytest.raises(TableError, match="lacks the column 'risk_fast'"):
         read_results(tmp_path / "results.csv")
-    with pytest.raises(TableError, match="cannot read the results"):
+    with pytest.raises(TableError, match="cannot read"):
         read_results(tmp_path / "none.csv")
 
 

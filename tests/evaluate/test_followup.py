@@ -68,7 +68,7 @@ def test_refuses_doubled_names_and_missing_files(tmp_path_factory: pytest.TempPa
     table = pd.DataFrame({"name": ["a", "a"], "subject": ["s", "s"], "kl_m00": [1, 1], "kl_m48": [2, 2]})
     with pytest.raises(TableError, match="knee a is named twice"):
         followup_of(table)
-    with pytest.raises(TableError, match="cannot read the outcomes"):
+    with pytest.raises(TableError, match=r"cannot read .*none.csv: No such file"):
         read_followup(tmp_path_factory.mktemp("empty") / "none.csv")
 
 

@@ -183,10 +183,10 @@ def test_a_plan_for_sensitivity_counts_the_cases_that_it_is_about(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("reader,treatment,case,truth\n1,a,1,0\n", "lack the column rating"),
+        ("reader,treatment,case,truth\n1,a,1,0\n", "lacks the column 'rating'"),
         ("reader,treatment,case,truth,rating\n", "no rows"),
-        ("", "cannot read the ratings"),
-        ("reader,treatment,case,truth,rating\n1,a,1,0,2,9\n", "cannot read the ratings"),
+        ("", "not a CSV table (the file is empty)"),
+        ("reader,treatment,case,truth,rating\n1,a,1,0,2,9\n", "row 2: expected 5 cells as in the header, got 6"),
         ("reader,treatment,case,truth,rating\n1,a,1,0\n", "row 1 of the ratings has rating ''"),
         ("reader,treatment,case,truth,rating\n1,a,1,0,2\n1,a,2,1,2\n1,b,1,0,2\n", "none by reader 1 of case 2"),
     ],

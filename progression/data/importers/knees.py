@@ -12,7 +12,9 @@ import pandas as pd
 
 from progression.data.visits import SPLITS, check_visits
 from progression.errors import TableError
+from progression.tables import read_table
 
+_COLUMNS = ("name", "subject", "side", "split", "kl_m00")
 _GRADE_COLUMN = re.compile(r"kl_m(\d+)")
 
 
@@ -37,14 +39,10 @@ def import_knees(folder: str | Path) -> pd.DataFrame:
 
 
 def _long(path: Path) -> pd.DataFrame:
-    try:
-        wide = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise TableError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    needed = ["name", "subject", "side", "split", "kl_m00"]
-    absent = [column for column in needed if column not in wide]
-    if absent:
-        raise TableError(f"{path.name}: column '{absent[0]}' is missing; found {', '.join(wide.columns)}")
+    read = read_table(path, known=_COLUMNS, required=_COLUMNS, strict=True, tell="near", source=path.name)
+    wide = read.frame()
+    for column in _COLUMNS:
+        wide[column] = read.texts(column)
     visits = [match for match in map(_GRADE_COLUMN.fullmatch, wide.columns) if match]
     long = pd.concat(
         [
@@ -54,7 +52,7 @@ def _long(path: Path) -> pd.DataFrame:
                     "side": wide["side"],
                     "months": int(visit[1]),
                     "image": f"{path.stem}.zip::" + wide["name"] + ".webp" if int(visit[1]) == 0 else "",
-                    "grade": wide[visit[0]],
+                    "grade": read.texts(visit[0]),
                     "split": wide["split"],
                 }
             )

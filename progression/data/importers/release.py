@@ -1,21 +1,18 @@
 """What the OAI and MOST releases have in common: delimited text, coded values, SAS missing codes, films."""
 
 import csv
-import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 from progression.errors import TableError, UsageError
+from progression.tables import FIRST_ROW, cell_text, is_missing, number, read_bytes, table_of
 
-_MISSING = re.compile(r"|\.[A-Za-z_]?|[A-Za-z]|NA|NaN|nan")
-"""Empty; the SAS codes . and .A to .Z; a bare letter (A: Not Expected); what R and pandas write."""
-_FIRST_ROW = 2
+_LETTER = re.compile(r"[A-Za-z]")
+"""A bare letter (A: Not Expected) means missing, too."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,9 @@ class ReleaseTable:
                 raise TableError(
                     f"{self.name}: column '{column.upper()}' is missing; the file begins {found}"
                 )
-            if list(self.cells.columns).count(column) > 1:
-                raise TableError(f"{self.name}: column '{column.upper()}' occurs twice; remove one")
 
     def where(self, position: int, column: str) -> str:
-        return f"{self.name}: row {position + _FIRST_ROW}, column '{column.upper()}'"
+        return f"{self.name}: row {position + FIRST_ROW}, column '{column.upper()}'"
 
     def numbers(self, column: str, *, missing: Collection[str] = ()) -> list[float | None]:
         """A column as numbers, None where missing; see `code_number`."""
@@ -53,7 +48,7 @@ class ReleaseTable:
 
     def participants(self, column: str = "id") -> list[str]:
         """Participant numbers as text; a number that went through a spreadsheet (9000001.0) loses its .0."""
-        values = [re.sub(r"\.0+$", "", cell) for cell in self.cells[column]]
+        values = [re.sub(r"\.0+$", "", cell_text(cell)) for cell in self.cells[column]]
         for position, value in enumerate(values):
             if not value:
                 raise TableError(
@@ -83,15 +78,13 @@ def code_number(cell: str, *, missing: Collection[str] = ()) -> float | None:
         Neither a number nor a missing code.
     """
     code = code_of(cell)
-    if _MISSING.fullmatch(code) or code in missing:
+    if is_missing(code) or _LETTER.fullmatch(code) or code in missing:
         return None
-    number = float(code)
-    if not math.isfinite(number):
-        raise ValueError(code)
-    return None if f"{number:g}" in missing else number
+    found = number(code)
+    return None if f"{found:g}" in missing else found
 
 
-def grade_of(number: float | None, where: str) -> int | None:
+def grade_of(read: float | None, where: str) -> int | None:
     """A Kellgren-Lawrence grade from a release's number.
 
     0..4 stand for themselves. k.9 (MOST's 1.9) is grade k+1 without all of its features, by MOST's
@@ -102,15 +95,15 @@ def grade_of(number: float | None, where: str) -> int | None:
     TableError
         Anything else; the remedy is to name it as a missing code.
     """
-    if number is None:
+    if read is None:
         return None
-    tenths = round(number * 10)
+    tenths = round(read * 10)
     grade, rest = divmod(tenths, 10)
-    if abs(number * 10 - tenths) < 1e-6 and rest in (0, 9) and 0 <= tenths <= 40:
+    if abs(read * 10 - tenths) < 1e-6 and rest in (0, 9) and 0 <= tenths <= 40:
         return grade + (rest == 9)
     raise TableError(
-        f"{where}: expected a Kellgren-Lawrence grade 0..4 (or k.9), got {number:g}; "
-        f"if it means not read, say so (--missing-code {number:g})"
+        f"{where}: expected a Kellgren-Lawrence grade 0..4 (or k.9), got {read:g}; "
+        f"if it means not read, say so (--missing-code {read:g})"
     )
 
 
@@ -139,25 +132,26 @@ def read_release(path: Path) -> ReleaseTable:
     TableError
         Unreadable, empty, or a row whose cells do not match the header.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise TableError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    text = read_bytes(path).decode("utf-8-sig", errors="replace").replace("\0", "")
     first = text.partition("\n")[0]
     if not first.strip():
         raise TableError(f"{path.name}: the file is empty; download it again")
     separator = max("|\t,", key=first.count)
-    # Only comma-separated files quote their cells; elsewhere a quote is a character of somebody's comment.
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-    reader = csv.reader(StringIO(text, newline=""), delimiter=separator, quoting=quoting)
-    rows = [[cell.strip() for cell in row] for row in reader if row]
-    header = [name.lower() for name in rows[0]]
-    for number, row in enumerate(rows[1:], start=_FIRST_ROW):
-        if len(row) != len(header):
-            raise TableError(
-                f"{path.name}: row {number}: expected {len(header)} cells as in the header, got {len(row)}"
-            )
-    return ReleaseTable(name=path.name, cells=pd.DataFrame(rows[1:], columns=header, dtype=object))
+    table = table_of(
+        text,
+        separator,
+        path.name,
+        known=(),
+        required=(),
+        strict=True,
+        tell="nothing",
+        # only comma-separated files quote their cells; elsewhere a quote is a character of somebody's comment
+        quoting=csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE,
+    )
+    cells = table.frame().map(str.strip)
+    return ReleaseTable(
+        name=path.name, cells=cells.set_axis([name.lower() for name in cells.columns], axis=1)
+    )
 
 
 def name_image(pattern: str | None, root: Path, *, subject: str, side: str, months: float) -> str:

@@ -1,7 +1,7 @@
 """Multi-reader multi-case studies: analysis after Obuchowski & Rockette, and planning.
 
-Needs numpy, scipy, `progression.metrics.auc`, `progression.metrics.bootstrap` and `progression.errors`, nothing
-else: these files can be lifted out.
+Needs numpy, scipy, `progression.metrics.auc`, `progression.metrics.bootstrap`, and `errors`, `tables` and `texts` of
+`progression`, nothing else: these files can be lifted out.
 """
 
 from progression.metrics.readers.analysis import Analysis, ReaderStudy, analyse, obuchowski_rockette

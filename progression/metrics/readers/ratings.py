@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from progression.errors import TableError, UsageError
 from progression.metrics.auc import Floats
+from progression.tables import cell_text, is_missing, number
+from progression.texts import printable
 
 Ints = NDArray[np.intp]
 
@@ -102,10 +104,11 @@ class Ratings:
 
 def _named(column: str, values: NDArray[np.generic]) -> tuple[tuple[str, ...], Ints]:
     """Distinct names, numbers by size and before words, and the place of each row's among them."""
-    texts = [str(value).strip() for value in values.tolist()]
+    texts = [printable(cell_text(value) or str(value).strip()) for value in values.tolist()]
     for row, text in enumerate(texts, start=1):
-        if text in ("", "nan", "None", "<NA>"):
-            raise TableError(f"row {row} of the ratings has no {column}: name it, or drop the row")
+        if is_missing(text):
+            said = f" ({printable(text)!r} says that nobody knows it)" if text else ""
+            raise TableError(f"row {row} of the ratings has no {column}{said}: name it, or drop the row")
     names = tuple(sorted(set(texts), key=_by_size))
     place = {name: i for i, name in enumerate(names)}
     return names, np.array([place[text] for text in texts], dtype=np.intp)
@@ -113,10 +116,9 @@ def _named(column: str, values: NDArray[np.generic]) -> tuple[tuple[str, ...], I
 
 def _by_size(name: str) -> tuple[bool, float, str]:
     try:
-        number = float(name)
+        return False, number(name), name
     except ValueError:
         return True, 0.0, name
-    return (False, number, name) if isfinite(number) else (True, 0.0, name)
 
 
 def _reordered(found: tuple[str, ...], treatment: Ints, wanted: Sequence[str]) -> Ints:
@@ -131,8 +133,8 @@ def _numbers(column: str, values: NDArray[np.generic]) -> Floats:
     numbers = np.empty(len(values))
     for row, value in enumerate(values.tolist()):
         try:
-            numbers[row] = float(value)
-        except (TypeError, ValueError):
+            numbers[row] = number(value) if isinstance(value, str) else float(value)
+        except (TypeError, ValueError, OverflowError):
             numbers[row] = np.nan
         if not isfinite(numbers[row]):
             raise TableError(
