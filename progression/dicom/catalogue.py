@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 from pydicom import uid
 from pydicom.multival import MultiValue
 
-from progression.dicom.parse import guarded, items, parse_header, text
+from progression.dicom.parse import guarded, parse_header
 from progression.dicom.read import header_of
 from progression.dicom.study import neutral
+from progression.dicom.values import first, items
 from progression.errors import ImageError, NotARadiographError
 from progression.types import Side
 
@@ -54,10 +55,10 @@ def listed(path: Path, name: str) -> Listed:
         with guarded(path.name):
             name = neutral(data, name)
             person = "\0".join(
-                text(data, key) for key in ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
+                first(data, key) for key in ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
             )
-            study = text(data, "StudyInstanceUID")
-            if study and text(data, "PatientID"):
+            study = first(data, "StudyInstanceUID")
+            if study and first(data, "PatientID"):
                 visit = blake2b(f"{study}\0{person}".encode(), digest_size=16).hexdigest()
             side = header_of(data, path.name).laterality.side
     except NotARadiographError as error:
@@ -79,7 +80,7 @@ def directory_files(path: Path) -> list[tuple[Path, bool]]:
     with guarded(path.name):
         found = []
         for record in items(data, "DirectoryRecordSequence"):
-            is_image = text(record, "DirectoryRecordType") == "IMAGE"
+            is_image = first(record, "DirectoryRecordType") == "IMAGE"
             listed_id = record.get("ReferencedFileID")
             if not is_image and not listed_id:
                 continue

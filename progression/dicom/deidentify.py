@@ -27,8 +27,9 @@ from pydicom import uid
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from progression.dicom.parse import guarded, parse, text
+from progression.dicom.parse import guarded, parse
 from progression.dicom.read import ACCEPTED, DX_FOR_PROCESSING
+from progression.dicom.values import first, not_denied
 from progression.dicom.write import file_bytes
 from progression.errors import ImageError
 
@@ -81,14 +82,14 @@ class Deidentifier:
         with guarded(label):
             if data.get("SOPClassUID") not in ACCEPTED and data.get("SOPClassUID") != DX_FOR_PROCESSING:
                 raise ImageError(f"{label}: expected a CR, DX or Secondary Capture image to de-identify")
-            if text(data, "BurnedInAnnotation") == "YES":
+            if not_denied(data, "BurnedInAnnotation"):
                 raise ImageError(
                     f"{label}: has text burned into its pixels, which may name the patient; black it out"
                 )
-            if not uid.UID(text(data, "SOPInstanceUID")).is_valid:
+            if not uid.UID(first(data, "SOPInstanceUID")).is_valid:
                 raise ImageError(f"{label}: its SOPInstanceUID is missing or none; export the film again")
             syntax = data.file_meta.TransferSyntaxUID
-            patient = text(data, "PatientID") or text(data, "StudyInstanceUID")
+            patient = first(data, "PatientID") or first(data, "StudyInstanceUID")
             made = self._cleaned(data, self._shift(patient))
             self._name(made, patient)
             made.file_meta = FileMetaDataset()

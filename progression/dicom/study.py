@@ -12,7 +12,8 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.valuerep import PersonName
 
-from progression.dicom.parse import guarded, parse, text
+from progression.dicom.parse import guarded, parse
+from progression.dicom.values import first
 from progression.errors import OutputError, UsageError
 
 CHARACTER_SET = "ISO_IR 192"
@@ -127,11 +128,11 @@ def neutral_name_of(content: bytes, name: str, label: str) -> str:
 
 def neutral(data: Dataset, name: str) -> str:
     """`neutral_name_of` of a data set."""
-    told = " ".join(text(data, keyword) for keyword in _IDENTIFYING)
+    told = " ".join(first(data, keyword) for keyword in _IDENTIFYING)
     words = [word for word in re.split(r"[\W_]+", told.lower()) if len(word) >= _SHORTEST_WORD]
     if not any(word in name.lower() for word in words):
         return name
-    return f"knee-{sha256(text(data, 'SOPInstanceUID').encode()).hexdigest()[:8]}"
+    return f"knee-{sha256(first(data, 'SOPInstanceUID').encode()).hexdigest()[:8]}"
 
 
 def uid_stream(root: str | None = None, seed: str | None = None) -> Iterator[str]:

@@ -91,7 +91,7 @@ def test_inversion_is_said_twice_and_done_once() -> None:
 def test_polarity(interpretation: str, shape: str | None, turned: bool, contradicts: bool) -> None:
     made = dx()
     made.PhotometricInterpretation, made.PresentationLUTShape = interpretation, shape
-    assert inverted(made) is turned
+    assert inverted(made, "x") is turned
     told = read_film(content(made), "x").header.notes
     assert ("the header contradicts itself about which values are white" in told) is contradicts
 
