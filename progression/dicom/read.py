@@ -11,11 +11,13 @@ import numpy.typing as npt
 from pydicom import uid
 from pydicom.dataset import FileDataset
 
+from progression.dicom.characters import settle
 from progression.dicom.decode import NATIVE, stored_values
 from progression.dicom.grey import display_notes, to_grey
 from progression.dicom.laterality import Laterality, laterality, side_notes
 from progression.dicom.parse import guarded, parse
 from progression.dicom.spacing import Spacing, pixel_spacing
+from progression.dicom.study import TAKEN
 from progression.dicom.subject import subject_notes
 from progression.dicom.values import DECIMAL_COMMA, first, folded, needed, not_denied, term, whole, with_comma
 from progression.errors import ImageError, NotARadiographError
@@ -114,8 +116,9 @@ def read_header(content: bytes, label: str) -> Header:
 
 def header_of(data: FileDataset, label: str) -> Header:
     """`read_header` of a data set; inside `guarded`."""
+    characters = settle(data, TAKEN)
     _check_kind(data, label)
-    notes = [*subject_notes(data, label), *_notes(data, label)]
+    notes = [*subject_notes(data, label), *_notes(data, label), *([characters] if characters else [])]
     return Header(
         laterality=laterality(data),
         spacing=pixel_spacing(data, label),

@@ -12,6 +12,7 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.valuerep import PersonName
 
+from progression.dicom.characters import settle
 from progression.dicom.parse import guarded, parse
 from progression.dicom.values import first
 from progression.errors import OutputError, UsageError
@@ -21,7 +22,7 @@ CHARACTER_SET = "ISO_IR 192"
 _REQUIRED = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
              "ReferringPhysicianName", "StudyID", "AccessionNumber")  # fmt: skip
 """Type 2 attributes of the Patient and General Study modules: present, maybe empty (PS3.3, C.7.1.1 and C.7.2.1)."""
-_TAKEN = (
+TAKEN = (
     *_REQUIRED,
     # Patient (C.7.1.1)
     "IssuerOfPatientID", "TypeOfPatientID", "OtherPatientIDsSequence", "PatientBirthTime", "OtherPatientNames",
@@ -74,6 +75,7 @@ class Study:
         check_root(uid_root)
         data = parse(content, label)
         with guarded(label):
+            settle(data, TAKEN)
             names = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
             uids = [uid.UID(str(data.get(name) or "")) for name in names]
             for name, value in zip(names, uids, strict=True):
@@ -81,7 +83,7 @@ class Study:
                     raise OutputError(
                         f"{label}: its {name} is missing or none; expected one, to return to its study"
                     )
-            taken = copied(data, _TAKEN)
+            taken = copied(data, TAKEN)
             for name in _REQUIRED:
                 if name not in taken:
                     setattr(taken, name, None)
