@@ -43,20 +43,25 @@ def deidentify_command(
     check_writable(out)
     key = new_key() if key_file is None else _key(key_file)
     deidentifier = Deidentifier(key=key, keep_intervals=keep_date_intervals)
-    failed = 0
+    failed = unknown = 0
     for number, path in enumerate(paths, start=1):
         try:
             content = dicom_content(path)
             if content is None:
                 fault = "not a DICOM file" if path.is_file() else "no such file; check the path"
                 raise ImageError(f"file {number}: {fault}")
-            uid, made = deidentifier.file(content, f"file {number}")
-            with atomic_write(out / f"{uid}.dcm") as temporary:
-                temporary.write_bytes(made)
+            made = deidentifier.file(content, f"file {number}")
+            with atomic_write(out / f"{made.uid}.dcm") as temporary:
+                temporary.write_bytes(made.content)
+            unknown += not made.of_known_person
         except ProgressionError as error:  # names of files may be names of patients
             failed += 1
             typer.echo(f"progression: error: {error}", err=True)
     typer.echo(f"{len(paths) - failed} of {len(paths)} films de-identified: {out}")
+    if unknown:
+        typer.echo(
+            f"{unknown} of them do not say whose they are: their pseudonyms hold within one study only"
+        )
     if failed:
         raise typer.Exit(1)
 

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months, Previous
+from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months, Previous, naming_nobody
 
 
+@naming_nobody
 def explain(
     image: Annotated[
         str,
@@ -49,6 +50,7 @@ def explain(
     from progression.errors import UsageError
     from progression.explain import explain as explain_knee
     from progression.files import check_writable
+    from progression.film import name_of_outputs
     from progression.knees import read_knees
     from progression.localise.find import Finder
     from progression.localise.places import reader
@@ -64,7 +66,7 @@ def explain(
         check_grade(other_grade)
     asked = None if side is None else Side.parse(side)
     earlier = [parse_previous(text) for text in previous or ()]
-    name = Path(image.rpartition("::")[2]).stem
+    name = name_of_outputs(image)
     check_writable(out)
     check_explanation_replaceable(out / name)
     finder = Finder.load(load_model(model))

@@ -11,13 +11,13 @@
 No byte is lost by this, which is to be believed with care: what returns to the film's study is written in UTF-8.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import TEXT_VR_DELIMS
 
 from progression.dicom.values import every
@@ -31,16 +31,17 @@ WARNING = (
 )
 
 
-def settle(data: Dataset, keywords: Collection[str]) -> str:
+def settle(data: Dataset, keywords: Collection[str] | None = None) -> str:
     """Have texts read in the characters that they are written in; a warning where these are not the stated ones.
 
     Parameters
     ----------
     data : a data set, none of whose texts has been asked for.
-    keywords : the attributes to look at, at the top and in items.
+    keywords : the attributes to look at, with what is in their items; all by default.
     """
-    parts = list(_with_items(data, keywords))
-    texts = [text for part, named in parts for text in _texts(part, named)]
+    tags = list(data.keys()) if keywords is None else [Tag(keyword) for keyword in keywords]
+    parts = [data, *_items(data, tags)]
+    texts = [text for part in parts for text in _texts(part, tags if part is data else part.keys())]
     encodings = convert_encodings(every(data, "SpecificCharacterSet"))
     if not any(_lies(text, encodings) for text in texts):
         return ""
@@ -48,7 +49,7 @@ def settle(data: Dataset, keywords: Collection[str]) -> str:
     fitting, name = (
         ("utf8", "UTF-8") if beyond and all(map(_is_utf8, beyond)) else (default_encoding, "Latin-1")
     )
-    for part, _ in parts:
+    for part in parts:
         implicit, little = part.original_encoding
         part.set_original_encoding(implicit, little, [fitting])
     return WARNING.format(name)
@@ -72,21 +73,21 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _with_items(data: Dataset, keywords: Collection[str]) -> Iterator[tuple[Dataset, Collection[str]]]:
-    """A data set and the items of its sequences, of which all attributes are looked at."""
-    yield data, keywords
-    for keyword in keywords:
-        if keyword.endswith("Sequence") and isinstance(items := data.get(keyword), Sequence):
-            for item in items:
-                yield from _with_items(item, item.dir())
+def _items(data: Dataset, tags: Iterable[BaseTag]) -> Iterator[Dataset]:
+    """The items of these sequences, and of those in them."""
+    for tag in tags:
+        if tag in data and _vr(data.get_item(tag)) == "SQ":
+            for item in data[tag].value:
+                yield item
+                yield from _items(item, list(item.keys()))
 
 
-def _texts(data: Dataset, keywords: Collection[str]) -> Iterator[bytes]:
-    for keyword in keywords:
-        element = data.get_item(keyword)
+def _texts(data: Dataset, tags: Iterable[BaseTag]) -> Iterator[bytes]:
+    for tag in tags:
+        element = data.get_item(tag)
         if isinstance(element, RawDataElement) and element.value and _vr(element) in _CHARACTERS:
             yield element.value
 
 
-def _vr(element: RawDataElement) -> str:
+def _vr(element: DataElement | RawDataElement) -> str:
     return element.VR or (dictionary_VR(element.tag) if dictionary_has_tag(element.tag) else "UN")

@@ -20,15 +20,16 @@ costs nothing but its sense.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import permutations
 
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from progression.dicom.person import is_placeholder
-from progression.dicom.values import every, folded, items, plain_letters
+from progression.dicom.values import every, folded, plain_letters
 
 _NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName")
 _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID", "MedicalRecordLocator",
@@ -62,21 +63,26 @@ class Known:
     births: tuple[date, ...]
 
     @classmethod
-    def of(cls, data: Dataset) -> "Known":
-        """Gather it from the top of a header, and from the patient's other numbers."""
+    def of(cls, data: Dataset, *, everybody: bool = False) -> "Known":
+        """Gather it from a header; of `everybody` who is named in it, in all its items and by all attributes."""
         parts: dict[str, None] = {}
         signs: dict[str, None] = {}
-        for written in (value for keyword in _NAMES for value in every(data, keyword)):
-            for part in _parts(written):
-                (signs if _NO_ALPHABET.search(part) else parts)[part] = None
-        told = [value for keyword in _NUMBERS for value in every(data, keyword)]
-        told += [
-            value for item in items(data, "OtherPatientIDsSequence") for value in every(item, "PatientID")
-        ]
-        numbers = {number for value in told if not is_placeholder(value) for number in _cores(value)}
-        births = [birth for value in every(data, "PatientBirthDate") if (birth := _day(value))]
-        names = [name for part in parts if not is_placeholder(part) and len(name := _plain(part)) > 1]
-        return cls(tuple(names[:_MOST_PARTS]), tuple(signs), tuple(sorted(numbers)), tuple(births))
+        numbers: set[str] = set()
+        births = []
+        for part in _with_items(data):
+            named: Iterable[str | BaseTag] = _NAMES
+            if everybody:
+                named = [element.tag for element in part if element.VR == "PN"]
+            for piece in (
+                piece for keyword in named for value in every(part, keyword) for piece in _parts(value)
+            ):
+                (signs if _NO_ALPHABET.search(piece) else parts)[piece] = None
+            told = [value for keyword in _NUMBERS for value in every(part, keyword)]
+            numbers |= {number for value in told if not is_placeholder(value) for number in _cores(value)}
+            births += [birth for value in every(part, "PatientBirthDate") if (birth := _day(value))]
+        names = [name for piece in parts if not is_placeholder(piece) and len(name := _plain(piece)) > 1]
+        most = len(names) if everybody else _MOST_PARTS
+        return cls(tuple(names[:most]), tuple(signs), tuple(sorted(numbers)), tuple(births))
 
     def is_in(self, written: str) -> bool:
         """Whether a text holds any of it; as a rule the name of a file."""
@@ -104,6 +110,14 @@ class Known:
         """A part with the first letter of another before or after it."""
         for one, other in permutations(self.names, 2):
             yield from (one + other[0], other[0] + one)
+
+
+def _with_items(data: Dataset) -> Iterator[Dataset]:
+    yield data
+    for element in data:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _with_items(item)
 
 
 def _parts(written: str) -> list[str]:

@@ -13,6 +13,7 @@ from pydicom.datadict import dictionary_description, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
 from progression.errors import ImageError
 
@@ -25,7 +26,7 @@ DECIMAL_COMMA = (
 )
 
 
-def every(data: Dataset, keyword: str) -> list[str]:
+def every(data: Dataset, keyword: str | BaseTag) -> list[str]:
     """All values of an element as stripped text, empty ones among them; none where it is absent or empty."""
     element = data.get_item(keyword)
     if element is None or element.value is None:
