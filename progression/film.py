@@ -5,6 +5,7 @@ a centre: of `progression.types.FIELD_MM`, or of the side that comes with it, as
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,9 +164,9 @@ def known_side(source: str | Path, *, side: Side | None = None, place: Place | N
 
 
 def neutral_name(source: str | Path, name: str) -> str:
-    """`name`, unless it holds a DICOM file's patient's name, number, birth date or accession number.
+    """`name`, unless it holds what identifies a DICOM file's patient: parts of names or numbers, the date of birth.
 
-    Then a name made from the image's UID, the same at every run.
+    Then a name made from the image's UID, the same at every run. A DICOM file that cannot be read gets one, too.
     """
     content = dicom_content(source)
     if content is None:
@@ -183,6 +184,25 @@ def _numbers(centre: str) -> list[float]:
         else None
     )
     return [number(part) for part in (parts or centre.split(","))]
+
+
+def name_of_outputs(source: str | Path) -> str:
+    """What a picture's results are called: as its file without the suffix, or as `neutral_name` has it."""
+    stem = Path(str(source).rpartition("::")[2]).stem.removesuffix(".nii")
+    try:
+        return neutral_name(source, stem)
+    except ImageError:  # called .dcm, and no DICOM: it says nothing of a patient
+        return stem
+
+
+def without_names(text: str, sources: Iterable[str | Path]) -> str:
+    """A text with the pictures' paths and names replaced by those of their results, where these differ."""
+    for source in sources:
+        label, name = label_of(source), name_of_outputs(source)
+        stem = Path(label).stem.removesuffix(".nii")
+        for told in (str(source), label, stem) if name != stem else ():  # from the longest to the shortest
+            text = text.replace(told, name)
+    return text
 
 
 def _agreed(side: Side | None, stated: Side | None, label: str) -> Side | None:

@@ -137,6 +137,33 @@ def test_what_is_said_of_a_film_is_said_of_its_knees(tmp_path: Path) -> None:
         assert any("mirrored by its Patient Orientation" in note for note in cut(one, Says()).notes)
 
 
+@pytest.mark.parametrize("orientation", [["L", "F"], ["R", "F"]])
+def test_a_knee_of_the_other_half_is_not_taken_for_the_one_asked_for(
+    tmp_path: Path, orientation: list[str]
+) -> None:
+    """Of a film of both knees one is found, where the right one is; on a mirrored film that is the left one."""
+    film = save(tmp_path / "film.dcm", both_knees(PatientOrientation=orientation))
+    there, finder = Side.RIGHT if orientation[0] == "L" else Side.LEFT, Says(knees=(RIGHT,))
+    (found,) = shown(Entry("film", str(film), str(there)), finder)
+    assert found.found[0].side is there and found.found[0].notes == ()
+    with pytest.raises(FilmRefusedError, match=rf"lies in the half of the {there} knee; give .*--centre"):
+        shown(Entry("film", str(film), str(there.other)), finder)
+    (taken,) = shown(Entry("film", str(film), str(there.other)), finder, accept_atypical=True)
+    assert f"lies in the half of the {there} one: check the side" in taken.found[0].notes[0]
+    given = Entry("film", str(film), str(there.other), centre=f"{RIGHT.x},{RIGHT.y}")
+    assert cut(given, finder).side is there.other  # who says where it is knows which it is
+
+
+def test_a_films_own_header_knows_better_than_its_halves(tmp_path: Path) -> None:
+    """One knee need not lie in the middle of its film; one that reaches over the middle lies in no half."""
+    said = str(save(tmp_path / "said.dcm", both_knees(ImageLaterality="L", SeriesDescription="Knee AP")))
+    (found,) = shown(Entry("film", said, "left"), Says(knees=(RIGHT,)))
+    assert "lies in the half of the right one: check the side" in found.found[0].notes[0]
+    both = str(save(tmp_path / "both.dcm", both_knees()))
+    middle = Says(knees=(replace(RIGHT, x=490.0),))  # of a film 1120 wide, with a square of 200
+    assert shown(Entry("film", both, "left"), middle)[0].found[0].notes == ()
+
+
 def test_one_film_by_every_way_gives_the_same_pixels(folder: Path) -> None:
     """A folder, a row without a side, and a row with one."""
     table = folder / "table.csv"

@@ -45,22 +45,25 @@ def deidentify_command(
     check_writable(out)
     key = new_key() if key_file is None else _key(key_file)
     deidentifier = Deidentifier(key=key, keep_intervals=keep_date_intervals)
-    failed = 0
+    failed = unknown = 0
     for number, path in enumerate(paths, start=1):
         try:
             content = dicom_content(path)
             if content is None:
                 fault = "not a DICOM file" if path.is_file() else "no such file; check the path"
                 raise ImageError(f"file {number}: {fault}")
-            uid, made = deidentifier.file(content, f"file {number}")
-            with atomic_write(out / f"{uid}.dcm") as temporary:
-                temporary.write_bytes(made)
+            made = deidentifier.file(content, f"file {number}")
+            with atomic_write(out / f"{made.uid}.dcm") as temporary:
+                temporary.write_bytes(made.content)
+            unknown += not made.of_known_person
         except Exception as error:  # whatever it is, it is this film's
             failed += 1
             wrong = failure(error)
             told = str(wrong) if wrong is error else f"file {number}: {wrong}"
             say(f"progression: error: {told}", err=True)  # names of files may be names of patients
     say(f"{len(paths) - failed} of {len(paths)} films de-identified: {out}")
+    if unknown:
+        say(f"{unknown} of them do not say whose they are: their pseudonyms hold within one study only")
     if failed:
         raise typer.Exit(1)
 

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from progression.cli.console import say
-from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months, Previous
+from progression.cli.predict import Atypical, Bank, Device, Engine, Model, Months, Previous, naming_nobody
 
 
+@naming_nobody
 def explain(
     image: Annotated[
         str,
@@ -50,6 +51,7 @@ def explain(
     from progression.errors import UsageError
     from progression.explain import explain as explain_knee
     from progression.files import check_writable
+    from progression.film import name_of_outputs
     from progression.knees import read_knees
     from progression.localise.find import Finder
     from progression.localise.places import reader
@@ -66,7 +68,7 @@ def explain(
         check_grade(other_grade)
     asked = None if side is None else Side.parse(side)
     earlier = [parse_previous(text) for text in previous or ()]
-    name = printable(Path(image.rpartition("::")[2]).stem)
+    name = printable(name_of_outputs(image))
     folder = out / file_name(name)
     check_writable(out)
     check_explanation_replaceable(folder)

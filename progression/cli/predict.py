@@ -1,15 +1,16 @@
 """`progression demo` and `predict`."""
 
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from progression.cli.console import finite, say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from progression.cohort import Outcome
     from progression.entries import Entry
@@ -65,6 +66,27 @@ Atypical = Annotated[
     ),
 ]
 
+
+def naming_nobody(command: "Callable[..., None]") -> "Callable[..., None]":
+    """A command whose errors call pictures by their results' names, where the files' own tell of a patient."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        from progression.errors import ProgressionError
+        from progression.film import without_names
+
+        try:
+            command(**given)
+        except ProgressionError as error:
+            earlier = [film.rpartition(":")[0] for film in given["previous"] or ()]
+            earlier += [film.rpartition(":")[0] for film in earlier]  # with a grade
+            pictures = [*given.get("images", ()), given.get("image"), given["other"], *earlier]
+            error.args = (without_names(str(error), filter(None, pictures)), *error.args[1:])
+            raise
+
+    return run
+
+
 EXAMPLE = "example.png"
 """A synthetic radiograph in the model's folder, for the demo."""
 
@@ -90,6 +112,7 @@ def demo(
     _predict([entry], out, request=request, model="default", device=device, engine=engine)
 
 
+@naming_nobody
 def predict(
     images: Annotated[
         list[str],
@@ -225,6 +248,7 @@ def predict(
         )
         for entry in entries
     ]
+    entries = _told_apart(entries)
     _check_dicom(images, asked=dicom, uid_root=uid_root)
     options = _Objects(wanted=dicom is not False, uid_root=uid_root)
     _predict(
@@ -317,8 +341,12 @@ def load_served(model: str, *, device: str, engine: str, bank: str | None, metho
 
 def report_failed(failed: "Sequence[Outcome]", total: int) -> None:
     """Tell the failed knees on stderr, one line each, and exit with 1 if there are any."""
+    from progression.film import without_names
+
     for outcome in failed:
-        reason = str(outcome.result)
+        asked = outcome.entry
+        pictures = [asked.image, *(film for film, *_ in asked.previous)]
+        reason = without_names(str(outcome.result), filter(None, pictures))
         # an image's error begins with the file's name, or with the knee's
         known = reason.startswith(tuple(outcome.entry.name + end for end in (".", ": ", " ")))
         named = reason if known else f"{outcome.entry.name}: {reason}"
@@ -345,6 +373,16 @@ def _stems(images: "Sequence[str]") -> dict[str, str]:
             raise UsageError(f"{first} and {image} would both write {stem}/; rename one, or run twice")
         stems[stem] = image
     return stems
+
+
+def _told_apart(entries: "Sequence[Entry]") -> "list[Entry]":
+    """Numbers after names that come again, as made ones do for two pictures under one UID."""
+    used: dict[str, int] = {}
+    found = []
+    for entry in entries:
+        used[entry.name] = number = used.get(entry.name, 0) + 1
+        found.append(entry if number == 1 else replace(entry, name=f"{entry.name}-{number}"))
+    return found
 
 
 def _one_each(grades: "Sequence[int] | None", entries: "Sequence[Entry]") -> list[str]:

@@ -7,11 +7,16 @@ from pathlib import Path, PurePosixPath
 from pydicom import uid
 from pydicom.multival import MultiValue
 
-from progression.dicom.parse import guarded, items, parse_header, text
+from progression.dicom.parse import guarded, parse_header
+from progression.dicom.person import person_of
 from progression.dicom.read import header_of
-from progression.dicom.study import neutral
+from progression.dicom.study import made_up, neutral
+from progression.dicom.values import first, items
 from progression.errors import ImageError, NotARadiographError
 from progression.types import Side
+
+_BEGINNING = 1 << 20
+"""Bytes of a file that stand for it, if its header does not."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Listed:
     name : the one that was proposed, or one that does not name the patient
     side : the knee; None where the header does not say one
     visit : digest of study and patient, the same for the films of one day and person; to compare, never to be written.
-        Empty where the header does not say both
+        Empty where the header does not say both, or no more of the patient than a word for nobody
     skipped : why it is no radiograph to be predicted from; empty for a film, and for what cannot be read
     """
 
@@ -46,19 +51,23 @@ def is_directory(path: Path) -> bool:
 def listed(path: Path, name: str) -> Listed:
     """What a film's header tells; where that cannot be read, little: reading the film will say why.
 
-    `name` is kept unless it holds the patient's name, number, birth date or accession number.
+    `name` is kept unless it holds what identifies the patient, or nothing is known of the patient.
     """
     side, visit, skipped = None, "", ""
+    with open(path, "rb") as stream:
+        beginning = stream.read(_BEGINNING)
     try:
         data = parse_header(path, path.name)
         with guarded(path.name):
-            name = neutral(data, name)
-            person = "\0".join(
-                text(data, key) for key in ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
-            )
-            study = text(data, "StudyInstanceUID")
-            if study and text(data, "PatientID"):
-                visit = blake2b(f"{study}\0{person}".encode(), digest_size=16).hexdigest()
+            name = neutral(data, name, film=beginning)
+    except ImageError:
+        return Listed(made_up(beginning), None, "")
+    try:
+        with guarded(path.name):
+            person, study = person_of(data, film=""), first(data, "StudyInstanceUID")
+            if study and person.is_known and first(data, "PatientID"):
+                birth = first(data, "PatientBirthDate")
+                visit = blake2b(f"{study}\0{person.key}\0{birth}".encode(), digest_size=16).hexdigest()
             side = header_of(data, path.name).laterality.side
     except NotARadiographError as error:
         skipped = str(error).removeprefix(f"{path.name}: ").partition(";")[0]
@@ -79,7 +88,7 @@ def directory_files(path: Path) -> list[tuple[Path, bool]]:
     with guarded(path.name):
         found = []
         for record in items(data, "DirectoryRecordSequence"):
-            is_image = text(record, "DirectoryRecordType") == "IMAGE"
+            is_image = first(record, "DirectoryRecordType") == "IMAGE"
             listed_id = record.get("ReferencedFileID")
             if not is_image and not listed_id:
                 continue

@@ -6,8 +6,9 @@ from hashlib import sha256
 
 from pydicom import uid
 
-from progression.dicom.parse import guarded, parse, text
+from progression.dicom.parse import guarded, parse
 from progression.dicom.read import ACCEPTED
+from progression.dicom.values import first, not_denied
 from progression.errors import ImageError
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
@@ -44,11 +45,11 @@ def identify(content: bytes, label: str) -> Identity:
     """
     data = parse(content, label)
     with guarded(label):
-        values = [text(data, name) for name in _UIDS]
+        values = [first(data, name) for name in _UIDS]
         for name, value in zip(_UIDS, values, strict=True):
             if not is_uid(value):
                 raise ImageError(f"{label}: its {name} is missing or none; export the object again")
-        return Identity(values[0], values[1], values[2], synthetic=text(data, "SyntheticData") == "YES")
+        return Identity(values[0], values[1], values[2], synthetic=not_denied(data, "SyntheticData"))
 
 
 def is_uid(value: str) -> bool:

@@ -15,9 +15,8 @@ from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.config import IGNORE, settings
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import FileDataset
 from pydicom.filereader import read_dataset
-from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from progression.errors import ImageError, ProgressionError
@@ -94,29 +93,3 @@ def _guarded(label: str) -> Iterator[None]:
     finally:
         logger.disabled = disabled
         settings.reading_validation_mode, settings.writing_validation_mode = reading, writing
-
-
-def text(data: Dataset, keyword: str) -> str:
-    """An element's value as stripped text, the first of several; empty where absent."""
-    value = data.get(keyword)
-    if isinstance(value, MultiValue | list | tuple):
-        value = value[0] if len(value) else None
-    return "" if value is None else str(value).strip().strip("\0")
-
-
-def number(data: Dataset, keyword: str) -> float | None:
-    """An element's value as a finite number, the first of several; None where absent or none."""
-    written = text(data, keyword)
-    if not written:
-        return None
-    try:
-        value = float(written)
-    except ValueError:
-        return None
-    return value if abs(value) < float("inf") else None
-
-
-def items(data: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence; empty where it is absent or not one."""
-    value = data.get(keyword)
-    return [item for item in value if isinstance(item, Dataset)] if value is not None else []

@@ -15,9 +15,8 @@ distance source-patient (0018,1111).
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
-from progression.dicom.parse import number, text
+from progression.dicom.values import number, numbers, term, told
 from progression.errors import ImageError
 
 SQUARE = 0.01
@@ -41,26 +40,27 @@ def pixel_spacing(data: Dataset, label: str) -> Spacing | None:
     Raises
     ------
     ImageError
-        If pixels are not square.
+        If pixels are not square, or a number is none.
     """
     _check_aspect(data, label)
     stated = _square(data, "PixelSpacing", label)
     imager = _square(data, "ImagerPixelSpacing", label)
     if stated is not None:
-        calibrated = text(data, "PixelSpacingCalibrationType") in ("GEOMETRY", "FIDUCIAL")
+        calibrated = term(data, "PixelSpacingCalibrationType", label) in ("GEOMETRY", "FIDUCIAL")
         if calibrated or (imager is not None and abs(stated - imager) > SQUARE * imager):
             return Spacing(stated, "PixelSpacing, calibrated")
     for mm, source in ((imager, "ImagerPixelSpacing"), (stated, "PixelSpacing")):
         if mm is not None:
-            factor = _magnification(data)
+            factor = _magnification(data, label)
             return Spacing(mm / factor, source, factor)
     scanned = _square(data, "NominalScannedPixelSpacing", label)
     return None if scanned is None else Spacing(scanned, "NominalScannedPixelSpacing")
 
 
-def _magnification(data: Dataset) -> float:
-    factor = number(data, "EstimatedRadiographicMagnificationFactor")
-    detector, patient = number(data, "DistanceSourceToDetector"), number(data, "DistanceSourceToPatient")
+def _magnification(data: Dataset, label: str) -> float:
+    factor = number(data, "EstimatedRadiographicMagnificationFactor", label)
+    detector = number(data, "DistanceSourceToDetector", label)
+    patient = number(data, "DistanceSourceToPatient", label)
     if factor is None and detector and patient:
         factor = detector / patient
     low, high = _PLAUSIBLE_MAGNIFICATION
@@ -69,10 +69,10 @@ def _magnification(data: Dataset) -> float:
 
 def _square(data: Dataset, keyword: str, label: str) -> float | None:
     """The spacing of a tag with one value for rows and one for columns, if it has a plausible one."""
-    value = data.get(keyword)
-    if not isinstance(value, MultiValue | list) or len(value) != 2:
+    pair = _pair(data, keyword, label)
+    if pair is None:
         return None
-    row, column = (float(one) for one in value)
+    row, column = pair
     low, high = _PLAUSIBLE_MM
     if not (low <= row <= high and low <= column <= high):
         return None
@@ -84,10 +84,21 @@ def _square(data: Dataset, keyword: str, label: str) -> float | None:
 
 
 def _check_aspect(data: Dataset, label: str) -> None:
-    value = data.get("PixelAspectRatio")
-    if isinstance(value, MultiValue | list) and len(value) == 2:
-        vertical, horizontal = (float(one) for one in value)
-        if abs(vertical - horizontal) > SQUARE * max(abs(vertical), abs(horizontal)):
-            raise ImageError(
-                f"{label}: pixels of aspect {vertical:g} to {horizontal:g}; expected square ones; resample the film"
-            )
+    pair = _pair(data, "PixelAspectRatio", label)
+    if pair is not None and abs(pair[0] - pair[1]) > SQUARE * max(abs(pair[0]), abs(pair[1])):
+        raise ImageError(
+            f"{label}: pixels of aspect {pair[0]:g} to {pair[1]:g}; expected square ones; resample the film"
+        )
+
+
+def _pair(data: Dataset, keyword: str, label: str) -> tuple[float, float] | None:
+    """An attribute's two numbers; None where it is absent."""
+    found = numbers(data, keyword, label)
+    if not found:
+        return None
+    if len(found) != 2 or None in found:
+        have = sum(value is not None for value in found)
+        raise ImageError(f"{label}: {told(keyword)} has {have} values; expected 2; correct the header")
+    row, column = found
+    assert row is not None and column is not None
+    return row, column

@@ -12,15 +12,18 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.valuerep import PersonName
 
-from progression.dicom.parse import guarded, parse, text
-from progression.errors import OutputError, UsageError
+from progression.dicom.characters import settle
+from progression.dicom.naming import Known
+from progression.dicom.parse import guarded, parse
+from progression.dicom.values import first
+from progression.errors import ImageError, OutputError, UsageError
 
 CHARACTER_SET = "ISO_IR 192"
 """UTF-8, whatever the source is in: every name can be written in it."""
 _REQUIRED = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
              "ReferringPhysicianName", "StudyID", "AccessionNumber")  # fmt: skip
 """Type 2 attributes of the Patient and General Study modules: present, maybe empty (PS3.3, C.7.1.1 and C.7.2.1)."""
-_TAKEN = (
+TAKEN = (
     *_REQUIRED,
     # Patient (C.7.1.1)
     "IssuerOfPatientID", "TypeOfPatientID", "OtherPatientIDsSequence", "PatientBirthTime", "OtherPatientNames",
@@ -32,8 +35,6 @@ _TAKEN = (
     "StudyInstanceUID", "StudyDescription", "IssuerOfAccessionNumberSequence", "PatientAge", "PatientSize",
     "PatientWeight", "LongitudinalTemporalInformationModified",
 )  # fmt: skip
-_IDENTIFYING = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber")
-_SHORTEST_WORD = 3
 _ROOT = re.compile(r"[012](\.(0|[1-9]\d*))+")
 _LONGEST_ROOT = 40
 
@@ -73,6 +74,7 @@ class Study:
         check_root(uid_root)
         data = parse(content, label)
         with guarded(label):
+            settle(data, TAKEN)
             names = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
             uids = [uid.UID(str(data.get(name) or "")) for name in names]
             for name, value in zip(names, uids, strict=True):
@@ -80,7 +82,7 @@ class Study:
                     raise OutputError(
                         f"{label}: its {name} is missing or none; expected one, to return to its study"
                     )
-            taken = copied(data, _TAKEN)
+            taken = copied(data, TAKEN)
             for name in _REQUIRED:
                 if name not in taken:
                     setattr(taken, name, None)
@@ -119,19 +121,29 @@ class Study:
 
 
 def neutral_name_of(content: bytes, name: str, label: str) -> str:
-    """`name` unless it holds what identifies the patient; else knee- and a digest of the image's UID."""
-    data = parse(content, label)
-    with guarded(label):
-        return neutral(data, name)
+    """`name` unless it holds what identifies the patient; else knee- and a digest of the image's UID.
+
+    Of a file that cannot be read it is not known what does, and its name is not kept either.
+    """
+    try:
+        data = parse(content, label)
+        with guarded(label):
+            return neutral(data, name, film=content)
+    except ImageError:
+        return made_up(content)
 
 
-def neutral(data: Dataset, name: str) -> str:
-    """`neutral_name_of` of a data set."""
-    told = " ".join(text(data, keyword) for keyword in _IDENTIFYING)
-    words = [word for word in re.split(r"[\W_]+", told.lower()) if len(word) >= _SHORTEST_WORD]
-    if not any(word in name.lower() for word in words):
+def neutral(data: Dataset, name: str, *, film: bytes) -> str:
+    """`neutral_name_of` of a data set; `film` makes up for a UID that is missing. Inside `guarded`."""
+    settle(data, TAKEN)
+    if not Known.of(data).is_in(name):
         return name
-    return f"knee-{sha256(text(data, 'SOPInstanceUID').encode()).hexdigest()[:8]}"
+    return made_up(first(data, "SOPInstanceUID").encode() or film)
+
+
+def made_up(film: bytes) -> str:
+    """A name from the bytes that stand for a film."""
+    return f"knee-{sha256(film).hexdigest()[:8]}"
 
 
 def uid_stream(root: str | None = None, seed: str | None = None) -> Iterator[str]:

@@ -9,7 +9,14 @@
 | an implant, a side view, another part, nothing, more than two knees | refused |
 
 On a film of both knees the patient's right one is on the film's left, unless Patient Orientation says that the film is
-mirrored.
+mirrored. Where only one knee is found, and its square lies wholly in one half of the film, the other half has room for
+another:
+
+| the half is that of the | side asked for or stated | what is done |
+|---|---|---|
+| same side, or the square reaches over the middle | any | taken |
+| other side | by the header, of this film | taken, with a warning: a knee need not lie in the middle of its film |
+| other side | by the user alone | refused: the knee that is asked for was not found |
 """
 
 from collections.abc import Sequence
@@ -112,7 +119,8 @@ def locate(
     Raises
     ------
     FilmRefusedError
-        For an implant, a side view, another part of the body, no knee, or more than two.
+        For an implant, a side view, another part of the body, no knee, or more than two; or if the only knee lies where
+        the other one than that which is asked for is expected.
     ImageError
         If it cannot be read.
     """
@@ -144,8 +152,19 @@ def locate(
             return (Located(side or stated, spacing_mm=spacing),)
     of_film = f"found in the film by a network trained on synthetic films ({reason})" if reason else ""
     found = []
+    elsewhere = len(knees) == 1 and _on_the_other_half(
+        knees[0], pixels.shape, side or stated, mirrored=mirrored
+    )
+    if elsewhere and side is not None and stated is None and not accept_atypical:
+        raise FilmRefusedError(
+            f"{label}: the one knee that is found lies in the half of the {side.other} knee; {_REMEDY}"
+        )
     for knee, which in zip(knees, _sides(len(knees), side or stated, mirrored=mirrored), strict=True):
         notes = [of_film] if of_film else []
+        if elsewhere:
+            notes.append(
+                f"the only knee that is found lies in the half of the {which and which.other} one: check the side"
+            )
         if knee.confidence < _LEAST_CONFIDENCE:
             notes.append(f"the knee was found with a confidence of {knee.confidence:.2f} only: check the cut")
         if mirrored and len(knees) == 2:
@@ -223,6 +242,14 @@ def _sides(count: int, known: Side | None, *, mirrored: bool) -> tuple[Side | No
     if count == 1:
         return (known,)
     return (Side.LEFT, Side.RIGHT) if mirrored else (Side.RIGHT, Side.LEFT)
+
+
+def _on_the_other_half(knee: Spot, shape: tuple[int, ...], side: Side | None, *, mirrored: bool) -> bool:
+    """Whether a knee's square lies wholly in the half of a film where the knee of the other side is expected."""
+    off = knee.x - shape[1] / 2
+    if side is None or abs(off) <= knee.side_px / 2:
+        return False
+    return (side is Side.RIGHT) != ((off < 0) != mirrored)
 
 
 def fills(knee: Spot, shape: tuple[int, ...]) -> bool:

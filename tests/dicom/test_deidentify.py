@@ -14,7 +14,7 @@ KEY = b"k" * 32
 
 
 def cleaned(film: Dataset, **options: object) -> Dataset:
-    name, data = Deidentifier(**{"key": KEY} | options).file(content(film), "film")
+    name, data, _ = Deidentifier(**{"key": KEY} | options).file(content(film), "film")
     assert name == again(data).SOPInstanceUID
     return again(data)
 
@@ -63,7 +63,7 @@ def test_the_table_is_the_standards() -> None:
 def test_nothing_that_names_the_patient_is_left(keep: bool) -> None:
     film = richly_named()
     assert all(secret.encode() in content(film) for secret in SECRETS)
-    _, data = Deidentifier(key=KEY, keep_intervals=keep).file(content(film), "film")
+    _, data, _ = Deidentifier(key=KEY, keep_intervals=keep).file(content(film), "film")
     assert [secret for secret in SECRETS if secret.encode() in data] == []
     for value in (film.SOPInstanceUID, film.StudyInstanceUID, film.SeriesInstanceUID):
         assert str(value).encode() not in data

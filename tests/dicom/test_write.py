@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from progression.dicom import example
+from progression.dicom.read import read_header
 from progression.dicom.study import Study
 from progression.errors import OutputError, UsageError
 from progression.report.objects import dicom_files
@@ -172,6 +173,38 @@ def test_names_in_any_letters_arrive(character_set: str | list[str], name: str) 
     film.SpecificCharacterSet, film.PatientName = character_set, name
     for item in objects(film).values():
         assert str(item.PatientName) == name and item.SpecificCharacterSet == "ISO_IR 192"
+
+
+@pytest.mark.parametrize(
+    ("stated", "written", "read"),
+    [
+        (None, "iso8859-1", "Latin-1"),
+        (None, "utf-8", "UTF-8"),
+        ("ISO_IR 192", "iso8859-1", "Latin-1"),
+        ("ISO_IR 100", "utf-8", "UTF-8"),
+        ("UNKNOWN", "iso8859-1", "Latin-1"),
+        ("ISO_IR 100", "iso8859-1", None),
+        ("ISO_IR 192", "utf-8", None),
+    ],
+)
+def test_names_arrive_from_headers_that_lie_about_their_letters(
+    stated: str | None, written: str, read: str | None
+) -> None:
+    """With a warning in all that is predicted from the film, in items as at the top."""
+    name, film = "Müller^Jörg".encode(written), dx()
+    film.PatientName = mark = "N" * (len(name) + len(name) % 2)
+    film.OtherPatientIDsSequence = [Dataset()]
+    film.OtherPatientIDsSequence[0].PatientID = mark
+    forced(film, SpecificCharacterSet=stated)
+    lying = content(film).replace(mark.encode(), name.ljust(len(mark)))
+    study = Study.of(lying, label="x")
+    for made in (
+        again(data) for data in dicom_files(prediction(radiograph(), (24,)), study, pdf=PDF).values()
+    ):
+        assert made.PatientName == "Müller^Jörg"
+        assert made.OtherPatientIDsSequence[0].PatientID == "Müller^Jörg"
+    notes = read_header(lying, "x").notes
+    assert len(notes) == (read is not None) and all(f"were read as {read}: check" in note for note in notes)
 
 
 def test_values_that_are_none_are_carried_as_they_are() -> None:
