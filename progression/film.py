@@ -15,6 +15,7 @@ from progression.errors import ImageError, NotARadiographError, UsageError
 from progression.image import (
     OUTPUT,
     check_pixels,
+    check_shape,
     cut_square,
     dicom_content,
     label_of,
@@ -132,6 +133,7 @@ def read_knee(
         side, contradiction = _dicom_side(side, film.header, place, label)
         notes = (*film.header.notes, *contradiction)
     if place.centre is None:
+        check_shape(values, label)
         notes += _wide(min(values.shape[:2]) * spacing if spacing else None)
     else:
         pixels = place.side_px or FIELD_MM / _spacing(place.spacing_mm, spacing, label)

@@ -38,7 +38,9 @@ MAX_ASPECT = 2.0
 MIN_CONTRAST = 0.02
 """Least difference between the 99th and the 1st percentile; real radiographs have 0.12 and more."""
 MAX_COLOURFULNESS = 0.1
-"""Largest mean difference between the strongest and the weakest colour channel."""
+"""Largest mean difference between the strongest and the weakest colour channel of a picture that is no tinted grey."""
+MAX_TINT_ERROR = 0.03
+"""Largest mean distance of a tinted picture's channels from a function of its brightness alone."""
 PERCENTILES = (1.0, 99.0)
 SPAN = 0.9
 """Where the percentiles go: to -SPAN and +SPAN."""
@@ -128,13 +130,16 @@ def read_image(source: Picture) -> Pixels:
     ------
     ImageError
         Not a picture, damaged, animated, under 64 pixels a side, over 40 megapixels (checked before
-        decoding), longer than twice its width, in colour, constant, or with values that are NaN or out of
-        range. Of DICOM, what `progression.dicom.read` refuses; of NIfTI, what `progression.nifti` does.
+        decoding), longer than twice its width, in colour (a tinted grey is none), constant, or with values that
+        are NaN or out of range. Of DICOM, what `progression.dicom.read` refuses; of NIfTI, what
+        `progression.nifti` does.
     DependencyError
         If a package that only this format needs is not installed.
     """
     source = as_source(source)
-    return check_pixels(load(source), label_of(source))
+    values = load(source)
+    check_shape(values, label_of(source))
+    return check_pixels(values, label_of(source))
 
 
 def label_of(source: str | Path | npt.NDArray[np.generic]) -> str:
@@ -455,13 +460,23 @@ def _archive(path: str, mtime_ns: int, process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+def check_shape(values: npt.NDArray[np.generic], label: str) -> None:
+    """ImageError for a picture (H, W) or (H, W, C) too long to be taken whole as one knee; a film may be as long."""
+    height, width = values.shape[:2] if values.ndim > 1 else (1, 1)
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ImageError(
+            f"{label}: {width} x {height} pixels; expected one knee, about square; crop it, or give the joint's centre "
+            "(--centre x,y)"
+        )
+
+
 def check_pixels(values: npt.NDArray[np.generic], label: str) -> Pixels:
-    """Shape, range and content checks of one knee's picture; to (H, W) float32 in [0, 1].
+    """Size, range and content checks of a knee's picture or a film's; to (H, W) float32 in [0, 1].
 
     Raises
     ------
     ImageError
-        As `read_image`.
+        As `read_image`, but for pictures that are long.
     """
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
@@ -499,12 +514,27 @@ def _grey(colour: Pixels, label: str) -> Pixels:
     rgb = colour[:, :, :3]
     red, green, blue = rgb[:, :, 0], rgb[:, :, 1], rgb[:, :, 2]
     strongest, weakest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    if float((strongest - weakest).mean()) > MAX_COLOURFULNESS:
+    grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    if float((strongest - weakest).mean()) > MAX_COLOURFULNESS and _tint_error(rgb, grey) > MAX_TINT_ERROR:
         raise ImageError(
             f"{label}: a colour picture; expected a grey radiograph; convert it to grey if it is one"
         )
-    grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return np.clip(grey * colour[:, :, 3] if colour.shape[2] == 4 else grey, 0, 1)
+
+
+def _tint_error(rgb: Pixels, grey: Pixels) -> float:
+    """How far a picture's channels are from functions of its brightness, on average; about 0 for a tinted grey.
+
+    A film dyed blue, a duplitised one on a warm screen or a sepia print has one colour for each brightness.
+    """
+    step = max(1, math.isqrt(grey.size // 250_000))
+    level = (grey[::step, ::step] * 255).round().astype(np.intp).ravel()
+    pixels = rgb[::step, ::step].reshape(-1, 3)
+    count = np.bincount(level, minlength=256).clip(min=1)
+    means = [np.bincount(level, weights=channel, minlength=256) / count for channel in pixels.T]
+    return float(
+        np.mean([np.abs(channel - mean[level]).mean() for channel, mean in zip(pixels.T, means, strict=True)])
+    )
 
 
 def _check_size(height: int, width: int, label: str) -> None:
@@ -515,8 +545,6 @@ def _check_size(height: int, width: int, label: str) -> None:
             f"{label}: {width} x {height} pixels; expected at least {MIN_SIDE_PIXELS} a side; "
             "export it at full resolution"
         )
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ImageError(f"{label}: {width} x {height} pixels; expected one knee, about square; crop it")
 
 
 def _too_large(label: str, size: str = "too many pixels") -> str:

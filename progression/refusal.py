@@ -90,10 +90,11 @@ class Gate:
             reason = ""
             if layout < MISLAID:
                 reason = (
-                    f"it is not laid out like the training radiographs (share of knees as odd: {layout:.4f})"
+                    "it is not laid out like the training radiographs (share of knees as odd: "
+                    f"{_under(layout, MISLAID)})"
                 )
             if drawing < OFF_MANIFOLD:
-                reason = f"the model cannot draw it (typicality {drawing:.4f})"
+                reason = f"the model cannot draw it (typicality {_under(drawing, OFF_MANIFOLD)})"
             if reason and self.appearance is not None:
                 reason = self.appearance.turned(pictures([radiograph], RESOLUTION, self.device)) or reason
             found.append(reason)
@@ -112,6 +113,12 @@ class Gate:
             if reason:
                 kept[i], told[i] = None, (f"other knee left out: {reason}",)
         return kept, told
+
+
+def _under(figure: float, least: float) -> str:
+    """A figure with as many digits as show that it is under its bound, and the bound."""
+    digits = next((digits for digits in range(4, 17) if round(figure, digits) < least), 17)
+    return f"{figure:.{digits}f}, least {least:g}"
 
 
 def _warnings(typicality: float, mirrored: float, grade: int | None, reason: str) -> tuple[str, ...]:

@@ -134,12 +134,20 @@ def test_damaged_dicom_is_named(tmp_path: Path) -> None:
             np.broadcast_to(np.uint8(0), (20_000, 20_000)),
             "20000 x 20000 pixels; expected at most 40 megapixels",
         ),
-        (np.stack([knee(), 0 * knee(), 0 * knee()], axis=2), "colour picture"),
+        (np.stack([knee(), knee().T, 1 - knee()], axis=2), "colour picture"),
     ],
 )
 def test_arrays_that_are_refused(array: np.ndarray, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         read_image(array)
+
+
+@pytest.mark.parametrize("dye", [(0.4, 0.7, 1.0), (1.0, 0.8, 0.5), (1.0, 0.0, 0.0)])
+def test_a_tinted_film_is_a_grey_one(dye: tuple[float, float, float]) -> None:
+    tinted = knee()[:, :, None] ** np.array([1.4, 1.0, 0.8], np.float32) * np.array(dye, np.float32)
+    np.testing.assert_allclose(
+        read_image(tinted), tinted @ np.array([0.299, 0.587, 0.114], np.float32), atol=1e-6
+    )
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from progression.dicom import example
-from progression.errors import FilmRefusedError, UsageError
-from progression.film import Place
+from progression.errors import FilmRefusedError, ImageError, UsageError
+from progression.film import Place, read_knee
 from progression.localise.find import Finder, Seen, Spot
 from progression.localise.network import KneeFinder
 from progression.localise.places import locate, read_located
@@ -28,8 +29,10 @@ class Says(Finder):
     knees: tuple[Spot, ...] = (RIGHT, LEFT)
     kind: str = "knees"
 
-    def __call__(self, pixels: object) -> Seen:
-        return Seen({self.kind: 0.9, "rest": 0.1}, self.knees)
+    def __call__(self, pixels: np.ndarray) -> Seen:
+        height, width = pixels.shape
+        inside = tuple(spot for spot in self.knees if spot.x < width and spot.y < height)
+        return Seen({self.kind: 0.9, "rest": 0.1}, inside)
 
 
 @pytest.fixture
@@ -92,9 +95,42 @@ def test_one_knee_is_cut_from_a_long_film_and_taken_whole_from_its_picture(tmp_p
     assert read_located(film, finder=small).pixels.shape == (150, 150)
     large = Says(knees=(Spot(120.0, 205.0, 200.0, 0.0, 0.9),))
     assert locate(film, finder=large)[0].spot is None
-    # about square and not said to be wide: one knee already, whatever the network would see
-    assert locate(knee(200), finder=Says(kind="lateral"), side=Side.RIGHT)[0].spot is None
     assert read_located(knee(200), finder=None, side=Side.RIGHT).pixels.shape == (200, 200)
+
+
+def test_a_film_may_be_as_long_as_a_leg(tmp_path: Path) -> None:
+    values = np.zeros((1200, 300), np.float32)
+    values[500:740, 30:270] = knee(240)
+    film = tmp_path / "leg.png"
+    Image.fromarray((255 * values).astype(np.uint8)).save(film)
+    at_the_joint = Place((150.0, 620.0), side_px=240.0)
+    assert read_knee(film, side=Side.LEFT, place=at_the_joint).pixels.shape == (240, 240)
+    wide = Says(knees=(Spot(150.0, 620.0, 240.0, 0.0, 0.9),))
+    assert read_located(film, finder=wide, side=Side.LEFT).pixels.shape == (240, 240)  # fills its width alone
+    with pytest.raises(ImageError, match=r"300 x 1200 pixels; expected one knee, .*--centre x,y"):
+        read_knee(film, side=Side.LEFT)
+
+
+def test_a_square_picture_is_one_knee_unless_it_is_clearly_a_film(tmp_path: Path) -> None:
+    square = knee(200)
+
+    def spots(finder: Says) -> list[Spot | None]:
+        return [one.spot for one in locate(square, finder=finder, side=Side.RIGHT)]
+
+    one, small = Spot(100.0, 100.0, 190.0, 0.0, 0.9), Spot(100.0, 100.0, 80.0, 0.0, 0.9)
+    two = (Spot(50.0, 100.0, 80.0, 0.0, 0.9), Spot(150.0, 100.0, 80.0, 0.0, 0.9))
+    assert spots(Says(knees=(one,))) == [None]
+    assert spots(Says(knees=(one,), kind="implant")) == [
+        None
+    ]  # crops of knees without metal look so, at times
+    assert spots(Says(knees=())) == [None]
+    assert spots(Says(knees=(replace(small, confidence=0.4),))) == [None]
+    assert spots(Says(knees=(small,))) == [small]
+    assert spots(Says(knees=two)) == list(two)
+    with pytest.raises(FilmRefusedError, match="looks like a knee from the side"):
+        spots(Says(knees=(), kind="lateral"))
+    known = save(tmp_path / "known.dcm", example.dx(square, side=Side.LEFT, spacing_mm=0.5))
+    assert locate(known, finder=Says(knees=two))[0].spot is None  # 100 mm are one knee
 
 
 def test_a_knee_that_leans_is_cut_upright(both: Path) -> None:
