@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from pydicom import uid
 from pydicom.multival import MultiValue
 
-from progression.dicom.parse import guarded, items, parse_header, text
+from progression.dicom.parse import guarded, items, media_class, parse_directory, parse_header, text
 from progression.dicom.read import header_of
 from progression.dicom.study import neutral
 from progression.errors import ImageError, NotARadiographError
@@ -36,9 +36,7 @@ class Listed:
 def is_directory(path: Path) -> bool:
     """Whether a DICOM file is a DICOMDIR (PS3.3, Annex F); damaged ones are none."""
     try:
-        data = parse_header(path, path.name)
-        with guarded(path.name):
-            return bool(data.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage)
+        return media_class(path, path.name) == uid.MediaStorageDirectoryStorage
     except ImageError:
         return False
 
@@ -75,7 +73,7 @@ def directory_files(path: Path) -> list[tuple[Path, bool]]:
     ImageError
         If it is damaged, or lists what lies elsewhere.
     """
-    data = parse_header(path, path.name)
+    data = parse_directory(path, path.name)
     with guarded(path.name):
         found = []
         for record in items(data, "DirectoryRecordSequence"):
