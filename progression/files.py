@@ -5,13 +5,14 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import IOBase, RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from progression.errors import OutputError, ProgressionError
 from progression.texts import printable
@@ -19,6 +20,7 @@ from progression.texts import printable
 _CHUNK_BYTES = 1 << 20
 _KEPT_OF_NAME = 40
 """Characters of a file's name that its temporary one begins with, lest that be too long for the system."""
+NOT_A_FILE = "not an ordinary file (a folder, pipe, socket or device)"
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another place"),
     **dict.fromkeys(
@@ -27,6 +29,46 @@ _REMEDIES = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a place where you may write"),
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open an ordinary file, or a link to one, for reading.
+
+    A pipe or a terminal would keep its reader waiting, and a device may never end: neither is opened for longer than it
+    takes to see what it is.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is no ordinary file; `strerror` says which.
+    """
+    # without waiting for somebody to write into a pipe, and without becoming the owner of a terminal
+    flags = (
+        os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    )
+    descriptor = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, NOT_A_FILE, str(path))
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str | os.PathLike[str], *, most: int) -> bytes:
+    """An ordinary file's content, of at most so many bytes.
+
+    Raises
+    ------
+    OSError
+        As of `open_regular`, and if it is larger.
+    """
+    with open_regular(path) as stream:
+        content = stream.read(most + 1) or b""
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return content
 
 
 def output_error(path: str | Path, error: OSError) -> OutputError:
@@ -293,7 +335,7 @@ def sha256(path: str | Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError as error:

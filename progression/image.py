@@ -16,21 +16,27 @@ import math
 import os
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from io import BytesIO
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from progression.decoding import sources
+from progression.decoding.npy import NPY_MARK, read_npy
+from progression.decoding.pictures import decoded, too_large
+from progression.decoding.png_text import png_texts
+from progression.decoding.sandbox import decode
+from progression.decoding.sources import opened
 from progression.errors import ImageError, ProgressionError, UsageError
-from progression.types import Pixels, Side, check_unit_floats
+from progression.files import open_regular
+from progression.types import Pixels, Side, check_unit_range
 
 MIN_SIDE_PIXELS = 64
 MAX_PIXELS = 40_000_000
@@ -52,11 +58,12 @@ OUTPUT = {"Origin": "output of progression"}
 """PNG text of what this package writes as a result."""
 _LATERALITY = {"L": Side.LEFT, "R": Side.RIGHT}
 _INVERTED_BELOW = -0.1
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
-_MAX_MEMBER_BYTES = 16 * MAX_PIXELS
-_ACCEPTED = "a DICOM, PNG, JPEG, WebP, TIFF or NIfTI picture or a .npy array"
+_ROWS_AT_ONCE = 256
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _DICOM_MARK = b"DICM"
 _DICOM_MARK_AT = 128
+_MAX_DICOM_BYTES = 130 << 20
+"""More than `progression.dicom.parse` takes, so that it says so."""
 _DICOM_SUFFIXES = (".dcm", ".dicom")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".npy", *NIFTI_SUFFIXES)
@@ -98,7 +105,7 @@ def as_source(given: Picture) -> str | Path | npt.NDArray[np.generic]:
         return Path(given)
     if isinstance(given, Image.Image):
         with _decoding("picture"):
-            return _decode(given, "picture")
+            return np.concatenate(list(decoded(given, "picture", max_pixels=MAX_PIXELS).pieces))
     if isinstance(given, Tensor):
         values = given.detach().cpu()
         values = values[0] if values.ndim == 3 and len(values) == 1 else values
@@ -144,7 +151,7 @@ def read_image(source: Picture) -> Pixels:
 
 def label_of(source: str | Path | npt.NDArray[np.generic]) -> str:
     """What messages call a source: its file's name without the path."""
-    return "array" if isinstance(source, np.ndarray) else PurePath(str(source).rpartition("::")[2]).name
+    return "array" if isinstance(source, np.ndarray) else sources.label_of(source)
 
 
 def load(source: str | Path | npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -163,7 +170,9 @@ def load(source: str | Path | npt.NDArray[np.generic]) -> npt.NDArray[np.generic
 
         return read_film(content, label).values
     with _decoding(label):
-        return _load(str(source), label)
+        values = _load(str(source), label)
+    _check_size(values.shape[0], values.shape[1], label)
+    return values
 
 
 @contextmanager
@@ -190,21 +199,19 @@ def dicom_content(source: str | Path | npt.NDArray[np.generic]) -> bytes | None:
     """
     if isinstance(source, np.ndarray):
         return None
-    archive, separator, member = str(source).rpartition("::")
+    named_so = label_of(source).lower().endswith(_DICOM_SUFFIXES)
+    if "::" in str(source) and not named_so:
+        return None
     try:
-        if separator:
-            content = _member(archive, member) if member.lower().endswith(_DICOM_SUFFIXES) else b""
-        else:
-            with open(source, "rb") as opened:
-                start = opened.read(_DICOM_MARK_AT + len(_DICOM_MARK))
-                marked = start.endswith(_DICOM_MARK) and len(start) == _DICOM_MARK_AT + len(_DICOM_MARK)
-                rest = min(os.fstat(opened.fileno()).st_size, _MAX_MEMBER_BYTES) if marked else 0
-                content = start + opened.read(rest)
-    except (OSError, zipfile.BadZipFile, ValueError):
+        with opened(source) as stream:
+            content = stream.read(_DICOM_MARK_AT + len(_DICOM_MARK)) or b""
+            if content[_DICOM_MARK_AT:] == _DICOM_MARK:
+                content += stream.read(_MAX_DICOM_BYTES)
+    except (ImageError, OSError, zipfile.BadZipFile, zlib.error, ValueError):
         return None
     if content[_DICOM_MARK_AT:].startswith(_DICOM_MARK):
         return content
-    if content and label_of(source).lower().endswith(_DICOM_SUFFIXES):
+    if content and named_so:
         raise ImageError(
             f"{label_of(source)}: lacks the DICM mark of a DICOM file; export it again, with its preamble"
         )
@@ -214,8 +221,8 @@ def dicom_content(source: str | Path | npt.NDArray[np.generic]) -> bytes | None:
 def is_dicom(path: str | Path) -> bool:
     """Whether a file bears DICOM's mark, whatever it is called; one that cannot be opened does not."""
     try:
-        with open(path, "rb") as opened:
-            return opened.read(_DICOM_MARK_AT + len(_DICOM_MARK))[_DICOM_MARK_AT:] == _DICOM_MARK
+        with open_regular(path) as stream:
+            return stream.read(_DICOM_MARK_AT + len(_DICOM_MARK))[_DICOM_MARK_AT:] == _DICOM_MARK
     except OSError:
         return False
 
@@ -302,12 +309,10 @@ def states(source: str | Path, text: Mapping[str, str]) -> bool:
 
 def _texts(source: str | Path) -> dict[str, str]:
     """The text metadata before a PNG's pixels; of anything else none."""
-    archive, separator, member = str(source).rpartition("::")
     try:
-        opened = BytesIO(_member(archive, member)) if separator else source
-        with Image.open(opened, formats=("PNG",)) as picture:
-            return {str(key): str(value) for key, value in picture.info.items()}
-    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, ImageError, Image.DecompressionBombError):
+        with opened(source) as stream:
+            return png_texts(stream)
+    except (ImageError, OSError, zipfile.BadZipFile, zlib.error, ValueError):
         return {}
 
 
@@ -391,73 +396,16 @@ def _central_square(pixels: Pixels) -> Pixels:
 
 def _load(source: str, label: str) -> npt.NDArray[np.generic]:
     """Decode a file or an archive's member to (H, W) or (H, W, 3 or 4), limits checked before decoding."""
-    archive, separator, member = source.rpartition("::")
-    if separator:
-        content = _member(archive, member)
-        start, stream = content[:256], BytesIO(content)
-    else:
-        path = Path(source)
-        if not path.exists():
-            raise ImageError(f"{label}: no such file; check the path")
-        if not path.is_file():
-            raise ImageError(f"{label}: not a file; expected {_ACCEPTED}")
-        with path.open("rb") as opened:
-            start = opened.read(256)
-        stream = None
-    if not start:
-        raise ImageError(f"{label}: the file is empty; export the picture again")
-    if label.lower().endswith(NIFTI_SUFFIXES):
-        from progression.nifti import read_nifti  # nibabel is imported for NIfTI only
-
-        if stream is not None:
-            return read_nifti(stream, label, check_size=_check_size)
-        with open(source, "rb") as opened:
-            return read_nifti(opened, label, check_size=_check_size)
-    if start[:6] == b"\x93NUMPY":
-        array = np.load(stream or source, mmap_mode=None if stream else "r", allow_pickle=False)
-        _check_size(array.shape[0] if array.ndim else 0, array.shape[1] if array.ndim > 1 else 0, label)
-        return np.array(array)
-    try:
-        picture = Image.open(stream or source, formats=_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageError(_too_large(label)) from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(f"{label}: not a picture; expected {_ACCEPTED}") from error
-    with picture:
-        return _decode(picture, label)
-
-
-def _decode(picture: Image.Image, label: str) -> npt.NDArray[np.generic]:
-    _check_size(picture.height, picture.width, label)
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1:
-        raise ImageError(f"{label}: holds {frames} pictures; save the one radiograph to its own file")
-    picture.load()
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in ("L", "F", "I") or upright.mode.startswith("I;16"):
-        return np.asarray(upright)
-    if upright.mode == "1":
-        return np.asarray(upright.convert("L"))
-    return np.asarray(upright.convert("RGBA" if upright.has_transparency_data else "RGB"))
-
-
-def _member(archive: str, member: str) -> bytes:
-    if not Path(archive).is_file():
-        raise ImageError(f"{PurePath(archive).name}: no such archive; check the path before '::'")
-    opened = _archive(archive, os.stat(archive).st_mtime_ns, os.getpid())
-    try:
-        info = opened.getinfo(member)
-    except KeyError as error:
-        raise ImageError(f"{member}: not in {PurePath(archive).name}; check the name after '::'") from error
-    if info.file_size > _MAX_MEMBER_BYTES:
-        raise ImageError(_too_large(member))
-    return opened.read(info)
-
-
-@lru_cache(maxsize=4)
-def _archive(path: str, mtime_ns: int, process: int) -> zipfile.ZipFile:
-    """An open archive; a changed file or a forked process (they share the read position) opens it anew."""
-    return zipfile.ZipFile(path)
+    with opened(source) as stream:
+        start = stream.read(len(NPY_MARK))
+        stream.seek(0)
+        if not start:
+            raise ImageError(f"{label}: the file is empty; export the picture again")
+        if label.lower().endswith(NIFTI_SUFFIXES):
+            return decode("nifti", stream, label, max_pixels=MAX_PIXELS)
+        if start == NPY_MARK:
+            return read_npy(stream, label, max_pixels=MAX_PIXELS)
+        return decode("picture", stream, label, max_pixels=MAX_PIXELS)
 
 
 def check_shape(values: npt.NDArray[np.generic], label: str) -> None:
@@ -485,51 +433,70 @@ def check_pixels(values: npt.NDArray[np.generic], label: str) -> Pixels:
             f"{label}: shape {values.shape}; expected (height, width) or (height, width, 3 or 4)"
         )
     _check_size(values.shape[0], values.shape[1], label)
-    unit = _unit_range(values, label)
-    if unit.ndim == 3:
-        unit = _grey(unit, label)
-    low, high = np.percentile(_central_square(unit), PERCENTILES)
+    white = _white(values, label)
+    unit = _grey(values, white, label) if values.ndim == 3 else _unit(values, white)
+    low, high = np.percentile(_central_square(unit).flatten(), PERCENTILES, overwrite_input=True)
     if high - low < MIN_CONTRAST:
         what = "all black" if high < MIN_CONTRAST else "of one grey, without contrast"
         raise ImageError(f"{label}: {what}; expected a knee radiograph; check the export")
     return unit
 
 
-def _unit_range(values: npt.NDArray[np.generic], label: str) -> Pixels:
+def _white(values: npt.NDArray[np.generic], label: str) -> int:
+    """The value that is white: 1 of floats, the largest of the used bits of integers."""
     if values.dtype == np.bool_ or values.dtype.kind not in "uif":
         raise ImageError(
             f"{label}: values of type {values.dtype}; expected unsigned integers or floats in [0, 1]"
         )
     if values.dtype.kind == "f":
-        return check_unit_floats(values, label)
+        check_unit_range(values, label)
+        return 1
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0:
         raise ImageError(f"{label}: negative values (from {lowest}); shift and rescale them to [0, 1] floats")
     bits = 8 if values.dtype.itemsize == 1 else max(8, highest.bit_length())
-    return values.astype(np.float32) / np.float32(2**bits - 1)
+    return 2**bits - 1
 
 
-def _grey(colour: Pixels, label: str) -> Pixels:
-    """(H, W, 3 or 4) in [0, 1] -> (H, W): luminance (ITU-R BT.601), over black where transparent."""
-    rgb = colour[:, :, :3]
-    red, green, blue = rgb[:, :, 0], rgb[:, :, 1], rgb[:, :, 2]
-    strongest, weakest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    if float((strongest - weakest).mean()) > MAX_COLOURFULNESS and _tint_error(rgb, grey) > MAX_TINT_ERROR:
+def _unit(values: npt.NDArray[np.generic], white: int) -> Pixels:
+    """In [0, 1], without a second array of the values' own size."""
+    if white == 1:
+        return values.astype(np.float32, copy=False)
+    return np.divide(values, np.float32(white), dtype=np.float32, casting="unsafe")
+
+
+def _grey(colour: npt.NDArray[np.generic], white: int, label: str) -> Pixels:
+    """(H, W, 3 or 4) -> (H, W) in [0, 1]: luminance (ITU-R BT.601), over black where transparent; in strips."""
+    made, spread = np.empty(colour.shape[:2], np.float32), 0.0
+    for top in range(0, len(colour), _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        unit = _unit(colour[rows], white)
+        red, green, blue = unit[:, :, 0], unit[:, :, 1], unit[:, :, 2]
+        strongest, weakest = (
+            np.maximum(np.maximum(red, green), blue),
+            np.minimum(np.minimum(red, green), blue),
+        )
+        spread += float((strongest - weakest).sum(dtype=np.float64))
+        grey = unit[:, :, :3] @ _LUMINANCE
+        np.clip(grey * unit[:, :, 3] if unit.shape[2] == 4 else grey, 0, 1, out=made[rows])
+    step = max(1, math.isqrt(made.size // 250_000))
+    if (
+        spread / made.size > MAX_COLOURFULNESS
+        and _tint_error(_unit(colour[::step, ::step, :3], white)) > MAX_TINT_ERROR
+    ):
         raise ImageError(
             f"{label}: a colour picture; expected a grey radiograph; convert it to grey if it is one"
         )
-    return np.clip(grey * colour[:, :, 3] if colour.shape[2] == 4 else grey, 0, 1)
+    return made
 
 
-def _tint_error(rgb: Pixels, grey: Pixels) -> float:
+def _tint_error(rgb: Pixels) -> float:
     """How far a picture's channels are from functions of its brightness, on average; about 0 for a tinted grey.
 
     A film dyed blue, a duplitised one on a warm screen or a sepia print has one colour for each brightness.
     """
-    step = max(1, math.isqrt(grey.size // 250_000))
-    level = (grey[::step, ::step] * 255).round().astype(np.intp).ravel()
-    pixels = rgb[::step, ::step].reshape(-1, 3)
+    level = (rgb @ _LUMINANCE * 255).round().astype(np.intp).ravel()
+    pixels = rgb.reshape(-1, 3)
     count = np.bincount(level, minlength=256).clip(min=1)
     means = [np.bincount(level, weights=channel, minlength=256) / count for channel in pixels.T]
     return float(
@@ -539,13 +506,9 @@ def _tint_error(rgb: Pixels, grey: Pixels) -> float:
 
 def _check_size(height: int, width: int, label: str) -> None:
     if height * width > MAX_PIXELS:
-        raise ImageError(_too_large(label, f"{width} x {height} pixels"))
+        raise ImageError(too_large(label, f"{width} x {height} pixels", MAX_PIXELS))
     if min(height, width) < MIN_SIDE_PIXELS:
         raise ImageError(
             f"{label}: {width} x {height} pixels; expected at least {MIN_SIDE_PIXELS} a side; "
             "export it at full resolution"
         )
-
-
-def _too_large(label: str, size: str = "too many pixels") -> str:
-    return f"{label}: {size}; expected at most {MAX_PIXELS // 1_000_000} megapixels; crop it to one knee"

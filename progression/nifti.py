@@ -3,50 +3,55 @@
 The patient's right is at the viewer's left, and the head (or, of a picture taken to lie flat, the front) at the top, as
 the file's affine says (RAS+, https://nifti.nimh.nih.gov/nifti-1). Only as much is unpacked as the header promises and
 the size allows. NIfTI does not say which knee it shows, and its spacing is not taken: many converters write 1 mm.
+
+`decode` runs in the worker of `progression.decoding.sandbox`.
 """
 
 import gzip
-from collections.abc import Callable
-from typing import BinaryIO
+from collections.abc import Mapping
+from io import BytesIO
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from progression.decoding.pictures import too_large
+from progression.decoding.sandbox import Decoded
 from progression.errors import ImageError, import_extra
 
 _MAX_EXTENSION_BYTES = 1 << 20
+_COLUMNS_AT_ONCE = 256
 _HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
 _MAGIC = (b"n+1", b"n+2")
 _SCREEN = {"L": 1, "P": 0, "I": 0}
 """Which way the columns and the rows of a screen run: to the patient's left; to the back, or to the feet."""
 
 
-def read_nifti(
-    stream: BinaryIO, label: str, *, check_size: Callable[[int, int, str], None]
-) -> npt.NDArray[np.generic]:
-    """Read one radiograph.
+def prepare() -> ModuleType:
+    """Import what is needed, which costs no input its time.
 
-    Parameters
-    ----------
-    stream
-        The file; gzip is known by its first bytes.
-    check_size
-        Of height, width and label; raises where a picture of that size is refused, before its pixels are unpacked.
+    Raises
+    ------
+    DependencyError
+        If nibabel is not installed.
+    """
+    return import_extra("nibabel", feature="NIfTI", extra="nifti", otherwise=", or export a PNG")
 
-    Returns
-    -------
-    (H, W)
-        With the file's scale applied; whole numbers from 0 to 65,535 as unsigned integers, however they are stored.
+
+def decode(stream: BytesIO, label: str, options: Mapping[str, Any]) -> Decoded:
+    """Read one radiograph: (H, W) with the file's scale applied; a `Decoder` of `progression.decoding.sandbox`.
+
+    Whole numbers from 0 to 65,535 are given as unsigned integers, however they are stored. gzip is known by its first
+    bytes. A picture that is too large is refused before its pixels are unpacked.
 
     Raises
     ------
     ImageError
         For a volume or a series, a picture from the side, colour, an orientation that is not stated or stated in two
         ways, and files that are damaged.
-    DependencyError
-        If nibabel is not installed.
     """
-    nibabel = import_extra("nibabel", feature="NIfTI", extra="nifti", otherwise=", or export a PNG")
+    nibabel = prepare()
     start = stream.read(2)
     stream.seek(0)
     unpacked = gzip.GzipFile(fileobj=stream) if start == b"\x1f\x8b" else stream
@@ -70,22 +75,32 @@ def read_nifti(
         raise ImageError(f"{label}: not grey; expected whole numbers or floats; export it in grey")
     ways = _ways(nibabel, header, axes, label)
     rows = next(axis for axis in (0, 1) if ways[axis].upper() in "SIAP")
-    check_size(picture[rows], picture[1 - rows], label)
+    if min(picture) < 1:
+        raise ImageError(
+            f"{label}: {' x '.join(map(str, shape))} pixels; expected one radiograph; export it again"
+        )
+    if picture[0] * picture[1] > options["max_pixels"]:
+        told = f"{picture[1 - rows]} x {picture[rows]} pixels"
+        raise ImageError(too_large(label, told, options["max_pixels"]))
     offset = int(header["vox_offset"])
     if not len(head[:size]) <= offset <= _MAX_EXTENSION_BYTES:
         raise ImageError(
             f"{label}: its pixels begin at byte {offset}; expected {size} to {_MAX_EXTENSION_BYTES}"
         )
     wanted = offset + picture[0] * picture[1] * kind.itemsize
-    content = head + unpacked.read(max(0, wanted - len(head)))
+    content = memoryview(head + unpacked.read(max(0, wanted - len(head))))
     if len(content) < wanted:
         raise ImageError(f"{label}: damaged or truncated; export the picture again")
     stored = np.frombuffer(content[offset:wanted], dtype=kind).reshape(picture, order="F")
-    values = _scaled(stored, *header.get_slope_inter())
+    values = _Scaled(stored, *header.get_slope_inter())
+    made = np.empty(picture if rows == 0 else picture[::-1], values.kind)
+    upright = made if rows == 0 else made.T
     for axis, way in enumerate(ways):
         if way not in _SCREEN:
-            values = np.flip(values, axis)
-    return np.ascontiguousarray(values if rows == 0 else values.T)
+            upright = np.flip(upright, axis)
+    for part in values.parts:
+        upright[:, part] = values[part]
+    return Decoded.whole(made)
 
 
 def _int32(head: bytes, kind: str) -> int:
@@ -112,16 +127,37 @@ def _affines(header: object) -> list[npt.NDArray[np.float64]]:
     return [affine for affine in stated if affine is not None]
 
 
-def _scaled(
-    stored: npt.NDArray[np.generic], slope: float | None, intercept: float | None
-) -> npt.NDArray[np.generic]:
-    values = stored.astype(stored.dtype.newbyteorder("="))
-    if slope is not None and (slope, intercept) != (1, 0):
-        values = values.astype(np.float64) * slope + (intercept or 0.0)
-    if values.dtype == np.uint8 or not np.isfinite(values).all():
-        return values
-    low, high = float(values.min()), float(values.max())
-    # most tools store whole numbers as floats or signed; 0 to 1 is a range of its own
-    if low >= 0 and 1 < high < 2**16 and (values == np.round(values)).all():
-        return values.astype(np.uint16)
-    return values.astype(np.float32) if values.dtype.kind == "f" else values
+class _Scaled:
+    """Stored values (A, B) with the file's scale applied, a few columns at a time.
+
+    Attributes
+    ----------
+    parts : the columns
+    kind : type of all of them
+    """
+
+    def __init__(self, stored: npt.NDArray[Any], slope: float | None, intercept: float | None) -> None:
+        self._stored = stored
+        self._scale = (
+            (slope, intercept or 0.0) if slope is not None and (slope, intercept) != (1, 0) else None
+        )
+        self.parts = [slice(at, at + _COLUMNS_AT_ONCE) for at in range(0, stored.shape[1], _COLUMNS_AT_ONCE)]
+        plain = stored.dtype.newbyteorder("=") if self._scale is None else np.dtype(np.float64)
+        self.kind = plain if plain == np.uint8 else self._kind(plain)
+
+    def __getitem__(self, part: slice) -> npt.NDArray[Any]:
+        values = self._stored[:, part].astype(self._stored.dtype.newbyteorder("="))
+        return values if self._scale is None else values.astype(np.float64) * self._scale[0] + self._scale[1]
+
+    def _kind(self, plain: np.dtype[Any]) -> np.dtype[Any]:
+        """Most tools store whole numbers as floats or signed; 0 to 1 is a range of its own."""
+        low, high, whole = np.inf, -np.inf, True
+        for part in self.parts:
+            values = self[part]
+            if not np.isfinite(values).all():
+                return plain
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+            whole = whole and bool(np.all(values == np.round(values)))
+        if low >= 0 and 1 < high < 2**16 and whole:
+            return np.dtype(np.uint16)
+        return np.dtype(np.float32) if plain.kind == "f" else plain

@@ -16,9 +16,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import re
-import stat
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from progression.errors import TableError
+from progression.files import open_regular
 from progression.texts import inert, literal, printable
 
 if TYPE_CHECKING:
@@ -360,10 +359,7 @@ def read_bytes(path: str | Path) -> bytes:
         If it cannot be read, is larger, or is no ordinary file, such as a folder or a pipe.
     """
     try:
-        opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(opened, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(opened).st_mode):
-                raise TableError(f"cannot read {printable(path)}: no ordinary file; expected a CSV table")
+        with open_regular(path) as stream:
             content = stream.read(MAX_TABLE_BYTES + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__

@@ -29,8 +29,8 @@ PROJECTION_STEPS = 1000
 """Optimisation steps of the projection, which takes no other number."""
 
 
-def check_unit_floats(values: npt.NDArray[np.generic], label: str) -> Pixels:
-    """Floats of any shape in [0, 1], as float32.
+def check_unit_range(values: npt.NDArray[np.generic], label: str) -> None:
+    """Refuse floats that are not all in [0, 1].
 
     Raises
     ------
@@ -42,7 +42,6 @@ def check_unit_floats(values: npt.NDArray[np.generic], label: str) -> Pixels:
         raise ImageError(f"{label}: NaN or infinite values; replace them before predicting")
     if lowest < 0 or highest > 1:
         raise ImageError(f"{label}: floats from {lowest:g} to {highest:g}; rescale them to [0, 1]")
-    return values.astype(np.float32, copy=False)
 
 
 def _check_pixels(values: object, label: str) -> Pixels:
@@ -57,7 +56,8 @@ def _check_pixels(values: object, label: str) -> Pixels:
             f"{label}: {given}; expected pixels (height, width) as floats in [0, 1], as "
             "progression.image.read_image makes of files and arrays"
         )
-    return check_unit_floats(values, label)
+    check_unit_range(values, label)
+    return values.astype(np.float32, copy=False)
 
 
 def _quoted(value: object) -> str:

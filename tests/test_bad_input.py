@@ -45,7 +45,7 @@ BAD_PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (truncated, "damaged or truncated"),
     "text": (lambda path: path.write_text("a letter"), "not a picture"),
     "empty": (lambda path: path.write_bytes(b""), "the file is empty"),
-    "folder": (lambda path: path.mkdir(), "not a file"),
+    "folder": (lambda path: path.mkdir(), "not an ordinary file (a folder"),
     "missing": (lambda path: None, "no such file"),
     "tiny": (lambda path: Image.new("L", (8, 8)).save(path), "8 x 8 pixels; expected at least 64"),
     "huge": (lambda path: Image.new("1", (20_000, 20_000)).save(path), "at most 40 megapixels"),
@@ -53,7 +53,7 @@ BAD_PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
     "constant": (lambda path: Image.new("RGB", (96, 96), "gray").save(path), "without contrast"),
     "colour": (colour, "colour picture"),
     "nan": (array(np.full((96, 96), np.nan)), "NaN or infinite"),
-    "pickle": (array(np.array([{"a": 1}], dtype=object)), "damaged or truncated"),
+    "pickle": (array(np.array([{"a": 1}], dtype=object)), "not of numbers"),
     "volume": (array(np.zeros((3, 3, 3, 3))), "shape|pixels"),
 }
 

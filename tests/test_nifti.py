@@ -1,11 +1,12 @@
 import gzip
+import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from progression import errors
+from progression.decoding import sandbox
 from progression.errors import DependencyError, ImageError
 from progression.film import read_knee
 from progression.image import read_image
@@ -163,10 +164,12 @@ def test_damage_is_told_in_one_line(tmp_path: Path, suffix: str) -> None:
 
 
 def test_without_nibabel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ImportError(name)
-
     path = save(tmp_path / "knee.nii", SHOWN.T, "LPS")
-    monkeypatch.setattr(errors, "import_module", missing)
-    with pytest.raises(DependencyError, match=r"progression-imaging\[nifti\]"):
-        read_image(path)
+    (tmp_path / "nibabel.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    sandbox.close()  # the next worker looks there
+    try:
+        with pytest.raises(DependencyError, match=r"progression-imaging\[nifti\]"):
+            read_image(path)
+    finally:
+        sandbox.close()

@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 from pydicom import uid
 from pydicom.multival import MultiValue
 
-from progression.dicom.parse import guarded, parse_header
+from progression.dicom.parse import guarded, media_class, parse_directory, parse_header
 from progression.dicom.person import person_of
 from progression.dicom.read import header_of
 from progression.dicom.study import made_up, neutral
 from progression.dicom.values import first, items
 from progression.errors import ImageError, NotARadiographError
+from progression.files import open_regular
 from progression.types import Side
 
 _BEGINNING = 1 << 20
@@ -41,9 +42,7 @@ class Listed:
 def is_directory(path: Path) -> bool:
     """Whether a DICOM file is a DICOMDIR (PS3.3, Annex F); damaged ones are none."""
     try:
-        data = parse_header(path, path.name)
-        with guarded(path.name):
-            return bool(data.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage)
+        return media_class(path, path.name) == uid.MediaStorageDirectoryStorage
     except ImageError:
         return False
 
@@ -54,7 +53,7 @@ def listed(path: Path, name: str) -> Listed:
     `name` is kept unless it holds what identifies the patient, or nothing is known of the patient.
     """
     side, visit, skipped = None, "", ""
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         beginning = stream.read(_BEGINNING)
     try:
         data = parse_header(path, path.name)
@@ -84,7 +83,7 @@ def directory_files(path: Path) -> list[tuple[Path, bool]]:
     ImageError
         If it is damaged, or lists what lies elsewhere.
     """
-    data = parse_header(path, path.name)
+    data = parse_directory(path, path.name)
     with guarded(path.name):
         found = []
         for record in items(data, "DirectoryRecordSequence"):

@@ -3,41 +3,36 @@
 A compressed frame has its own idea of how large it is; a decoder believes it and may ask for any amount of memory.
 So it is read from the frame's header first, and must be what the data set says.
 
-JPEG, JPEG-LS and RLE need nothing more than the core installs; JPEG Lossless (frequent in CR and DX) and JPEG 2000
-need the extra `dicom`, of permissive licences: pylibjpeg and pylibjpeg-openjpeg MIT, python-gdcm Apache 2.0.
+The decoders are in `progression.dicom.frames`, which runs in a process of its own.
 """
 
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import uid
 from pydicom.dataset import FileDataset
-from pydicom.encaps import generate_frames
-from pydicom.pixels import get_decoder, pixel_array
+from pydicom.pixels import pixel_array
 
-from progression.dicom.isolated import unpack
-from progression.dicom.rle import unpack_frame
-from progression.errors import DependencyError, ImageError
+from progression.decoding import sandbox
+from progression.dicom.frames import DESCRIPTION, JPEG_2000, PLUGINS
+from progression.errors import ImageError
 
 MAX_FILM_PIXELS = 40_000_000
 MIN_FILM_PIXELS = 64
 """A side's least number of pixels."""
 NATIVE = frozenset({uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian})
-_JPEG_2000 = frozenset(
-    {uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL}
-)
 _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
 _BOX_HEADER_BYTES = 8
-_PLUGIN = {  # which decoder, so that it does not depend on what else is installed
-    uid.JPEGBaseline8Bit: "pillow",
-    uid.JPEGExtended12Bit: "gdcm",
-    uid.JPEGLossless: "gdcm",
-    uid.JPEGLosslessSV1: "gdcm",
-    uid.JPEGLSLossless: "pyjpegls",
-    uid.JPEGLSNearLossless: "pyjpegls",
-    **dict.fromkeys(_JPEG_2000, "pylibjpeg"),
-}
+SECONDS_A_MEGABYTE = 0.4
+"""Processor time that JPEG 2000 may take if that is more than what every input may; it takes about 0.15."""
+MAX_FRAGMENTS = 100_000
+"""Of one frame; most writers make one, some one every few kilobytes."""
+_MAX_MARKERS = 1_000
+"""Before a frame's own size; a real one comes after ten or so."""
+_ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
 def check_size(data: FileDataset, label: str) -> tuple[int, int, int]:
@@ -80,37 +75,63 @@ def stored_values(data: FileDataset, label: str) -> npt.NDArray[np.integer]:
                 f"{label}: {len(data.PixelData)} bytes of pixels; expected {expected}; it was cut off, get it again"
             )
         return np.asarray(pixel_array(data, index=0))
-    if syntax == uid.RLELossless:
-        return _run_length(data, rows, columns, samples, label)
-    plugin = _PLUGIN.get(syntax)
-    if plugin is None or (syntax == uid.JPEGExtended12Bit and int(data.BitsStored) != 8):
+    lossless_12_bit = syntax == uid.JPEGExtended12Bit and int(data.BitsStored) != 8
+    if syntax != uid.RLELossless and (syntax not in PLUGINS or lossless_12_bit):
         raise ImageError(
             f"{label}: a transfer syntax that is not read; convert it to Explicit VR Little Endian"
         )
-    frame = next(generate_frames(data.PixelData, number_of_frames=1))
-    _check_frame(frame, syntax, data, label)
-    if plugin not in get_decoder(syntax).available_plugins:
-        raise DependencyError(
-            f"{label} is {syntax.name}, which needs a decoder that is not installed: "
-            "pip install 'progression-imaging[dicom]', or convert it (gdcmconv --raw)"
-        )
-    if plugin == "gdcm":
-        return unpack(data, label)
-    return np.asarray(pixel_array(data, index=0, decoding_plugin=plugin))
-
-
-def _run_length(
-    data: FileDataset, rows: int, columns: int, samples: int, label: str
-) -> npt.NDArray[np.integer]:
-    frame = next(generate_frames(data.PixelData, number_of_frames=1))
-    bits = int(data.BitsAllocated)
-    values = unpack_frame(
-        frame, rows=rows, columns=columns, samples=samples, bytes_a_value=bits // 8, label=label
+    fragments = list(_fragments(data.PixelData, label))
+    if syntax != uid.RLELossless:
+        _check_frame(b"".join(fragments), syntax, data, label)
+    megabytes = sum(map(len, fragments)) / 1e6
+    seconds = SECONDS_A_MEGABYTE * megabytes if syntax in JPEG_2000 else 0
+    values: npt.NDArray[Any] = sandbox.decode(
+        "dicom",
+        fragments,
+        label,
+        max_pixels=MAX_FILM_PIXELS,
+        seconds=max(sandbox.MAX_SECONDS, seconds),
+        syntax=str(syntax),
+        **_description(data),
     )
+    shape = (rows, columns) if samples == 1 else (rows, columns, samples)
+    if values.shape != shape or values.dtype.kind not in "iu":
+        raise ImageError(f"{label}: its compressed pixels are damaged; get the file again")
+    return _as_signed(values, data) if syntax == uid.RLELossless else values
+
+
+def _description(data: FileDataset) -> dict[str, int | str | None]:
+    """What the decoders look at, as plain numbers and one text."""
+    found: dict[str, int | str | None] = {
+        name: None if data.get(name) is None else int(data.get(name)) for name in DESCRIPTION[:-1]
+    }
+    return found | {
+        "SamplesPerPixel": found["SamplesPerPixel"] or 1,
+        DESCRIPTION[-1]: text_of_interpretation(data),
+    }
+
+
+def _as_signed(values: npt.NDArray[np.integer], data: FileDataset) -> npt.NDArray[np.integer]:
+    """Run lengths come as unsigned values of all allocated bits."""
+    bits = int(data.BitsAllocated)
     if int(data.get("PixelRepresentation") or 0) == 0:
         return values & values.dtype.type(2 ** int(data.BitsStored) - 1)
     unused = bits - int(data.BitsStored)
     return (values << unused).view(f"<i{bits // 8}") >> unused  # the sign is the highest stored bit
+
+
+def _fragments(value: bytes, label: str) -> Iterator[memoryview]:
+    """The one frame of encapsulated pixel data, in the pieces it is stored in (PS3.5, A.4)."""
+    whole, at, count = memoryview(value), 0, 0
+    while at + _BOX_HEADER_BYTES <= len(value) and whole[at : at + 4] != _DELIMITER:
+        length = int.from_bytes(whole[at + 4 : at + 8], "little")
+        if whole[at : at + 4] != _ITEM or count > MAX_FRAGMENTS:
+            raise ImageError(f"{label}: its compressed pixels are damaged; get the file again")
+        if count:  # the first item is a table of offsets
+            yield whole[at + 8 : at + 8 + length]
+        at, count = at + 8 + length, count + 1
+    if count < 2:
+        raise ImageError(f"{label}: no compressed pixels; get the file again")
 
 
 def text_of_interpretation(data: FileDataset) -> str:
@@ -121,7 +142,7 @@ def text_of_interpretation(data: FileDataset) -> str:
 def _check_frame(frame: bytes, syntax: uid.UID, data: FileDataset, label: str) -> None:
     """ImageError unless the frame's own size is the data set's."""
     rows, columns, samples = check_size(data, label)
-    own = _j2k_size(frame) if syntax in _JPEG_2000 else _jpeg_size(frame)
+    own = _j2k_size(frame) if syntax in JPEG_2000 else _jpeg_size(frame)
     if own is None:
         raise ImageError(f"{label}: its compressed pixels have no readable header; get the file again")
     if own != (rows, columns, samples):
@@ -134,7 +155,9 @@ def _check_frame(frame: bytes, syntax: uid.UID, data: FileDataset, label: str) -
 def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
     """Rows, columns, components of the first frame header in a JPEG or JPEG-LS stream (ISO 10918-1, B.2.2)."""
     position = 2
-    while frame[:2] == b"\xff\xd8" and position + 10 <= len(frame) and frame[position] == 0xFF:
+    for _ in range(_MAX_MARKERS):
+        if frame[:2] != b"\xff\xd8" or position + 10 > len(frame) or frame[position] != 0xFF:
+            break
         marker, length = frame[position + 1], int.from_bytes(frame[position + 2 : position + 4])
         if marker == 0xFF:  # fill byte
             position += 1
@@ -164,7 +187,9 @@ def _j2k_start(frame: bytes) -> int | None:
     if not frame.startswith(_JP2_SIGNATURE):
         return 0
     at = len(_JP2_SIGNATURE) + 4
-    while at + _BOX_HEADER_BYTES <= len(frame):
+    for _ in range(_MAX_MARKERS):
+        if at + _BOX_HEADER_BYTES > len(frame):
+            break
         length, kind = int.from_bytes(frame[at : at + 4]), frame[at + 4 : at + _BOX_HEADER_BYTES]
         if kind == b"jp2c":
             return at + _BOX_HEADER_BYTES

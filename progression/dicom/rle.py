@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from progression.errors import ImageError
 
@@ -30,25 +31,18 @@ def unpack_frame(
     starts = [*numbers[1 : count + 1], len(frame)]
     values = np.zeros((rows * columns, samples), f"<u{bytes_a_value}")
     for segment in range(count):
-        unpacked = _unpacked(frame[starts[segment] : starts[segment + 1]], rows * columns)
-        if len(unpacked) < rows * columns:
-            raise ImageError(f"{label}: run-length data of {len(unpacked)} pixels; expected {rows * columns}")
+        unpacked = _unpacked(frame[starts[segment] : starts[segment + 1]], rows * columns, label)
         sample, significance = divmod(segment, bytes_a_value)  # the most significant byte comes first
         shift = 8 * (bytes_a_value - 1 - significance)
-        values[:, sample] |= np.frombuffer(unpacked, np.uint8).astype(values.dtype) << shift
+        values[:, sample] |= unpacked.astype(values.dtype) << shift
     return values.reshape((rows, columns) if samples == 1 else (rows, columns, samples))
 
 
-def _unpacked(segment: bytes, length: int) -> bytes:
-    """PackBits (G.3.2), stopped at `length`."""
-    out, position = bytearray(), 0
-    while len(out) < length and position < len(segment):
-        header = segment[position]
-        if header < 128:
-            out += segment[position + 1 : position + 2 + header]
-            position += 2 + header
-        else:
-            if header > 128:
-                out += segment[position + 1 : position + 2] * (257 - header)
-            position += 2 if header > 128 else 1
-    return bytes(out[:length])
+def _unpacked(segment: bytes, length: int, label: str) -> npt.NDArray[np.uint8]:
+    """PackBits (G.3.2), stopped at `length`; as one long row of a picture, since runs may go on beyond a row's end."""
+    try:
+        return np.asarray(Image.frombytes("L", (length, 1), segment, "packbits", "L"))[0]
+    except ValueError as error:
+        raise ImageError(
+            f"{label}: run-length data ends before {length} pixels; get the file again"
+        ) from error

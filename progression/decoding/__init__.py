@@ -1,0 +1,1 @@
+"""Decoders that are not ours, and what keeps them within bounds."""

@@ -1,0 +1,98 @@
+"""What pictures are read from: ordinary files, and members of zip archives, named `archive.zip::member`."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import PurePath
+from typing import IO, BinaryIO
+
+from progression.errors import ImageError
+from progression.files import open_regular
+
+MAX_DIRECTORY_BYTES = 12 << 20
+"""Of a zip archive's list of members; 100,000 of them take about 10 MB, and a second to read."""
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_END = b"PK\x05\x06"
+_END_BYTES, _LONGEST_COMMENT = 22, 1 << 16
+_END_64 = b"PK\x06\x06"
+_LOCATOR_64_BYTES = 20
+
+
+def label_of(source: str | os.PathLike[str]) -> str:
+    """What messages call a source: its file's name without the path."""
+    return PurePath(str(source).rpartition("::")[2]).name
+
+
+@contextmanager
+def opened(source: str | os.PathLike[str]) -> Iterator[BinaryIO | IO[bytes]]:
+    """A source's content as a stream that can be gone back in.
+
+    Raises
+    ------
+    ImageError
+        If there is no such file or member, or it is no ordinary file.
+    """
+    archive, separator, member = str(source).rpartition("::")
+    label = label_of(source)
+    try:
+        stream = _member(archive, member) if separator else open_regular(source)
+    except FileNotFoundError as error:
+        what = f"{PurePath(archive).name}: no such archive" if separator else f"{label}: no such file"
+        raise ImageError(f"{what}; check the path{' before ::' * bool(separator)}") from error
+    except OSError as error:
+        named = PurePath(archive).name if separator else label
+        raise ImageError(f"{named}: {error.strerror or error}; expected a file that can be read") from error
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+        raise ImageError(
+            f"{PurePath(archive or label).name}: no readable zip archive; make it anew"
+        ) from error
+    with stream:
+        yield stream
+
+
+def _member(archive: str, member: str) -> IO[bytes]:
+    listed = _archive(archive, os.stat(archive).st_mtime_ns, os.getpid())
+    try:
+        info = listed.getinfo(member)
+    except KeyError as error:
+        raise ImageError(f"{member}: not in {PurePath(archive).name}; check the name after '::'") from error
+    if info.compress_type not in _PACKED:
+        raise ImageError(
+            f"{member}: packed in a way that is not read; expected a zip archive of deflated files"
+        )
+    return listed.open(info)
+
+
+@lru_cache(maxsize=4)
+def _archive(path: str, mtime_ns: int, process: int) -> zipfile.ZipFile:
+    """An open archive; a changed file or a forked process (they share the read position) opens it anew."""
+    with open_regular(path) as stream:
+        if _directory_bytes(stream) > MAX_DIRECTORY_BYTES:
+            raise ImageError(
+                f"{PurePath(path).name}: its list of members is over {MAX_DIRECTORY_BYTES >> 20} MB; "
+                "expected about 100,000 files at most; divide it"
+            )
+    return zipfile.ZipFile(path)
+
+
+def _directory_bytes(stream: BinaryIO) -> int:
+    """Size of an archive's list of members as its last record states it (APPNOTE 4.3.14, 4.3.16); 0 if it has none.
+
+    `zipfile` reads as much as is stated, and makes an object of every member.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    start = stream.seek(max(0, size - _END_BYTES - _LONGEST_COMMENT - _LOCATOR_64_BYTES))
+    tail = stream.read(size - start)
+    at = tail.rfind(_END)
+    if at < 0 or len(tail) < at + _END_BYTES:
+        return 0
+    stated = int.from_bytes(tail[at + 12 : at + 16], "little")
+    locator = tail[max(0, at - _LOCATOR_64_BYTES) : at]
+    if locator.startswith(b"PK\x06\x07"):
+        stream.seek(int.from_bytes(locator[8:16], "little"))
+        record = stream.read(48)
+        if record.startswith(_END_64):
+            stated = max(stated if stated != 0xFFFFFFFF else 0, int.from_bytes(record[40:48], "little"))
+    return stated
