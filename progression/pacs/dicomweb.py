@@ -135,7 +135,9 @@ class Server:
 
     def _study(self, study_uid: str) -> str:
         if not is_uid(study_uid):
-            raise UsageError("the study asked for is none: expected a UID, digits and dots (--study 1.2.840.…)")
+            raise UsageError(
+                "the study asked for is none: expected a UID, digits and dots (--study 1.2.840.…)"
+            )
         return f"{self._studies}/{quote(study_uid)}"
 
     def _json(self, request: Request) -> Any:

@@ -57,7 +57,7 @@ _CALLER_UNKNOWN, _CALLED_UNKNOWN, _NO_PLACE = (1, 1, 3), (1, 1, 7), (2, 3, 2)
 """Result, source and reason of a rejection (PS3.8, 9.3.4)."""
 _FIXED_BYTES, _CONTEXT_ITEM = 68, 0x20
 _BY_US = bytes((_ABORT, 0, 0, 0, 0, 4, 0, 0, 2, 0))
-_CLOSING_S = 1.0
+_CLOSING_S, _LAST_READS = 1.0, 16
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -215,7 +215,12 @@ class Gate:
             self._leave([next(task for task, other in self._pending.items() if other == most)])
         task = asyncio.create_task(self._serve(line, address))
         self._pending[task] = host
-        task.add_done_callback(lambda done: self._pending.pop(done, None))
+
+        def done(task: "asyncio.Task[None]") -> None:
+            self._pending.pop(task, None)
+            line.close()  # even if it was cancelled before it began
+
+        task.add_done_callback(done)
 
     def _leave(self, tasks: Sequence["asyncio.Task[None]"]) -> None:
         for task in tasks:
@@ -247,8 +252,6 @@ class Gate:
         finally:
             if outside is not None:
                 outside[1].transport.abort()
-            else:
-                line.close()
 
     async def _opened(self, line: socket.socket) -> _Streams:
         connect = self._loop.connect_accepted_socket
@@ -342,13 +345,14 @@ class Gate:
                 given.close()
 
     async def _aborted(self, why: str, host: str, outside: _Streams) -> None:
-        """Say so, and let the peer hear it: what it still sends meanwhile goes nowhere."""
+        """Say so, and let the peer hear it: a little of what it still sends goes nowhere."""
         self._say(f"closed an association from {{}} that {why}", host)
         with suppress(OSError, RuntimeError):
             async with asyncio.timeout(_CLOSING_S):
                 outside[1].write(_BY_US)
-                while await outside[0].read(PDU_BYTES):
-                    pass
+                for _ in range(_LAST_READS):
+                    if not await outside[0].read(PDU_BYTES):
+                        break
 
     async def _inward(
         self, association: _Association, outside: asyncio.StreamReader, inside: asyncio.StreamWriter

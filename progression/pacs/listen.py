@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from threading import Lock
-from time import monotonic, sleep
 from typing import Any
 
 from pynetdicom import AE, evt
@@ -24,7 +23,9 @@ from progression.pacs.trouble import trouble
 SUCCESS, OUT_OF_RESOURCES, NO_FILM, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 """Status of C-STORE (PS3.4, Table B.2-1)."""
 ENDING_S = 5.0
-"""What objects that have arrived whole may take to get to the disk when the service stops."""
+"""What an object that has arrived whole may take to get to the disk when the service stops."""
+ASKED_S = 5.0
+"""For the library to read an association request, which lies ready."""
 _FILMS = (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -73,10 +74,12 @@ class Listener:
         self._queue, self._tell = queue, tell
         self._lock, self._storing = Lock(), Lock()
         self._coming: dict[Any, set[str]] = {}
+        self._ended = False
         context = tls.server() if tls else None
         entity = AE(ae_title=check_title(title))
         entity.maximum_associations = 1 << 16  # the gate counts them, and has the timeouts
         entity.network_timeout = None
+        entity.acse_timeout = ASKED_S
         entity.maximum_pdu_size = PDU_BYTES
         entity.add_supported_context(Verification)
         for kind in _FILMS:
@@ -113,14 +116,16 @@ class Listener:
         """End all associations and listen no more."""
         self._gate.stop()
         self._server.server_close()
-        end = monotonic() + ENDING_S
-        while self._server.active_associations and monotonic() < end:
-            sleep(0.01)
+        self._ended = True
+        if self._storing.acquire(timeout=ENDING_S):
+            self._storing.release()
 
     def _stored(self, event: evt.Event) -> int:
         """Keep an object. What is ours to mend the sender may try again; what is wrong with the object, it may not."""
         try:
             with self._storing:  # each copy of an object is in memory once
+                if self._ended:
+                    return OUT_OF_RESOURCES
                 content = event.encoded_dataset()
                 identity = identify(content, "an object")
                 if not identity.is_film:
