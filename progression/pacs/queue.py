@@ -174,10 +174,16 @@ class StudyFolder:
         except OSError as error:
             raise BrokenError(f"{self.name}: its record cannot be opened") from error
         try:
-            with open(handle, "rb") as stream:
-                if not stat.S_ISREG(os.fstat(handle).st_mode):
-                    raise BrokenError(f"{self.name}: its record is no file")
-                return _record(json.loads(stream.read(_STATE_BYTES)))
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise BrokenError(f"{self.name}: its record is no file")
+            with open(handle, "rb", closefd=False) as stream:
+                read = stream.read(_STATE_BYTES + 1)
+        finally:
+            os.close(handle)
+        try:
+            if len(read) > _STATE_BYTES:
+                raise ValueError("expected a short one")
+            return _record(json.loads(read))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise BrokenError(f"{self.name}: its record is damaged") from error
 

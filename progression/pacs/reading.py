@@ -18,7 +18,7 @@ from progression.pacs.queue import content_digest
 from progression.pacs.service import Reading
 from progression.pacs.trouble import TroubleError, trouble
 from progression.report.outputs import SourceFilm, write_prediction
-from progression.types import Request, Side
+from progression.types import Request
 
 _BATCH = 2
 """A knee and the other one."""
@@ -167,21 +167,24 @@ def _pairs(entries: Mapping[str, Entry], of_film: Mapping[str, _Film]) -> dict[s
     Two films of which one does not say whose they are may be of two people. Of several films under one UID the newest
     is a correction of the others.
     """
-    newest: dict[tuple[str, str, str], str] = {}
-    for name, entry in sorted(entries.items(), key=lambda item: of_film[_of(item[1])].arrived):
-        film = of_film[_of(entry)]
-        newest[film.person, entry.side, film.instance] = name
+    newest: dict[tuple[str, str], str] = {}
+    for film, told in sorted(of_film.items(), key=lambda item: item[1].arrived):
+        newest[told.person, told.instance] = film
     found = {}
     for name, entry in entries.items():
         if len(entry.found) > 1:
             mate = next(one for one in entries if one != name and entries[one].image == entry.image)
             found[name] = name, mate
             continue
-        person, other_side = of_film[_of(entry)].person, str(Side.parse(entry.side).other)
-        of_person = {key: one for key, one in newest.items() if person and key[0] == person}
-        ours = [key for key in of_person if key[1] == entry.side]
-        others = [one for key, one in of_person.items() if key[1] == other_side]
-        found[name] = name, others[0] if len(ours) == len(others) == 1 else ""
+        ours = of_film[_of(entry)]
+        beside = {
+            one: of_film[_of(other)].instance
+            for one, other in entries.items()
+            if ours.person and newest.get((ours.person, of_film[_of(other)].instance)) == _of(other)
+        }
+        others = [one for one, instance in beside.items() if instance != ours.instance]
+        alone = len(others) == 1 and entries[others[0]].side != entry.side
+        found[name] = name, others[0] if alone else ""
     return found
 
 
