@@ -19,8 +19,8 @@ from progression.pacs.service import EndedError, FilmReader, Reading, StoppedErr
 from progression.pacs.trouble import TroubleError, trouble
 from progression.processes import go_with_the_parent
 
-FILM_S = 600.0
-"""Longest time for a film of a study, and the longest for a model to load."""
+LOAD_S, FILM_S = 600.0, 600.0
+"""Longest time for the model to load, and for a film of a study to be predicted."""
 _POLL_S = 0.1
 
 
@@ -77,7 +77,7 @@ class IsolatedReader:
         self._process = spawned.Process(target=_work, args=(theirs, self._load), name="reader")
         self._process.start()
         theirs.close()
-        self._asked(None, seconds=FILM_S)
+        self._asked(None, seconds=LOAD_S)
 
     def _asked(self, task: object, *, seconds: float) -> Any:
         """The process's answer to a task."""
