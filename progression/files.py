@@ -21,6 +21,7 @@ _CHUNK_BYTES = 1 << 20
 _KEPT_OF_NAME = 40
 """Characters of a file's name that its temporary one begins with, lest that be too long for the system."""
 NOT_A_FILE = "not an ordinary file (a folder, pipe, socket or device)"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another place"),
     **dict.fromkeys(
@@ -79,13 +80,15 @@ def output_error(path: str | Path, error: OSError) -> OutputError:
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, private: bool = False) -> Iterator[Path]:
     """Write a file so that `path` holds either its old content or the whole new one.
 
     Parameters
     ----------
     path
         Where the file shall be; missing parent folders are made.
+    private
+        Whether the file, and the folders that are made, are for their owner alone, whatever the umask.
 
     Yields
     ------
@@ -102,14 +105,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     made: list[Path] = []
     try:
-        made = _make_folders(path.parent)
+        made = _make_folders(path.parent, private=private)
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=_hidden(path.stem), suffix=path.suffix[:_KEPT_OF_NAME]
         )
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        _give_usual_mode(temporary, 0o666)
+        if not private:
+            _give_usual_mode(temporary, 0o666)
         _to_disk(temporary)
         os.replace(temporary, path)
     except OSError as error:
@@ -383,9 +387,43 @@ def _no_name(path: Path, error: ValueError) -> OutputError:
     return OutputError(f"cannot write {printable(path)}: no file can be called so; choose another name")
 
 
-def _make_folders(folder: Path) -> list[Path]:
+def private_folder(folder: str | Path, *, narrow: bool = False) -> None:
+    """Make a folder that only its owner may enter, whatever the umask; one that is there must be such a one.
+
+    Parameters
+    ----------
+    narrow
+        Whether to take other people's rights from a folder that is there, with all that is in it, as they are ours.
+        An empty one loses them in any case.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made, or others may enter it.
+    """
+    folder = Path(folder)
+    try:
+        _make_folders(folder, private=True)
+        if not folder.stat().st_mode & _OTHERS or os.name != "posix":
+            return
+        if not narrow and any(folder.iterdir()):
+            raise OutputError(
+                f"{folder} is open to other users, and shall hold patient data: expected a folder of your own; "
+                "choose another, or close it (chmod 700)"
+            )
+        for path in (folder, *folder.rglob("*")):
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode) and mode & _OTHERS:
+                path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def _make_folders(folder: Path, *, private: bool = False) -> list[Path]:
     """Make a folder with its parents; returns those that were missing, innermost first."""
     missing = [step for step in (folder, *folder.parents) if not step.exists()]
+    for step in reversed(missing) if private else ():  # parents=True would make those by the umask
+        step.mkdir(mode=0o700, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     return missing
 

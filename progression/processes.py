@@ -54,7 +54,7 @@ class Processes(Generic[Tool]):
     def map(self, work: Callable[[Tool, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """See `Workers`."""
         spawned = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.count, mp_context=spawned, initializer=_go_with_the_parent) as pool:
+        with ProcessPoolExecutor(self.count, mp_context=spawned, initializer=go_with_the_parent) as pool:
             try:
                 yield from _in_order(
                     lambda task: pool.submit(_work, work, self.load, task),
@@ -129,7 +129,7 @@ def _in_order(
         yield result(waiting.popleft())
 
 
-def _go_with_the_parent() -> None:
+def go_with_the_parent() -> None:
     """Ctrl-C is the parent's to handle; a parent that was killed leaves no process behind."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

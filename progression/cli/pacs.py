@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from progression.pacs.dicomweb import Server
     from progression.pacs.peers import Tls
+    from progression.pacs.reading import Reader
+    from progression.types import Request
 
 app = typer.Typer(help="A PACS: predict what it sends; pull and push studies.", no_args_is_help=True)
 
@@ -80,23 +82,22 @@ def serve_command(
     """
     import logging
     import signal
+    from contextlib import ExitStack, suppress
     from datetime import datetime
+    from functools import partial
     from threading import Event
 
-    from progression.cli.predict import load_served
-    from progression.engine import choose
     from progression.errors import UsageError, import_extra
     from progression.types import Request
-    from progression.weights import load_model
 
     import_extra("pynetdicom", feature="progression pacs serve", extra="pacs")
     from progression.dicom.study import check_root
+    from progression.pacs.isolated import IsolatedReader
     from progression.pacs.listen import Listener
     from progression.pacs.peers import Node, Peer, check_title
     from progression.pacs.queue import Limits, Queue
-    from progression.pacs.reading import Reader
     from progression.pacs.send import send
-    from progression.pacs.service import Service
+    from progression.pacs.service import Service, StoppedError
 
     request = Request(horizon_months=tuple(months), method=method, accept_atypical=accept_atypical)
     check_root(uid_root)
@@ -105,42 +106,48 @@ def serve_command(
     if to_tls and tls is None:
         raise UsageError("--to-tls without --tls-certificate, --tls-key and --tls-ca: give these too")
     limits = Limits(max_object_mb << 20, max_objects, min_free_mb << 20)
-    for name in ("pydicom", "pynetdicom"):  # both may quote what objects say
+    for name in ("pydicom", "pynetdicom", "asyncio"):  # they may quote what objects say
         logging.getLogger(name).disabled = True
 
     def tell(line: str) -> None:
-        say(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
+        with suppress(OSError, ValueError):  # a log that is full, closed or gone stops no study
+            say(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
 
-    studies = Queue(queue, limits)
-    name, chosen = choose(engine, device)
-    identity = {"engine": name, "device": chosen.type, "model": load_model(model).hashes()}
-    predictor = load_served(model, device=device, engine=engine, bank=None, method=method)
-    listener = Listener(
-        studies, title=check_title(title), peers=peers, address=(host, port), tls=tls, tell=tell
-    )
-
-    def deliver(paths: "Sequence[Path]", confirmed: "Callable[[Path], None]") -> None:
-        assert node is not None
-        send(paths, node, title=title, tls=tls if to_tls else None, confirmed=confirmed)
-
-    service = Service(
-        studies,
-        Reader(predictor, request, identity, uid_root),
-        None if node is None else deliver,
-        tell,
-        quiet_s=quiet_seconds,
-        keep_days=keep_days,
-        coming=listener.coming,
-    )
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    tell(f"{title} listens on {host} port {listener.port}{' with TLS' if tls else ''}")
-    try:
+    studies = Queue(queue, limits, tell)
+    load = partial(
+        _load_reader, model, device=device, engine=engine, method=method, request=request, uid_root=uid_root
+    )
+    with ExitStack() as ending:
+        ending.callback(studies.close)
+        try:
+            reader = IsolatedReader(load, stop.is_set)
+        except StoppedError:
+            return
+        ending.callback(reader.close)
+        listener = Listener(
+            studies, title=check_title(title), peers=peers, address=(host, port), tls=tls, tell=tell
+        )
+        ending.callback(listener.stop)
+
+        def deliver(paths: "Sequence[Path]", confirmed: "Callable[[Path], None]") -> None:
+            assert node is not None
+            secured = tls if to_tls else None
+            send(paths, node, title=title, tls=secured, confirmed=confirmed, stopping=stop.is_set)
+
+        service = Service(
+            studies,
+            reader,
+            None if node is None else deliver,
+            tell,
+            quiet_s=quiet_seconds,
+            keep_days=keep_days,
+            coming=listener.coming,
+        )
+        tell(f"{title} listens on {host} port {listener.port}{' with TLS' if tls else ''}")
         service.run(stop)
-    finally:
-        listener.stop()
-        studies.close()
     tell("stopped")
 
 
@@ -160,27 +167,37 @@ def pull_command(
     """
     from progression.dicom.identify import identify
     from progression.errors import ImageError, UsageError
-    from progression.files import atomic_write, check_writable
+    from progression.files import atomic_write, private_folder
+    from progression.pacs.queue import film_name
 
     if (study is None) == (accession is None):
         raise UsageError("expected one of --study and --accession, which tell the study to pull")
     server = _server(url, ca, max_object_mb, max_objects)
-    check_writable(out)
+    private_folder(out)
     uid = study if study is not None else server.find(accession or "")
-    films = others = 0
+    films = others = number = 0
+    failed = []
     for number, content in enumerate(server.retrieve(uid), start=1):
-        found = identify(content, f"object {number}")
-        if found.study != uid:
-            raise ImageError(f"object {number} is of another study than asked for; ask the server's keeper")
+        try:
+            found = identify(content, f"object {number}")
+            if found.study != uid:
+                raise ImageError(
+                    f"object {number} is of another study than asked for; ask the server's keeper"
+                )
+        except ImageError as error:
+            failed.append(str(error))
+            continue
         if not found.is_film or found.synthetic:
             others += 1
             continue
-        with atomic_write(out / found.file_name) as temporary:
+        with atomic_write(out / film_name(content, found), private=True) as temporary:
             temporary.write_bytes(content)
         films += 1
-    if not films:
+    if not films and not failed:
         raise ImageError(f"the study has no film: {others} objects of other kinds; expected CR, DX or SC")
-    say(f"{films} films: {out} ({others} objects of other kinds left)")
+    if films:
+        say(f"{films} films: {out} ({others} objects of other kinds left)")
+    _report(failed, number)
 
 
 @app.command("push")
@@ -195,8 +212,9 @@ def push_command(
     UIDs, so that a second push stores nothing new.
     """
     from progression.dicom.identify import identify
-    from progression.errors import UsageError
+    from progression.errors import ProgressionError, UsageError
     from progression.image import dicom_content
+    from progression.pacs.dicomweb import UnreachableError
 
     server = _server(url, ca, 256, 64)
     paths = [
@@ -206,10 +224,43 @@ def push_command(
         raise UsageError(
             "no result in there; expected folders that progression predict wrote from DICOM films"
         )
+    failed = []
     for number, path in enumerate(paths, start=1):
-        content = dicom_content(path) or b""
-        server.store(content, identify(content, f"object {number}").study)
-    say(f"{len(paths)} objects stored")
+        try:
+            content = dicom_content(path) or b""
+            server.store(content, identify(content, f"object {number}").study)
+        except UnreachableError:
+            raise
+        except ProgressionError as error:
+            failed.append(f"object {number}: {error}")
+    say(f"{len(paths) - len(failed)} objects stored")
+    _report(failed, len(paths))
+
+
+def _report(failed: "Sequence[str]", total: int) -> None:
+    """Tell what failed on stderr, one line each, and exit with 1 if anything did."""
+    for reason in failed:
+        say(f"progression: error: {reason}", err=True)
+    if failed:
+        say(f"progression: {len(failed)} of {total} objects failed", err=True)
+        raise typer.Exit(1)
+
+
+def _load_reader(
+    model: str, *, device: str, engine: str, method: str, request: "Request", uid_root: str | None
+) -> "Reader":
+    """In the process that predicts: the model, and what its results depend on."""
+    from progression.cli.predict import load_served
+    from progression.engine import choose
+    from progression.memory import keep_freed_memory
+    from progression.pacs.reading import Reader
+    from progression.weights import load_model
+
+    keep_freed_memory()
+    name, chosen = choose(engine, device)
+    identity = {"engine": name, "device": chosen.type, "model": load_model(model).hashes()}
+    predictor = load_served(model, device=device, engine=engine, bank=None, method=method)
+    return Reader(predictor, request, identity, uid_root)
 
 
 def _server(url: str, ca: Path | None, max_object_mb: int, max_objects: int) -> "Server":

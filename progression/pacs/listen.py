@@ -15,16 +15,17 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 
 from progression.dicom.identify import identify
 from progression.errors import OutputError, ProgressionError
+from progression.pacs.gate import PDU_BYTES, Gate
 from progression.pacs.peers import Peer, Tls, check_title
 from progression.pacs.queue import Queue
+from progression.pacs.trouble import trouble
 
 SUCCESS, OUT_OF_RESOURCES, NO_FILM, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 """Status of C-STORE (PS3.4, Table B.2-1)."""
-ASSOCIATIONS = 4
-"""At once; each may hold one object in memory."""
-TIMEOUT_S = 60
-_UNKNOWN_CALLER = (0x01, 0x01, 0x03)
-"""For good, by the service user: calling AE title not recognised (PS3.8, 9.3.4)."""
+ENDING_S = 5.0
+"""What an object that has arrived whole may take to get to the disk when the service stops."""
+ASKED_S = 5.0
+"""For the library to read an association request, which lies ready."""
 _FILMS = (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -70,104 +71,81 @@ class Listener:
         tls: Tls | None,
         tell: Callable[[str], None],
     ) -> None:
-        self._queue, self._peers, self._tell = queue, tuple(peers), tell
-        self._lock = Lock()
+        self._queue, self._tell = queue, tell
+        self._lock, self._storing = Lock(), Lock()
         self._coming: dict[Any, set[str]] = {}
-        self._bytes: dict[Any, int] = {}
+        self._ended = False
+        context = tls.server() if tls else None
         entity = AE(ae_title=check_title(title))
-        entity.require_called_aet = True
-        entity.maximum_associations = ASSOCIATIONS
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT_S
+        entity.maximum_associations = 1 << 16  # the gate counts them, and has the timeouts
+        entity.network_timeout = None
+        entity.acse_timeout = ASKED_S
+        entity.maximum_pdu_size = PDU_BYTES
         entity.add_supported_context(Verification)
         for kind in _FILMS:
             entity.add_supported_context(kind, transfer_syntaxes())
         handlers: list[Any] = [
-            (evt.EVT_REQUESTED, self._requested),
-            (evt.EVT_REJECTED, self._rejected),
-            (evt.EVT_DATA_RECV, self._counted),
-            (evt.EVT_C_ECHO, self._echoed),
+            (evt.EVT_C_ECHO, lambda event: SUCCESS),
             (evt.EVT_C_STORE, self._stored),
             (evt.EVT_CONN_CLOSE, self._closed),
         ]
         try:
-            server = entity.start_server(
-                address, block=False, evt_handlers=handlers, ssl_context=tls.server() if tls else None
-            )
+            self._server = entity.make_server(address, evt_handlers=handlers)
         except OSError as error:
             raise OutputError(
                 f"cannot listen on {address[0]} port {address[1]}: {error.strerror or error}; choose another"
             ) from error
-
-        assert server is not None  # as it does not block
-        self._server = server
-
-    @property
-    def port(self) -> int:
-        """On which it listens."""
-        return int(self._server.server_address[1])
+        assert self._server.socket is not None  # as it is bound
+        self.port = int(self._server.server_address[1])
+        self._gate = Gate(
+            self._server.socket,
+            title=title,
+            peers=peers,
+            tls=context,
+            object_bytes=queue.limits.object_bytes,
+            hand_over=self._server.process_request,
+            tell=tell,
+        )
 
     def coming(self) -> set[str]:
         """Names of studies of which objects came over associations that are still open."""
         with self._lock:
-            return set().union(*self._coming.values())
+            return set().union(*(names for line, names in self._coming.items() if line.is_alive()))
 
     def stop(self) -> None:
         """End all associations and listen no more."""
-        self._server.shutdown()
+        self._gate.stop()
         self._server.server_close()
-
-    def _requested(self, event: evt.Event) -> None:
-        """Reject who is no peer, by title and address; a wrong called title is the library's to reject."""
-        caller = event.assoc.requestor
-        title = str(getattr(caller.primitive, "calling_ae_title", "")).strip()
-        if not any(peer.is_it(title, caller.address) for peer in self._peers):
-            event.assoc.acse.send_reject(*_UNKNOWN_CALLER)
-            self._rejected(event)
-            event.assoc.kill()
-
-    def _rejected(self, event: evt.Event) -> None:
-        self._tell(f"rejected an association from {event.assoc.requestor.address}")
-
-    def _counted(self, event: evt.Event) -> None:
-        """Close the line over which more comes than one object may have: it would fill the memory."""
-        with self._lock:
-            self._bytes[event.assoc] = self._bytes.get(event.assoc, 0) + len(event.data)
-            too_much = self._bytes[event.assoc] > self._queue.limits.object_bytes + (1 << 20)
-        if too_much:
-            self._tell(
-                f"closed an association with {event.assoc.requestor.address}: an object over the limit"
-            )
-            if event.assoc.dul.socket is not None:
-                event.assoc.dul.socket.close()
-
-    def _echoed(self, event: evt.Event) -> int:
-        self._whole(event)
-        return SUCCESS
+        self._ended = True
+        if self._storing.acquire(timeout=ENDING_S):
+            self._storing.release()
 
     def _stored(self, event: evt.Event) -> int:
-        self._whole(event)
+        """Keep an object. What is ours to mend the sender may try again; what is wrong with the object, it may not."""
         try:
-            content = event.encoded_dataset()
-            identity = identify(content, "an object")
-            if not identity.is_film:
-                return NO_FILM
-            folder = self._queue.add(content, identity)
-        except OutputError as error:
-            self._tell(f"refused an object: {error}")
+            with self._storing:  # each copy of an object is in memory once
+                if self._ended:
+                    return OUT_OF_RESOURCES
+                content = event.encoded_dataset()
+                identity = identify(content, "an object")
+                if not identity.is_film:
+                    return NO_FILM
+                with self._lock:
+                    self._coming.setdefault(event.assoc, set()).add(self._queue.study(identity.study).name)
+                self._queue.add(content, identity)
+        except (OutputError, OSError, MemoryError) as error:
+            reason = error if isinstance(error, OutputError) else trouble(error)
+            self._tell(f"refused an object for now: {reason}")
             return OUT_OF_RESOURCES
         except ProgressionError as error:
             self._tell(f"refused an object: {error}")
             return NOT_UNDERSTOOD
-        with self._lock:
-            self._coming.setdefault(event.assoc, set()).add(folder.name)
+        except Exception as error:  # the next object may be better
+            self._tell(f"refused an object: unexpected {type(error).__name__}")
+            return NOT_UNDERSTOOD
         return SUCCESS
-
-    def _whole(self, event: evt.Event) -> None:
-        """A message has arrived: what comes now is of the next."""
-        with self._lock:
-            self._bytes[event.assoc] = 0
 
     def _closed(self, event: evt.Event) -> None:
         with self._lock:
-            self._coming.pop(event.assoc, None)
-            self._bytes.pop(event.assoc, None)
+            for line in [line for line in self._coming if line is event.assoc or not line.is_alive()]:
+                del self._coming[line]

@@ -33,10 +33,13 @@ class Peer:
                 f"peer {written!r}: expected AE title and IP address or network (--peer MODALITY@192.0.2.7)"
             ) from error
 
+    def calls_from(self, address: str) -> bool:
+        """Whether this is one of its addresses."""
+        return ip_address(address.removeprefix("::ffff:")) in self.network
+
     def is_it(self, title: str, address: str) -> bool:
         """Whether a caller of that title and address is this one."""
-        caller = ip_address(address.removeprefix("::ffff:"))
-        return title == self.title and caller in self.network
+        return title == self.title and self.calls_from(address)
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,37 @@
 """A study's films to predictions, by the path of `progression predict`; the same films give the same objects."""
 
 import json
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from progression import __version__
-from progression.cohort import BatchPredictor, predict_entries
+from progression.cohort import BatchPredictor, Outcome, predict_entries
+from progression.dicom.catalogue import listed
 from progression.dicom.identify import identify
 from progression.entries import Entry
 from progression.errors import ProgressionError, UsageError
-from progression.files import digest
+from progression.files import digest, private_folder
 from progression.film import known_side
 from progression.knees import shown
+from progression.pacs.queue import content_digest
+from progression.pacs.service import Reading
+from progression.pacs.trouble import TroubleError, trouble
 from progression.report.outputs import SourceFilm, write_prediction
-from progression.types import Request, Side
+from progression.types import Request
+
+_BATCH = 2
+"""A knee and the other one."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What became of films: keys of all their results, new or not, and why films have none."""
+class _Film:
+    """What tells films apart: content, UID, person (empty where the header does not say), and when it came."""
 
-    keys: tuple[str, ...]
-    failures: Mapping[str, str] = field(default_factory=dict)
+    content: str
+    instance: str
+    person: str
+    arrived: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,9 @@ class Reader:
     uid_root: str | None = None
 
     def read(self, films: Sequence[Path], results: Path, *, known: Container[str] = ()) -> Reading:
-        """Predict films of one study, each knee with the other in view where there is one film a side.
+        """Predict films of one study, each knee with the other in view where there is one film a side and person.
+
+        Whatever goes wrong with one film is its own failure.
 
         Parameters
         ----------
@@ -50,40 +61,64 @@ class Reader:
         results : gets a folder for each knee, called by its key: a digest of all that the prediction depends on,
             which also gives the objects their UIDs.
         known : keys that need not be made again, even if their folders are gone.
+
+        Raises
+        ------
+        TroubleError
+            If the machine could not do it.
         """
         entries: dict[str, Entry] = {}
-        instances: dict[str, str] = {}
+        of_film: dict[str, _Film] = {}
         failures: dict[str, str] = {}
         for film in films:
             try:
-                found = identify(film.read_bytes(), film.name)
+                of_film[film.name] = _film(film)
                 for entry in self._knees(film):
-                    of_both = len(entry.found) > 1
-                    name = f"{film.name} {entry.side}" if of_both else film.name
+                    name = f"{film.name} {entry.side}" if len(entry.found) > 1 else film.name
                     entries[name] = entry
-                    instances[name] = found.sop_instance + (f" {entry.found[0].centre}" if of_both else "")
-            except ProgressionError as error:
-                failures[film.name] = str(error)
-        keys = {name: self._key(instances, pair) for name, pair in _pairs(entries).items()}
+            except Exception as error:  # the other films go on
+                failures[film.name] = _reason(error)
+        pairs = _pairs(entries, of_film)
+        keys = {name: self._key(entries, of_film, pair) for name, pair in pairs.items()}
         wanted = {
-            keys[name]: replace(entries[name], other=entries[pair[1]]) if pair[1] else entries[name]
-            for name, pair in _pairs(entries).items()
+            keys[name]: replace(entries[name], other=entries[other]) if other else entries[name]
+            for name, (_, other) in pairs.items()
             if keys[name] not in known and not (results / keys[name]).is_dir()
         }
-        outcomes = predict_entries(
-            self.predictor, wanted.values(), request=self.request, render=True, batch=2
-        )
         name_of = {key: name for name, key in keys.items()}
-        for key, outcome in zip(wanted, outcomes, strict=True):
-            film = Path(outcome.entry.image)
+        private_folder(results, narrow=True)
+        for key, outcome in zip(wanted, self._predicted(list(wanted.values())), strict=True):
             try:
                 if isinstance(outcome.result, ProgressionError):
                     raise outcome.result
+                film = Path(outcome.entry.image)
                 source = SourceFilm(film.read_bytes(), film.name, self.uid_root, key)
                 write_prediction(results / key, outcome.result, film=source)
-            except ProgressionError as error:
-                failures[name_of[key]] = str(error)
+                private_folder(results / key, narrow=True)
+            except Exception as error:  # the other knees go on
+                failures[name_of[key]] = _reason(error)
         return Reading(tuple(key for name, key in keys.items() if name not in failures), failures)
+
+    def _predicted(self, entries: Sequence[Entry]) -> Iterator[Outcome]:
+        """Outcomes in order; where several fail together in no foreseen way, each is tried alone."""
+        for start in range(0, len(entries), _BATCH):
+            group = entries[start : start + _BATCH]
+            try:
+                outcomes = list(self._outcomes(group))
+            except Exception as error:
+                _reason(error)  # the machine's troubles are no film's
+                outcomes = [self._alone(entry) for entry in group]
+            yield from outcomes
+
+    def _alone(self, entry: Entry) -> Outcome:
+        try:
+            (outcome,) = self._outcomes([entry])
+            return outcome
+        except Exception as error:
+            return Outcome(entry, ProgressionError(_reason(error)))
+
+    def _outcomes(self, entries: Sequence[Entry]) -> Iterator[Outcome]:
+        return predict_entries(self.predictor, entries, request=self.request, render=True, batch=_BATCH)
 
     def _knees(self, film: Path) -> list[Entry]:
         """One knee, of the side that the film states; or both, where it shows both and states none."""
@@ -102,19 +137,64 @@ class Reader:
             knees.append(replace(knee, side=str(side)))
         return knees
 
-    def _key(self, instances: Mapping[str, str], pair: tuple[str, str]) -> str:
+    def _key(self, entries: Mapping[str, Entry], of_film: Mapping[str, _Film], pair: tuple[str, str]) -> str:
         """Digest of the film, the other knee's film, the model, the arguments and this version."""
+        shows = []
+        for name in pair:
+            if not name:
+                shows.append("")
+                continue
+            entry, film = entries[name], of_film[_of(entries[name])]
+            place = f" {entry.found[0].centre}" if len(entry.found) > 1 else ""
+            shows.append(f"{film.instance} {film.content}{place}")
         settings = [asdict(self.request), dict(self.identity), self.uid_root, __version__]
-        return digest(
-            [*(instances.get(name, "") for name in pair), json.dumps(settings, sort_keys=True, default=str)]
-        )[:32]
+        return digest([*shows, json.dumps(settings, sort_keys=True, default=str)])[:32]
 
 
-def _pairs(entries: Mapping[str, Entry]) -> dict[str, tuple[str, str]]:
-    """Each film with that of the other knee, where a study has one of each; else with nothing."""
-    by_side = {side: [name for name, entry in entries.items() if entry.side == side] for side in Side}
-    alone = all(len(names) == 1 for names in by_side.values())
-    return {
-        name: (name, by_side[Side.parse(entry.side).other][0] if alone else "")
-        for name, entry in entries.items()
-    }
+def _film(path: Path) -> _Film:
+    content = path.read_bytes()
+    return _Film(
+        content_digest(content),
+        identify(content, path.name).sop_instance,
+        listed(path, path.name).visit,
+        path.stat().st_mtime,
+    )
+
+
+def _pairs(entries: Mapping[str, Entry], of_film: Mapping[str, _Film]) -> dict[str, tuple[str, str]]:
+    """Each knee with the other one of the same person, where there is one film a side; else with nothing.
+
+    Two films of which one does not say whose they are may be of two people. Of several films under one UID the newest
+    is a correction of the others.
+    """
+    newest: dict[tuple[str, str], str] = {}
+    for film, told in sorted(of_film.items(), key=lambda item: item[1].arrived):
+        newest[told.person, told.instance] = film
+    found = {}
+    for name, entry in entries.items():
+        if len(entry.found) > 1:
+            mate = next(one for one in entries if one != name and entries[one].image == entry.image)
+            found[name] = name, mate
+            continue
+        ours = of_film[_of(entry)]
+        beside = {
+            one: of_film[_of(other)].instance
+            for one, other in entries.items()
+            if ours.person and newest.get((ours.person, of_film[_of(other)].instance)) == _of(other)
+        }
+        others = [one for one, instance in beside.items() if instance != ours.instance]
+        alone = len(others) == 1 and entries[others[0]].side != entry.side
+        found[name] = name, others[0] if alone else ""
+    return found
+
+
+def _of(entry: Entry) -> str:
+    """A knee's film."""
+    return Path(entry.image).name
+
+
+def _reason(error: Exception) -> str:
+    """Why an item failed; raises TroubleError if it is not the item's fault."""
+    if found := trouble(error):
+        raise TroubleError(found) from error
+    return str(error) if isinstance(error, ProgressionError) else f"unexpected {type(error).__name__}"

@@ -37,6 +37,10 @@ class Archive(ThreadingHTTPServer):
         self.refuses = False
         self.truncates = False
 
+    def find(self, uid: str) -> list[bytes]:
+        """The files of a study."""
+        return [data for data in self.files.values() if identify(data, "kept").study == uid]
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/dicom-web"
@@ -59,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return None
         uid = url.path.rpartition("/")[2]
-        parts = [data for data in self.server.files.values() if identify(data, "kept").study == uid]
+        parts = self.server.find(uid)
         if not parts:
             return self._answer(404, "text/plain", b"")
         body = b"".join(

@@ -89,15 +89,23 @@ def _serve(root: Path, film: bytes, sent: list[tuple[str, bytes]]) -> State:
         queue.close()
 
 
-def test_a_study_that_ends_the_process_is_given_up(tmp_path: Path) -> None:
-    class Deadly(FakePredictor):
-        def predict_batch(self, *arguments: object, **options: object):  # type: ignore[no-untyped-def, override]
-            raise Killed
+class Deadly(FakePredictor):
+    """Ends the process that asks it about a right knee; or so a test sees it."""
 
-    film = content(dx(Side.LEFT))
-    for life in range(4):
+    def predict_batch(self, radiographs, **options):  # type: ignore[no-untyped-def, override]
+        if any(one.side is Side.RIGHT for one in radiographs):
+            raise Killed
+        return super().predict_batch(radiographs, **options)
+
+
+def test_a_study_that_ends_the_process_comes_last_and_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly, good = dx(Side.RIGHT), [dx(Side.LEFT) for _ in range(3)]
+    for life, film in enumerate([deadly, *good, None, None]):
         queue = Queue(tmp_path, Limits(free_bytes=0))
-        folder = queue.add(film, identify(film, "film"))
+        if film is not None:
+            queue.add(content(film), identify(content(film), "film"))
         service = Service(queue, Reader(Deadly(), Request(), {}), None, lambda line: None, quiet_s=0)
         if life < 3:
             with pytest.raises(Killed):
@@ -105,8 +113,18 @@ def test_a_study_that_ends_the_process_is_given_up(tmp_path: Path) -> None:
         else:
             service.step()
         queue.close()
-    assert folder.record().state is State.FAILED
-    assert "not finished in 3 attempts" in (folder.path / "reason.txt").read_text()
+        others = [queue.study(str(one.StudyInstanceUID)) for one in good[:life]]
+        assert all(folder.record().state is State.DONE for folder in others)
+    folder = queue.study(str(deadly.StudyInstanceUID))
+    assert folder.record().state is State.HELD and folder.record().attempts == 3
+    assert "begun 3 times and did not come to an end" in (folder.path / "reason.txt").read_text()
+    monkeypatch.setattr("progression.pacs.service.HELD_S", (0.0, 0.0))
+    queue = Queue(tmp_path, Limits(free_bytes=0))
+    service = Service(queue, Reader(FakePredictor(), Request(), {}), None, lambda line: None, quiet_s=0)
+    service.step()  # it was not the study's fault
+    assert folder.record().state is State.DONE and folder.record().attempts == 0
+    assert not (folder.path / "reason.txt").exists()
+    queue.close()
 
 
 def test_a_real_process_killed_twice(tmp_path: Path) -> None:

@@ -343,19 +343,21 @@ def test_nodes_that_are_none(written: str) -> None:
         Node.parse(written)
 
 
+def make_certificate(folder: Path, name: str) -> Tls:
+    """One that is its own authority, for this machine."""
+    key, made = folder / f"{name}.key", folder / f"{name}.pem"
+    command = (
+        f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key} -out {made}"
+    )
+    subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True
+    )
+    return Tls(made, key, made)
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
 def test_over_tls(tmp_path: Path) -> None:
-    def certificate(name: str) -> Tls:
-        key, made = tmp_path / f"{name}.key", tmp_path / f"{name}.pem"
-        command = (
-            f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key} -out {made}"
-        )
-        subprocess.run(
-            [*command.split(), "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True
-        )
-        return Tls(made, key, made)
-
-    ours, strange = certificate("ours"), certificate("strange")
+    ours, strange = make_certificate(tmp_path, "ours"), make_certificate(tmp_path, "strange")
     with receiving(tls=ours.server()) as receiver:
         made = serving_at(tmp_path / "queue", receiver, tls=ours)
         assert call(made.listener.port, [dx()]) is None  # in the open
