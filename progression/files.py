@@ -230,6 +230,8 @@ class GrowingFile:
 def growing_file(path: str | Path, *, run: str) -> Iterator[GrowingFile]:
     """Open a file that grows, where the last run with this `run` left it; `finish` makes it whole.
 
+    What a killed run left unfinished of NAME.SUFFIX, files beside it that tell of it, is removed.
+
     Parameters
     ----------
     path
@@ -251,7 +253,8 @@ def growing_file(path: str | Path, *, run: str) -> Iterator[GrowingFile]:
             raise output_error(path, error) from error
         with stream:
             lock(stream, path)
-            remove_leftovers(progress_path(path.with_name(glob.escape(path.name))))
+            named = path.with_name(glob.escape(path.name))
+            remove_leftovers(progress_path(named), named.with_name(f"{named.name}.*"))
             file = GrowingFile(path, stream, run)
             file._go_on()
             try:

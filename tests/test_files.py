@@ -219,7 +219,8 @@ def test_a_killed_writers_leftovers_go_when_the_growing_file_goes_on(tmp_path: P
     path = tmp_path / "rows [1].csv"
     with growing_file(path, run="a") as file:
         file.append(b"one\n", items=1)
-    (tmp_path / "..rows [1].csv.unfinished-abcdefgh.progress").touch()
+    for name in ("..rows [1].csv.unfinished-abcdefgh.progress", ".rows [1].csv.unfinished-abcdefgh.json"):
+        (tmp_path / name).touch()
     (tmp_path / "..rows 1.csv.unfinished-abcdefgh.progress").touch()  # of another one
     with growing_file(path, run="a") as file:
         file.finish()
