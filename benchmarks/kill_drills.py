@@ -11,8 +11,9 @@ and said to be.
 Right is: the ended command's files are those of an undisturbed run, byte for byte (but for times), with nothing beside
 them; each row of a log and each point of a curve is there once; and a full disk is told in one line that names it.
 
-`cohort` is the command line with the shipped model on pictures of nobody; `train joint` is a training in miniature, of
-a second or two. Draws come from --seed. Results go to OUT line by line, and the same command goes on after the last.
+`cohort` is the command line on pictures of nobody, with a model of tiny untrained networks (`--model default`: with the
+shipped one, which takes longer); `train joint` is a training in miniature. Draws come from --seed. Results go to OUT
+line by line, and the same command goes on after the last.
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ from progression.train.joint import CHECKPOINT, train_joint
 from progression.train.joint_trainer import JointConfig
 from progression.train.run_log import CURVES, LOG
 from progression.weights import load_model, save_part
+from tests.models import write_model
 
 HERE = Path(__file__).resolve()
-KNEES = 18
-"""Of the cohort: a group that is written in one piece, and a part of one."""
+KNEES = 40
+"""Of the cohort: two groups that are written in one piece each, and a part of one."""
 MONTHS = (12, 24, 36, 48, 60, 72, 84, 96)
 POLL_SECONDS = 0.002
 PATIENCE_SECONDS = 600
@@ -84,8 +86,8 @@ class Whole:
 
 
 def write_cohort(folder: Path, seed: int) -> None:
-    """Pictures that could be knees, and their table."""
-    folder.mkdir(parents=True)
+    """Pictures that could be knees, their table, and a model of tiny networks."""
+    write_model(folder / "model", seed=seed)
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:160, 0:160] / 160
     rows = ["name,image,side,grade,subject"]
@@ -98,13 +100,14 @@ def write_cohort(folder: Path, seed: int) -> None:
     (folder / "knees.csv").write_text("\n".join(rows) + "\n")
 
 
-def cohort(inputs: Path) -> Drill:
-    """The command line, with the shipped model."""
+def cohort(inputs: Path, model: str) -> Drill:
+    """The command line."""
 
     def arguments(folder: Path) -> list[str]:
         months = [word for month in MONTHS for word in ("--months", str(month))]
-        options = ["--out", str(folder / "results.csv"), "--device", "cpu", "--accept-atypical", *months]
-        return ["cohort", str(inputs / "knees.csv"), *options]
+        chosen = str(inputs / "model") if model == "tiny" else model
+        options = ["--out", str(folder / "results.csv"), "--model", chosen, "--device", "cpu"]
+        return ["cohort", str(inputs / "knees.csv"), *options, "--accept-atypical", *months]
 
     def result(folder: Path) -> dict[str, Any]:
         return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -349,7 +352,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path | None]:
         folder.rmdir()
 
 
-def practise(name: str, out: Path, *, count: dict[str, int], seed: int) -> list[dict[str, Any]]:
+def practise(name: str, out: Path, *, count: dict[str, int], seed: int, model: str) -> list[dict[str, Any]]:
     """Both drills of one command; what is in OUT already is not done again."""
     path = out / f"{name}.jsonl"
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
@@ -357,7 +360,7 @@ def practise(name: str, out: Path, *, count: dict[str, int], seed: int) -> list[
     try:
         if not inputs.exists():
             {"cohort": write_cohort, "joint": write_joint}[name](inputs, seed)
-        drill = {"cohort": cohort, "joint": joint}[name](inputs)
+        drill = cohort(inputs, model) if name == "cohort" else joint(inputs)
         (place / "files").mkdir()
         # everything at one and the same path, as that may be said in what is written
         whole = undisturbed(drill, place / "files")
@@ -410,6 +413,7 @@ def main() -> int:
     parser.add_argument("commands", nargs="*", default=["cohort", "joint"], metavar="cohort|joint")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--fills", type=int, default=50)
+    parser.add_argument("--model", default="tiny", help="of cohort: tiny, or a name or folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("drills"))
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -422,7 +426,9 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     out = given.out.resolve()
     count = {"kill": given.kills, "fill": given.fills}
-    results = {name: practise(name, out, count=count, seed=given.seed) for name in given.commands}
+    results = {
+        name: practise(name, out, count=count, seed=given.seed, model=given.model) for name in given.commands
+    }
     print(table(results))
     return int(any(entry["fault"] for entries in results.values() for entry in entries))
 
