@@ -69,11 +69,11 @@ from progression.latent.part import EncoderPart, encode_keys, from_bytes, load_g
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader, Grading
 from progression.risk.model import RiskModel
+from progression.train.checkpoint import load_checkpoint, save_checkpoint
 from progression.train.gan import GanConfig, train_gan
 from progression.train.grader import GraderConfig, train_grader
 from progression.train.joint import train_joint
 from progression.train.joint_trainer import JointConfig
-from progression.train.loop import load_checkpoint, save_checkpoint
 from progression.train.risk import RiskConfig, load_out_of_fold, train_risk
 from progression.weights import load_model, save_part
 

@@ -58,8 +58,8 @@ from progression.latent.part import from_bytes
 from progression.risk.efficientnet import EfficientNet
 from progression.risk.grader import NUM_OUTPUTS, Grader, Grading
 from progression.risk.model import RiskModel
+from progression.train.checkpoint import load_checkpoint, save_checkpoint
 from progression.train.grader import GraderConfig, fold_of, grade_images, train_fold
-from progression.train.loop import load_checkpoint, save_checkpoint
 from progression.train.risk import RiskConfig, train_risk
 from progression.weights import load_model, save_part
 

@@ -58,13 +58,14 @@ from progression.metrics.samples import sample_images
 from progression.risk.efficientnet import EfficientNet, load_imagenet
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.risk.maps import FrozenMaps
+from progression.train.checkpoint import load_checkpoint, save_checkpoint
 from progression.train.distributed import Part
 from progression.train.gan import PRESETS
 from progression.train.gan_trainer import GanConfig, GanTrainer
 from progression.train.joint import digest, starting_encoder
 from progression.train.joint_trainer import JointConfig, JointTrainer, shifted
 from progression.train.judge import Judge, hinge_generator, hinge_judge
-from progression.train.loop import batch_indices, load_checkpoint, picked, save_checkpoint
+from progression.train.loop import batch_indices, picked
 from progression.train.sheet import save_sheet
 from progression.train.snapshot import save_snapshot, take_over
 from progression.weights import load_model, save_part

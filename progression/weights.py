@@ -38,7 +38,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from progression.errors import ProgressionError, WeightsError
-from progression.files import atomic_write, output_error, sha256
+from progression.files import atomic_write, locked, output_error, remove_leftovers, sha256
 
 MANIFEST = "manifest.json"
 ENVIRONMENT = "PROGRESSION_WEIGHTS"
@@ -47,6 +47,7 @@ _SAFETENSORS = {
     np.dtype(of): name
     for of, name in (("f2", "F16"), ("f4", "F32"), ("u1", "U8"), ("i1", "I8"), ("i4", "I32"), ("i8", "I64"))
 }
+_PUBLISH_SECONDS = 60.0  # that a part waits for others to be put into the same model; each takes an instant
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -372,33 +373,46 @@ def _publish(
     name: str | None = None,
     resolution: int | None = None,
 ) -> Path:
-    """Put a part's file, which `place` makes, into a model; the older file of the part goes."""
-    old = _read_manifest(folder) if (folder / MANIFEST).is_file() else None
-    if old is not None:
-        # A grader may look at pictures of another size; only the generator says what size the model's are.
-        stated = config.get("img_resolution") if part == "generator" else None
-        resolution = stated or old.resolution
-        name = name or old.name
-    resolution = resolution or config.get("img_resolution") or config.get("resolution")
-    if resolution is None:
-        raise WeightsError(f"new model {folder}: its resolution is unknown; pass resolution=")
-    entry = _Part(file=f"{part}-{hashed[:8]}.safetensors", sha256=hashed, dtype=dtype, config=dict(config))
-    manifest = _Manifest(
-        format=1,
-        name=name or folder.resolve().name,
-        resolution=resolution,
-        parts={**(old.parts if old else {}), part: entry},
-        card=old.card if old else "card.md",
+    """Put a part's file, which `place` makes, into a model; the older file of the part goes.
+
+    One process at a time: two that each add a part would lose one of them.
+    """
+    alone = locked(
+        folder / f".{MANIFEST}.lock",
+        work=f"model {folder}",
+        remedy="wait for it to end, and repeat",
+        wait_seconds=_PUBLISH_SECONDS,
     )
-    text = json.dumps(manifest.model_dump(), indent=2) + "\n"
-    with atomic_write(folder / entry.file) as temporary:
-        place(temporary)
-    with atomic_write(folder / MANIFEST) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    replaced = old.parts.get(part) if old else None
-    if replaced is not None and replaced.file != entry.file:
-        (folder / replaced.file).unlink(missing_ok=True)
-    return folder / entry.file
+    with alone:
+        remove_leftovers(folder / MANIFEST, folder / "*.safetensors")
+        old = _read_manifest(folder) if (folder / MANIFEST).is_file() else None
+        if old is not None:
+            # A grader may look at pictures of another size; only the generator says what size the model's are.
+            stated = config.get("img_resolution") if part == "generator" else None
+            resolution = stated or old.resolution
+            name = name or old.name
+        resolution = resolution or config.get("img_resolution") or config.get("resolution")
+        if resolution is None:
+            raise WeightsError(f"new model {folder}: its resolution is unknown; pass resolution=")
+        entry = _Part(
+            file=f"{part}-{hashed[:8]}.safetensors", sha256=hashed, dtype=dtype, config=dict(config)
+        )
+        manifest = _Manifest(
+            format=1,
+            name=name or folder.resolve().name,
+            resolution=resolution,
+            parts={**(old.parts if old else {}), part: entry},
+            card=old.card if old else "card.md",
+        )
+        text = json.dumps(manifest.model_dump(), indent=2) + "\n"
+        with atomic_write(folder / entry.file) as temporary:
+            place(temporary)
+        with atomic_write(folder / MANIFEST) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        replaced = old.parts.get(part) if old else None
+        if replaced is not None and replaced.file != entry.file:
+            (folder / replaced.file).unlink(missing_ok=True)
+        return folder / entry.file
 
 
 def _read_manifest(folder: Path, option: str = "--model") -> _Manifest:

@@ -1,6 +1,9 @@
 import errno
 import hashlib
 import os
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,11 @@ from progression.files import (
     check_writable,
     digest,
     growing_file,
+    locked,
     output_error,
     part_path,
     progress_path,
+    remove_leftovers,
     sha256,
 )
 
@@ -208,3 +213,86 @@ def test_a_growing_file_without_pieces_leaves_nothing(tmp_path: Path) -> None:
 def test_a_digest_tells_how_texts_are_divided() -> None:
     assert digest(["ab", "c"]) != digest(["a", "bc"])
     assert digest(["ab", "c"]) == digest(iter(["ab", "c"]))
+
+
+def test_a_killed_writers_leftovers_go_when_the_growing_file_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "rows [1].csv"
+    with growing_file(path, run="a") as file:
+        file.append(b"one\n", items=1)
+    for name in ("..rows [1].csv.unfinished-abcdefgh.progress", ".rows [1].csv.unfinished-abcdefgh.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "..rows 1.csv.unfinished-abcdefgh.progress").touch()  # of another one
+    with growing_file(path, run="a") as file:
+        file.finish()
+    assert names(tmp_path) == ["..rows 1.csv.unfinished-abcdefgh.progress", "rows [1].csv"]
+
+
+def test_leftovers_are_known_by_the_name_of_what_was_being_written(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    with atomic_write(tmp_path / "rows.csv") as file, atomic_folder(tmp_path / "best") as folder:
+        (left / folder.name / "inside").mkdir(parents=True)
+        (left / file.name).touch()
+        file.write_text("1")
+    remove_leftovers(left / "rows.csv")
+    assert names(left) == [folder.name]
+    remove_leftovers(left / "best")
+    assert names(left) == []
+    remove_leftovers(tmp_path / "nowhere" / "rows.csv")
+
+
+def test_what_only_looks_like_a_leftover_stays(tmp_path: Path) -> None:
+    for name in (".rows.unfinished-abcdefgh.csv.txt", ".rows.unfinished-abc.csv", ".rows.csv", "rows.csv"):
+        (tmp_path / name).touch()
+    before = names(tmp_path)
+    remove_leftovers(tmp_path / "rows.csv", tmp_path / "rows", tmp_path / "*.csv")
+    assert names(tmp_path) == before
+
+
+def test_a_lock_says_who_has_it_and_goes_with_the_block(tmp_path: Path) -> None:
+    held = {"work": "the table", "remedy": "wait"}
+    with locked(tmp_path / "a" / ".lock", **held):
+        (tmp_path / "a" / "rows.csv").touch()
+        with (
+            pytest.raises(
+                OutputError, match=rf"the table is being written by process {os.getpid()} on \S+: wait"
+            ),
+            locked(tmp_path / "a" / ".lock", **held),
+        ):
+            pass
+        (tmp_path / "a" / ".lock").write_text("\x1b[2J")  # not what is written there
+        with (
+            pytest.raises(OutputError, match="by another process: wait"),
+            locked(tmp_path / "a" / ".lock", **held),
+        ):
+            pass
+    assert names(tmp_path / "a") == ["rows.csv"]
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with locked(tmp_path / ".lock", work="it", remedy="wait", wait_seconds=60):
+            order.append("second")
+
+    other = threading.Thread(target=second)
+    with locked(tmp_path / ".lock", work="it", remedy="wait"):
+        other.start()
+        time.sleep(0.2)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock")
+def test_where_files_cannot_be_locked_it_is_said_and_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flock(stream: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with locked(tmp_path / ".lock", work="it", remedy="wait"), growing_file(tmp_path / "rows.csv", run="a"):
+        pass
+    said = capsys.readouterr().err
+    assert said.count("the file system has no locks; let no other process write there\n") == 2

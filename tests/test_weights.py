@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,14 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="resolution is unknown"):
         save_part(tmp_path, "generator", {"w": torch.ones(1)}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_that_processes_add_to_one_model_at_the_same_time_are_all_there(tmp_path: Path) -> None:
+    def add(part: str) -> None:
+        save_part(tmp_path, part, {"w": torch.zeros(2)}, {}, name="m", resolution=16)
+
+    parts = [f"part{i}" for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, parts))
+    assert sorted(load_model(tmp_path).verify()) == parts
+    assert not list(tmp_path.glob(".*"))

@@ -34,16 +34,11 @@ from progression.latent.typicality import Typicality
 from progression.latent.whiten import Whitening
 from progression.memory import keep_freed_memory
 from progression.stylegan2 import Generator
+from progression.train.checkpoint import Checkpoints
 from progression.train.encoder_losses import EncoderLosses, Features
-from progression.train.loop import (
-    RunLog,
-    batch_indices,
-    ema_beta,
-    load_checkpoint,
-    save_checkpoint,
-    tensors_to,
-    update_ema,
-)
+from progression.train.loop import batch_indices, ema_beta, tensors_to, update_ema
+from progression.train.run_folder import owned
+from progression.train.run_log import RunLog
 from progression.train.sheet import save_sheet
 from progression.weights import ModelFiles
 
@@ -132,35 +127,39 @@ def train_encoder(
     ------
     UsageError
         If the pictures do not fit the generator, or the run folder is of another preset.
+    OutputError
+        If another process owns the run folder, or a file cannot be written: the same call then goes on once it can.
+    WeightsError
+        If the checkpoint is damaged.
     """
     run = Path(run)
-    run.mkdir(parents=True, exist_ok=True)
-    generator = load_generator(model, device=device)
-    images, heldout = checked(images, heldout, resolution=generator.img_resolution, batch=preset.batch)
-    keep_freed_memory()
-    state = _State.open(run, model, generator, preset, device=device, seed=seed)
-    losses = EncoderLosses(
-        generator,
-        state.whitening,
-        weights={name: getattr(preset, name) for name in WEIGHTS},
-        features=features,
-        bfloat16=preset.bfloat16,
-    )
-    total = math.ceil(preset.kimg * 1000 / preset.batch)
-    log = RunLog(run, total=preset.kimg, unit="kimg", done=state.seen / 1000)
-    told = saved = time.monotonic()
-    with frozen(generator):
-        while state.step < total:
-            terms = state.advance(losses, images, total=total)
-            last = state.step == total
-            if last or time.monotonic() - told > log_seconds:
-                told = time.monotonic()
-                log.write(state.seen / 1000, {f"encoder/{name}": value for name, value in terms.items()})
-            if last or time.monotonic() - saved > checkpoint_seconds:
-                saved = time.monotonic()
-                state.save(run)
-                write_sheet(run / f"sheet-{state.seen / 1000:07.1f}.png", generator, state.average)
-        return finish(generator, state.average, state.whitening, heldout)
+    with owned(run):
+        generator = load_generator(model, device=device)
+        images, heldout = checked(images, heldout, resolution=generator.img_resolution, batch=preset.batch)
+        keep_freed_memory()
+        checkpoints = Checkpoints(run / CHECKPOINT)
+        state = _State.open(checkpoints, run, model, generator, preset, device=device, seed=seed)
+        losses = EncoderLosses(
+            generator,
+            state.whitening,
+            weights={name: getattr(preset, name) for name in WEIGHTS},
+            features=features,
+            bfloat16=preset.bfloat16,
+        )
+        total = math.ceil(preset.kimg * 1000 / preset.batch)
+        told = saved = time.monotonic()
+        with frozen(generator), RunLog(run, total=preset.kimg, unit="kimg", done=state.seen / 1000) as log:
+            while state.step < total:
+                terms = state.advance(losses, images, total=total)
+                last = state.step == total
+                if last or time.monotonic() - told > log_seconds:
+                    told = time.monotonic()
+                    log.write(state.seen / 1000, {f"encoder/{name}": value for name, value in terms.items()})
+                if last or time.monotonic() - saved > checkpoint_seconds:
+                    saved = time.monotonic()
+                    write_sheet(run / f"sheet-{state.seen / 1000:07.1f}.png", generator, state.average)
+                    checkpoints.save(state.to_save())
+            return finish(generator, state.average, state.whitening, heldout)
 
 
 def finish(generator: Generator, encoder: Encoder, whitening: Whitening, heldout: Tensor) -> EncoderPart:
@@ -206,6 +205,7 @@ class _State:
     @classmethod
     def open(
         cls,
+        checkpoints: Checkpoints,
         run: Path,
         model: ModelFiles,
         generator: Generator,
@@ -214,7 +214,7 @@ class _State:
         device: torch.device | str,
         seed: int,
     ) -> _State:
-        saved = load_checkpoint(run / CHECKPOINT) if (run / CHECKPOINT).is_file() else None
+        saved = checkpoints.load()
         generator_hash = model.hashes()["generator"]
         resumed = saved is not None and saved["generator_hash"] == generator_hash
         torch.manual_seed(seed)
@@ -251,21 +251,18 @@ class _State:
         self.adam.load_state_dict(tensors_to(saved["adam"], device))
         self.step = int(saved["step"])
 
-    def save(self, run: Path) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(
-            run / CHECKPOINT,
-            {
-                "config": self.encoder.config(),
-                "encoder": self.encoder.state_dict(),
-                "average": self.average.state_dict(),
-                "adam": self.adam.state_dict(),
-                "preset": asdict(self.preset),
-                "generator_hash": self.generator_hash,
-                "seed": self.seed,
-                "step": self.step,
-            },
-        )
+    def to_save(self) -> dict[str, Any]:
+        """What the checkpoint holds."""
+        return {
+            "config": self.encoder.config(),
+            "encoder": self.encoder.state_dict(),
+            "average": self.average.state_dict(),
+            "adam": self.adam.state_dict(),
+            "preset": asdict(self.preset),
+            "generator_hash": self.generator_hash,
+            "seed": self.seed,
+            "step": self.step,
+        }
 
     def advance(self, losses: EncoderLosses, images: Tensor, *, total: int) -> dict[str, float]:
         """One step of Adam; returns L and its terms."""

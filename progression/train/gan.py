@@ -1,8 +1,9 @@
 """Train the generator alone: the run. What is minimised stands in `progression.train.gan_trainer`.
 
-Files of a run: `checkpoint.pt` (exact state, rewritten every `snapshot_kimg`), `snapshot/` (the portable model folder:
-averaged generator, discriminator, half precision), `samples_<kimg>.png`, `log.jsonl`, TensorBoard curves; with held-out
-pictures and extractors also `best/`, the snapshot of the lowest FID on the first extractor's features.
+Files of a run: `checkpoint.pt` (exact state, rewritten every `snapshot_kimg`; `checkpoint.previous.pt` is the one
+before), `snapshot/` (the portable model folder: averaged generator, discriminator, half precision),
+`samples_<kimg>.png`, `log.jsonl`, TensorBoard curves; with held-out pictures and extractors also `best/`, the snapshot
+of the lowest FID on the first extractor's features.
 """
 
 from __future__ import annotations
@@ -17,18 +18,16 @@ from torch import Tensor
 from progression.errors import UsageError
 from progression.memory import keep_freed_memory
 from progression.metrics.features import Extractor
+from progression.train.checkpoint import Checkpoints
 from progression.train.gan_trainer import GanConfig, GanTrainer
-from progression.train.loop import (
-    RunLog,
-    changed_fields,
-    load_checkpoint,
-    preset_of,
-    run_steps,
-    save_checkpoint,
-)
+from progression.train.loop import changed_fields, preset_of, run_steps
 from progression.train.measure import HeldOut, tell_best
+from progression.train.run_folder import owned
+from progression.train.run_log import RunLog
 from progression.train.snapshot import save_samples, save_snapshot, take_over
 from progression.weights import load_model
+
+CHECKPOINT = "checkpoint.pt"
 
 PRESETS = {
     "cpu-64": GanConfig(resolution=64, total_kimg=30, r1_gamma=0.2, path_interval=0),
@@ -76,54 +75,57 @@ def train_gan(
     ------
     UsageError
         The pictures do not fit, `out` is of another configuration, or processes cannot share the batch evenly.
+    OutputError
+        Another process owns `out`, or a file cannot be written: the same call then goes on once it can.
+    WeightsError
+        The checkpoint is damaged, or training diverged.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    keep_freed_memory()
-    trainer = GanTrainer(config, images, device=device)
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = load_checkpoint(checkpoint)
-        if changed := changed_fields(state["config"], config) - {"total_kimg", "accumulate"}:
-            raise UsageError(
-                f"{out} was trained with other {', '.join(sorted(changed))}: choose another --out"
-            )
-        trainer.load_state_dict(state)
-    elif transfer is not None:
-        taken = take_over(trainer, load_model(transfer))
-        print("tensors taken over: " + ", ".join(f"{k} {v}" for k, v in taken.items()))
-    measure = HeldOut.of(
-        heldout,
-        extractors or {},
-        most=config.measure_pictures,
-        every_kimg=config.measure_kimg,
-        device=trainer.device,
-    )
-    saved = trainer.seen_images
-
-    def keep(log: RunLog) -> None:
-        nonlocal saved
-        kimg = trainer.seen_images / 1000
-        # the snapshot first: it refuses NaN, and a kill between the two repeats steps but loses none
-        save_snapshot(out / "snapshot", trainer)
-        if measure is not None and measure.is_due(trainer.seen_images, saved, 1000 * config.total_kimg):
-            figures = measure.figures(trainer.average)
-            log.figures(kimg, figures)
-            measure.keep_if_best(out, figures, kimg)
-        save_checkpoint(checkpoint, trainer.state_dict())
-        log.image("samples", save_samples(out / f"samples_{kimg:07.2f}.png", trainer), kimg)
+    with owned(out, device):
+        keep_freed_memory()
+        trainer = GanTrainer(config, images, device=device)
+        checkpoints = Checkpoints(out / CHECKPOINT)
+        if (state := checkpoints.load()) is not None:
+            if changed := changed_fields(state["config"], config) - {"total_kimg", "accumulate"}:
+                raise UsageError(
+                    f"{out} was trained with other {', '.join(sorted(changed))}: choose another --out"
+                )
+            trainer.load_state_dict(state)
+        elif transfer is not None:
+            taken = take_over(trainer, load_model(transfer))
+            print("tensors taken over: " + ", ".join(f"{k} {v}" for k, v in taken.items()))
+        measure = HeldOut.of(
+            heldout,
+            extractors or {},
+            most=config.measure_pictures,
+            every_kimg=config.measure_kimg,
+            device=trainer.device,
+        )
         saved = trainer.seen_images
 
-    run_steps(
-        trainer,
-        out,
-        total_kimg=config.total_kimg,
-        snapshot_kimg=config.snapshot_kimg,
-        minutes=minutes,
-        save=keep,
-    )
-    if trainer.team.leads:
-        tell_best(out)
-    return out / "snapshot"
+        def keep(log: RunLog) -> None:
+            nonlocal saved
+            kimg = trainer.seen_images / 1000
+            # the snapshot first: it refuses NaN; the checkpoint last: killed before it, a run comes past here again
+            save_snapshot(out / "snapshot", trainer)
+            if measure is not None and measure.is_due(trainer.seen_images, saved, 1000 * config.total_kimg):
+                figures = measure.figures(trainer.average)
+                log.figures(kimg, figures)
+                measure.keep_if_best(out, figures, kimg)
+            log.image("samples", save_samples(out / f"samples_{kimg:07.2f}.png", trainer), kimg)
+            checkpoints.save(trainer.state_dict())
+            saved = trainer.seen_images
+
+        run_steps(
+            trainer,
+            out,
+            total_kimg=config.total_kimg,
+            snapshot_kimg=config.snapshot_kimg,
+            minutes=minutes,
+            save=keep,
+        )
+        if trainer.team.leads:
+            tell_best(out)
+        return out / "snapshot"
 
 
 def with_overrides(preset: str, **changes: Any) -> GanConfig:

@@ -28,7 +28,8 @@ from progression.memory import keep_freed_memory
 from progression.risk.efficientnet import EfficientNet, load_imagenet
 from progression.risk.grader import NUM_OUTPUTS, Grader, Grading, as_grading, resize
 from progression.train.grader_config import PRESETS, GraderConfig
-from progression.train.grader_run import ENDED, GraderRun, ended_network, run_to_end
+from progression.train.grader_run import ENDED, GraderRun, clear, ended_network, run_to_end
+from progression.train.run_folder import owned
 
 Array = npt.NDArray[Any]
 Start = Callable[[], EfficientNet]
@@ -139,10 +140,14 @@ def train_fold(
         )
     folder, people = run_folder / f"fold{fold}", _people(knees.subject)
     start = start or _imagenet(config)
-    if not (folder / ENDED).is_file():
-        rows = np.flatnonzero(folds != fold) if config.folds > 1 else np.arange(len(folds))
-        run = GraderRun(knees, torch.as_tensor(rows), fold=fold, config=config, device=device, start=start)
-        run_to_end(run, folder, people=people)
+    with owned(folder):
+        if not (folder / ENDED).is_file():
+            rows = np.flatnonzero(folds != fold) if config.folds > 1 else np.arange(len(folds))
+            run = GraderRun(
+                knees, torch.as_tensor(rows), fold=fold, config=config, device=device, start=start
+            )
+            run_to_end(run, folder, people=people)
+        clear(folder)
     return ended_network(folder / ENDED, config=config, people=people, start=start).to(device).eval()
 
 
@@ -177,18 +182,24 @@ def train_grader(
     ------
     UsageError
         The run folder holds a run of other settings or people, or a fold has fewer knees than a batch.
+    OutputError
+        Another process owns the run folder or trains a fold, or a file cannot be written: the same call then goes on
+        once it can.
+    WeightsError
+        A checkpoint is damaged.
     """
-    networks = [
-        train_fold(knees, run_folder, fold, config=config, device=device, start=start)
-        for fold in range(config.folds)
-    ]
-    grader = _grader(networks, config)
-    left_out = grade_out_of_fold(grader, knees, cross_fitting(knees.subject, seed=config.seed))
-    outputs = {name: getattr(left_out, name).numpy() for name in ("now", "future", "rise")}
-    folds = fold_of(knees.subject, folds=config.folds, seed=config.seed)
-    with atomic_write(run_folder / "out_of_fold.npz") as temporary:
-        np.savez(temporary, fold=folds, subject=knees.subject, side=knees.side, **outputs)
-    return grader.to("cpu")
+    with owned(run_folder):
+        networks = [
+            train_fold(knees, run_folder, fold, config=config, device=device, start=start)
+            for fold in range(config.folds)
+        ]
+        grader = _grader(networks, config)
+        left_out = grade_out_of_fold(grader, knees, cross_fitting(knees.subject, seed=config.seed))
+        outputs = {name: getattr(left_out, name).numpy() for name in ("now", "future", "rise")}
+        folds = fold_of(knees.subject, folds=config.folds, seed=config.seed)
+        with atomic_write(run_folder / "out_of_fold.npz") as temporary:
+            np.savez(temporary, fold=folds, subject=knees.subject, side=knees.side, **outputs)
+        return grader.to("cpu")
 
 
 def robust_grader(

@@ -27,16 +27,11 @@ from progression.errors import UsageError
 from progression.risk.attack import perturb
 from progression.risk.efficientnet import EfficientNet
 from progression.train.augmentation import augment, mix
+from progression.train.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from progression.train.grader_config import GraderConfig
 from progression.train.grader_loss import Targets, grading_loss, make_targets
-from progression.train.loop import (
-    RunLog,
-    changed_fields,
-    held,
-    load_checkpoint,
-    picked,
-    save_checkpoint,
-)
+from progression.train.loop import changed_fields, held, picked
+from progression.train.run_log import RunLog
 from progression.train.second_norms import SecondNorms
 
 CHECKPOINT, ENDED = "grader.ckpt", "ended.ckpt"
@@ -183,26 +178,18 @@ class GraderRun:
             kept, new = (list(tensors) for tensors in zip(*self._copied, strict=True))
             torch._foreach_copy_(kept, new)
 
-    def save(self, path: Path) -> None:
-        """Write all that the next steps depend on."""
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps depend on."""
         state = {name: module.state_dict() for name, module in self._state.items()}
         rest = {
             "step": self.step,
             "config": asdict(self.config),
             "optimiser": self.optimiser.state_dict(),
         }
-        save_checkpoint(path, state | rest)
+        return state | rest
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
-
-        Raises
-        ------
-        UsageError
-            It was made with other settings.
-        """
-        state = load_checkpoint(path)
-        _check_settings(path, state, self.config)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
         for name, module in self._state.items():
             module.load_state_dict(state[name])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -247,24 +234,34 @@ def ended_network(
 
 
 def run_to_end(run: GraderRun, folder: Path, *, people: str) -> None:
-    """Bring one network to its last step, from its checkpoint if there is one; the end takes the checkpoint's place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / CHECKPOINT
-    if checkpoint.is_file():
-        run.load(checkpoint)
+    """Bring one network to its last step, from its checkpoint if there is one; `clear` then removes that.
+
+    Raises
+    ------
+    UsageError
+        The checkpoint was made with other settings.
+    """
+    checkpoints = Checkpoints(folder / CHECKPOINT)
+    if (state := checkpoints.load()) is not None:
+        _check_settings(checkpoints.path, state, run.config)
+        run.load_state_dict(state)
     kimg = run.config.batch_size / 1000
-    log = RunLog(folder, total=run.total_steps * kimg, unit="kimg", done=run.step * kimg)
     losses: list[Tensor] = []
-    while run.step < run.total_steps:
-        losses.append(run.advance())
-        ended = run.step == run.total_steps
-        if ended or run.step % run.config.checkpoint_steps == 0:
-            if not ended:
-                run.save(checkpoint)
-            log.write(run.step * kimg, {"loss": float(torch.stack(losses).double().mean())})
-            losses.clear()
-    run.end(folder / ENDED, people=people)
-    checkpoint.unlink(missing_ok=True)
+    with RunLog(folder, total=run.total_steps * kimg, unit="kimg", done=run.step * kimg) as log:
+        while run.step < run.total_steps:
+            losses.append(run.advance())
+            ended = run.step == run.total_steps
+            if ended or run.step % run.config.checkpoint_steps == 0:
+                log.write(run.step * kimg, {"loss": float(torch.stack(losses).double().mean())})
+                losses.clear()
+                if not ended:
+                    checkpoints.save(run.state_dict())
+        run.end(folder / ENDED, people=people)
+
+
+def clear(folder: Path) -> None:
+    """Remove the checkpoints of a network that has ended."""
+    Checkpoints(folder / CHECKPOINT).remove()
 
 
 def _check_settings(path: Path, state: dict[str, Any], config: GraderConfig) -> None:

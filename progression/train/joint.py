@@ -1,8 +1,8 @@
 """Train generator and encoder together: the run. What is minimised stands in `progression.train.joint_trainer`.
 
-Files of a run: `joint.pt` (exact state), `snapshot/` (portable, half precision: `--transfer` goes on from it), `best/`
-(the snapshot of the lowest FID on held-out knees, with the statistics that a prediction takes), `samples_<kimg>.png`,
-`log.jsonl`, TensorBoard curves.
+Files of a run: `joint.pt` (exact state; `joint.previous.pt` is the one before), `snapshot/` (portable, half precision:
+`--transfer` goes on from it), `best/` (the snapshot of the lowest FID on held-out knees, with the statistics that a
+prediction takes), `samples_<kimg>.png`, `log.jsonl`, TensorBoard curves.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from progression.memory import keep_freed_memory
 from progression.metrics.features import Extractor
 from progression.risk.grader import Grader
 from progression.stylegan2 import Generator
+from progression.train.checkpoint import Checkpoints
 from progression.train.encoder import checked, finish
 from progression.train.grow import enlarge, widen
 from progression.train.joint_trainer import JointConfig, JointTrainer
-from progression.train.loop import RunLog, changed_fields, load_checkpoint, run_steps, save_checkpoint
+from progression.train.loop import changed_fields, run_steps
 from progression.train.mapping import lies_above_0, mapping_of, move
 from progression.train.measure import HeldOut, tell_best
+from progression.train.run_folder import owned
+from progression.train.run_log import RunLog
 from progression.train.sheet import save_sheet
 from progression.train.snapshot import save_joint_snapshot, take_over_joint
 from progression.weights import ModelFiles, save_part
@@ -157,74 +160,83 @@ def train_joint(
     UsageError
         The pictures do not fit the generator, the run folder is of another configuration, or processes cannot share
         the batch evenly.
+    OutputError
+        Another process owns the run folder, or a file cannot be written: the same call then goes on once it can.
+    WeightsError
+        The checkpoint is damaged, or training diverged.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    keep_freed_memory()
-    start = transfer or model
-    generator = load_generator(start, device=device)
-    resolution = config.resolution or generator.img_resolution
-    images, heldout = checked(images, heldout, resolution=resolution, batch=config.batch)
-    if config.shift >= resolution:
-        raise UsageError(f"shift {config.shift}: expected less than {resolution} pixels")
-    if config.z_dim and len(images) <= 2 * config.z_dim:
-        raise UsageError(
-            f"{len(images)} pictures are too few for a z_dim of {config.z_dim}: expected more than twice as many"
-        )
-    torch.manual_seed(config.seed)
-    grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
-    encoder = starting_encoder(start, generator, config)
-    generator = reshaped(generator, encoder.to(device), images, config)
-    trainer = JointTrainer(config, generator, encoder, grader, images, device=device)
-    made_of = {"grader": model.hashes()["grader"], "pictures": digest(images)}
-    if (run / CHECKPOINT).exists():
-        state = load_checkpoint(run / CHECKPOINT)
-        changed = changed_fields(state["config"], config)
-        changed |= {name for name, value in made_of.items() if state[name] != value}
-        if changed:
+    with owned(run, device):
+        keep_freed_memory()
+        start = transfer or model
+        generator = load_generator(start, device=device)
+        resolution = config.resolution or generator.img_resolution
+        images, heldout = checked(images, heldout, resolution=resolution, batch=config.batch)
+        if config.shift >= resolution:
+            raise UsageError(f"shift {config.shift}: expected less than {resolution} pixels")
+        if config.z_dim and len(images) <= 2 * config.z_dim:
             raise UsageError(
-                f"{run} was trained with other {', '.join(sorted(changed))}: choose another --out"
+                f"{len(images)} pictures are too few for a z_dim of {config.z_dim}: expected more than twice as many"
             )
-        trainer.load_state_dict(state)
-    elif transfer is not None:
-        take_over_joint(trainer, transfer)
-    measure = HeldOut.of(
-        heldout,
-        {"grader": _grader_features(grader.to(trainer.device), model.name), **(extractors or {})},
-        most=config.measure_pictures,
-        every_kimg=config.measure_kimg,
-        device=trainer.device,
-    )
-    saved = trainer.seen_images
-
-    def keep(log: RunLog) -> None:
-        nonlocal saved
-        if config.z_dim and trainer.seen_images >= 1000 * config.kimg:
-            codes = encode_keys(trainer.average_encoder, images)
-            made = mapping_of(codes, z_dim=config.z_dim, num_ws=generator.num_ws)
-            trainer.average.mapping.load_state_dict(made.state_dict())
-        kimg = trainer.seen_images / 1000
-        # the snapshot first: it refuses NaN, and a kill between the two repeats steps but loses none
-        save_joint_snapshot(run / "snapshot", trainer, name=model.name)
-        if measure is not None and measure.is_due(trainer.seen_images, saved, 1000 * config.kimg):
-            figures = measure.figures(trainer.average, trainer.average_encoder)
-            log.figures(kimg, figures)
-            measure.keep_if_best(
-                run,
-                figures,
-                kimg,
-                finish=lambda folder: write_parts(trainer, heldout, folder, model.name),
-            )
-        save_checkpoint(run / CHECKPOINT, trainer.state_dict() | made_of)
-        log.image("samples", save_samples(run / f"samples_{kimg:07.2f}.png", trainer), kimg)
+        torch.manual_seed(config.seed)
+        grader = Grader.from_tensors(model.tensors("grader"), model.config("grader"))
+        encoder = starting_encoder(start, generator, config)
+        generator = reshaped(generator, encoder.to(device), images, config)
+        trainer = JointTrainer(config, generator, encoder, grader, images, device=device)
+        made_of = {"grader": model.hashes()["grader"], "pictures": digest(images)}
+        checkpoints = Checkpoints(run / CHECKPOINT)
+        if (state := checkpoints.load()) is not None:
+            changed = changed_fields(state["config"], config)
+            changed |= {name for name, value in made_of.items() if state[name] != value}
+            if changed:
+                raise UsageError(
+                    f"{run} was trained with other {', '.join(sorted(changed))}: choose another --out"
+                )
+            trainer.load_state_dict(state)
+        elif transfer is not None:
+            take_over_joint(trainer, transfer)
+        measure = HeldOut.of(
+            heldout,
+            {"grader": _grader_features(grader.to(trainer.device), model.name), **(extractors or {})},
+            most=config.measure_pictures,
+            every_kimg=config.measure_kimg,
+            device=trainer.device,
+        )
         saved = trainer.seen_images
 
-    ended = run_steps(
-        trainer, run, total_kimg=config.kimg, snapshot_kimg=config.snapshot_kimg, minutes=minutes, save=keep
-    )
-    if trainer.team.leads and ended:
-        write_parts(trainer, heldout, save, model.name)
-        tell_best(run)
-    return ended
+        def keep(log: RunLog) -> None:
+            nonlocal saved
+            if config.z_dim and trainer.seen_images >= 1000 * config.kimg:
+                codes = encode_keys(trainer.average_encoder, images)
+                made = mapping_of(codes, z_dim=config.z_dim, num_ws=generator.num_ws)
+                trainer.average.mapping.load_state_dict(made.state_dict())
+            kimg = trainer.seen_images / 1000
+            # the snapshot first: it refuses NaN; the checkpoint last: killed before it, a run comes past here again
+            save_joint_snapshot(run / "snapshot", trainer, name=model.name)
+            if measure is not None and measure.is_due(trainer.seen_images, saved, 1000 * config.kimg):
+                figures = measure.figures(trainer.average, trainer.average_encoder)
+                log.figures(kimg, figures)
+                measure.keep_if_best(
+                    run,
+                    figures,
+                    kimg,
+                    finish=lambda folder: write_parts(trainer, heldout, folder, model.name),
+                )
+            log.image("samples", save_samples(run / f"samples_{kimg:07.2f}.png", trainer), kimg)
+            checkpoints.save(trainer.state_dict() | made_of)
+            saved = trainer.seen_images
+
+        ended = run_steps(
+            trainer,
+            run,
+            total_kimg=config.kimg,
+            snapshot_kimg=config.snapshot_kimg,
+            minutes=minutes,
+            save=keep,
+        )
+        if trainer.team.leads and ended:
+            write_parts(trainer, heldout, save, model.name)
+            tell_best(run)
+        return ended
 
 
 def digest(images: Tensor) -> str:

@@ -26,7 +26,10 @@ from progression.localise.find import KINDS, METAL, Finder, fitted
 from progression.localise.network import LETTERS, SIDE, STRIDE, TILT_UNIT_DEG, Cells, KneeFinder
 from progression.memory import keep_freed_memory
 from progression.quality import measure
-from progression.train.loop import RunLog, changed_fields, load_checkpoint, save_checkpoint
+from progression.train.checkpoint import Checkpoints
+from progression.train.loop import changed_fields
+from progression.train.run_folder import owned
+from progression.train.run_log import RunLog
 from progression.types import Pixels
 
 CHECKPOINT = "localiser.ckpt"
@@ -170,44 +173,53 @@ def train_localiser(
     ------
     UsageError
         If the run folder is of another configuration.
+    OutputError
+        If another process owns the run folder, or a file cannot be written: the same call then goes on once it can.
+    WeightsError
+        If the checkpoint is damaged.
     """
     run = Path(run)
-    run.mkdir(parents=True, exist_ok=True)
-    keep_freed_memory()
-    torch.manual_seed(config.seed)
-    network = KneeFinder(kinds=len(KINDS)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    maker = FilmMaker(knees)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.decay)
-    if start is not None:
-        network.load_state_dict(start.network.state_dict())
-    begin, checkpoint = 0, run / CHECKPOINT
-    if checkpoint.is_file():
-        saved = load_checkpoint(checkpoint)
-        if changed := changed_fields(saved["config"], config):
-            raise UsageError(
-                f"{run} holds a run with another {', '.join(sorted(changed))}: give the same or another folder"
-            )
-        network.load_state_dict(saved["network"])
-        optimiser.load_state_dict(saved["optimiser"])
-        begin = saved["step"]
-    log = RunLog(run, total=config.steps, unit="steps", done=begin)
-    kept, since = time.monotonic(), []
-    for step in range(begin, config.steps):
-        rate = config.rate * min((step + 1) / _WARM_UP, 0.5 * (1 + math.cos(math.pi * step / config.steps)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        x, of = batch(maker, config, step)
-        found = loss(network(x.contiguous(memory_format=torch.channels_last)), of)
-        optimiser.zero_grad(set_to_none=True)
-        found.backward()
-        optimiser.step()
-        since.append(found.item())
-        if step + 1 == config.steps or time.monotonic() - kept > checkpoint_seconds:
-            log.write(step + 1, {"loss": float(np.mean(since))})
-            state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
-            save_checkpoint(checkpoint, {**state, "config": asdict(config)})
-            kept, since = time.monotonic(), []
-    return Finder(network.eval().requires_grad_(False), KINDS)
+    with owned(run):
+        keep_freed_memory()
+        torch.manual_seed(config.seed)
+        network = KneeFinder(kinds=len(KINDS)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        maker = FilmMaker(knees)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.decay)
+        if start is not None:
+            network.load_state_dict(start.network.state_dict())
+        begin, checkpoints = 0, Checkpoints(run / CHECKPOINT)
+        if (saved := checkpoints.load()) is not None:
+            if changed := changed_fields(saved["config"], config):
+                raise UsageError(
+                    f"{run} holds a run with another {', '.join(sorted(changed))}: give the same or another folder"
+                )
+            network.load_state_dict(saved["network"])
+            optimiser.load_state_dict(saved["optimiser"])
+            begin = saved["step"]
+        kept, since = time.monotonic(), []
+        with RunLog(run, total=config.steps, unit="steps", done=begin) as log:
+            for step in range(begin, config.steps):
+                rate = config.rate * min(
+                    (step + 1) / _WARM_UP, 0.5 * (1 + math.cos(math.pi * step / config.steps))
+                )
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                x, of = batch(maker, config, step)
+                found = loss(network(x.contiguous(memory_format=torch.channels_last)), of)
+                optimiser.zero_grad(set_to_none=True)
+                found.backward()
+                optimiser.step()
+                since.append(found.item())
+                if step + 1 == config.steps or time.monotonic() - kept > checkpoint_seconds:
+                    log.write(step + 1, {"loss": float(np.mean(since))})
+                    state = {
+                        "network": network.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "step": step + 1,
+                    }
+                    checkpoints.save({**state, "config": asdict(config)})
+                    kept, since = time.monotonic(), []
+        return Finder(network.eval().requires_grad_(False), KINDS)
 
 
 def usual(finder: Finder, pictures: Iterable[Pixels]) -> dict[str, tuple[float, float]]:

@@ -1,11 +1,10 @@
-"""What every training shares: presets, checkpoints, pictures, the run itself with its log, moving averages."""
+"""What every training shares: presets, pictures, the run itself, moving averages."""
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -13,10 +12,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from progression.errors import UsageError, WeightsError
-from progression.files import atomic_write
+from progression.errors import UsageError
 from progression.latent.part import from_bytes
 from progression.train.distributed import Team
+from progression.train.run_log import RunLog
 
 Config = TypeVar("Config")
 
@@ -58,23 +57,6 @@ def changed_fields(saved: Mapping[str, Any], config: Any) -> set[str]:
     now = asdict(config)
     kept = [f for f in fields(config) if not f.name.startswith("measure_")]
     return {f.name for f in kept if saved.get(f.name, f.default) != now[f.name]}
-
-
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values; a kill at any moment leaves the old file or the new one."""
-    with atomic_write(path) as temporary:
-        torch.save(dict(state), temporary)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without executing anything in it."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(
-            f"{path} is not a readable checkpoint; remove it to start again ({error})"
-        ) from error
-    return state
 
 
 def tensors_to(value: Any, device: torch.device) -> Any:
@@ -155,81 +137,28 @@ def run_steps(
 ) -> bool:
     """Step until `total_kimg`, or until `minutes` of wall time are over; returns whether the run has ended.
 
-    Every `snapshot_kimg`, and before it returns, means of the scalars go to the log in `folder` and `save` is called;
-    both in the first process alone.
+    Past every multiple of `snapshot_kimg`, and before it returns, means of the scalars go to the log in `folder` and
+    `save` is called; both in the first process alone.
     """
-    team, total = trainer.team, 1000 * total_kimg
-    log = (
-        RunLog(folder, total=total_kimg, unit="kimg", done=trainer.seen_images / 1000) if team.leads else None
-    )
+    team, total, interval = trainer.team, 1000 * total_kimg, 1000 * snapshot_kimg
     sums: dict[str, list[Tensor]] = {}
     end = time.monotonic() + 60 * minutes if minutes is not None else None
-    due = trainer.seen_images + 1000 * snapshot_kimg
     late = False
-    while trainer.seen_images < total and not late:
-        for key, value in trainer.step().items():
-            sums.setdefault(key, []).append(value)
-        late = end is not None and team.any(time.monotonic() > end, trainer.device)
-        if late or trainer.seen_images >= min(due, total):
-            means = {key: float(torch.stack(values).mean()) for key, values in sums.items()}
-            means = team.mean(means, trainer.device)
-            sums.clear()
-            if log is not None:
-                log.write(trainer.seen_images / 1000, means)
-                save(log)
-            due += 1000 * snapshot_kimg
+    leading = (
+        RunLog(folder, total=total_kimg, unit="kimg", done=trainer.seen_images / 1000) if team.leads else None
+    )
+    with leading or nullcontext() as log:
+        while trainer.seen_images < total and not late:
+            before = trainer.seen_images
+            for key, value in trainer.step().items():
+                sums.setdefault(key, []).append(value)
+            late = end is not None and team.any(time.monotonic() > end, trainer.device)
+            # a function of the image count alone, so that a resumed run keeps to it
+            if late or trainer.seen_images >= total or trainer.seen_images // interval > before // interval:
+                means = {key: float(torch.stack(values).mean()) for key, values in sums.items()}
+                means = team.mean(means, trainer.device)
+                sums.clear()
+                if log is not None:
+                    log.write(trainer.seen_images / 1000, means)
+                    save(log)
     return trainer.seen_images >= total
-
-
-class RunLog:
-    """Progress lines on the screen, `log.jsonl`, and TensorBoard curves where it is installed."""
-
-    def __init__(self, folder: Path, *, total: float, unit: str, done: float = 0.0) -> None:
-        self.folder, self.total, self.unit = folder, total, unit
-        self.start_time, self.start_done = time.monotonic(), done
-        self.last_time, self.last_done = self.start_time, done
-        self.writer: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=int(done * 1000))
-        except ImportError:
-            pass
-
-    def write(self, done: float, scalars: Mapping[str, float]) -> None:
-        """Record means since the last call at `done` of `total` units."""
-        now = time.monotonic()
-        rate = (done - self.last_done) / max(now - self.last_time, 1e-9)
-        overall = (done - self.start_done) / max(now - self.start_time, 1e-9)
-        left = (self.total - done) / overall if overall > 0 else math.inf
-        self.last_time, self.last_done = now, done
-        row = {self.unit: round(done, 4), f"{self.unit}_per_s": round(rate, 5), **scalars}
-        with (self.folder / "log.jsonl").open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-        text = "  ".join(f"{k} {v:.3g}" for k, v in scalars.items())
-        clock = "?" if math.isinf(left) else f"{int(left // 3600)}:{int(left % 3600 // 60):02d}"
-        print(
-            f"{done:9.2f}/{self.total:g} {self.unit}  {rate * 1000:.1f} m{self.unit}/s  left {clock}  {text}",
-            flush=True,
-        )
-        if self.writer is not None:
-            for key, value in scalars.items():
-                self.writer.add_scalar(key, value, int(done * 1000))
-
-    def figures(self, done: float, scalars: Mapping[str, float]) -> None:
-        """Record figures of merit at `done`: a row of its own, the time they took left out of the rate."""
-        row = {self.unit: round(done, 4), **scalars}
-        with (self.folder / "log.jsonl").open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-        text = "  ".join(f"{k} {v:.4g}" for k, v in scalars.items())
-        print(f"{done:9.2f}/{self.total:g} {self.unit}  held out: {text}", flush=True)
-        if self.writer is not None:
-            for key, value in scalars.items():
-                self.writer.add_scalar(f"held_out/{key}", value, int(done * 1000))
-        self.last_time = time.monotonic()
-
-    def image(self, tag: str, grid: Tensor, done: float) -> None:
-        """Add a (H, W) picture in [0, 1] to TensorBoard."""
-        if self.writer is not None:
-            self.writer.add_image(tag, grid[None], int(done * 1000))
-            self.writer.flush()

@@ -9,9 +9,11 @@ and shows only in the calibration on knees that no part of the model has seen.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from progression.data.dataset import Knees
-from progression.errors import TableError, UsageError
+from progression.errors import TableError, UsageError, WeightsError
 from progression.risk.conformal import level_for, levels_by_start
 from progression.risk.covariates import UNREAD, OtherKnee, covariates, standardise
 from progression.risk.grader import Grading
@@ -68,13 +70,21 @@ def load_out_of_fold(path: Path, knees: Knees) -> Grading:
     ------
     TableError
         The file is about other knees.
+    WeightsError
+        It cannot be read, or was damaged.
     """
-    with np.load(path, allow_pickle=False) as stored:
-        if not (
-            np.array_equal(stored["subject"], knees.subject) and np.array_equal(stored["side"], knees.side)
-        ):
-            raise TableError(f"{path} is about other knees than the table: train the grader on this table")
-        return Grading(*(torch.from_numpy(stored[name]) for name in ("now", "future", "rise")))
+    names = ("subject", "side", "now", "future", "rise")
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            subject, side, *outputs = (stored[name] for name in names)
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error) as error:
+        raise WeightsError(
+            f"cannot read {path} ({type(error).__name__}): expected what `progression train grader` writes; let it "
+            "finish, or repeat it if the file was damaged"
+        ) from error
+    if not (np.array_equal(subject, knees.subject) and np.array_equal(side, knees.side)):
+        raise TableError(f"{path} is about other knees than the table: train the grader on this table")
+    return Grading(*(torch.from_numpy(output) for output in outputs))
 
 
 def pairs(knees: Knees, grading: Grading) -> tuple[Knees, Grading, OtherKnee]:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from progression.encoder import Encoder, EncoderConfig
+from progression.errors import OutputError
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
+from progression.train.checkpoint import load_checkpoint, save_checkpoint
 from progression.train.distributed import joined
 from progression.train.gan_trainer import GanConfig, GanTrainer
 from progression.train.joint_trainer import JointConfig, JointTrainer
-from progression.train.loop import load_checkpoint, save_checkpoint
+from progression.train.run_folder import owned
 
 STEPS = 3
 GAN = GanConfig(
@@ -68,10 +70,15 @@ def together(folder: Path) -> None:
     """Train as one of several processes; the first writes what came out.
 
     The GANs start from their beginning, with two micro-batches a process; the joint run goes on from a checkpoint
-    that one process left.
+    that one process left. A folder that the first process is refused is refused to all.
     """
     torch.set_num_threads(1)
-    with joined(torch.device("cpu")):
+    with joined(torch.device("cpu")), owned(folder / "run"):
+        try:
+            with owned(folder / "run"):
+                raise AssertionError("one folder, two owners")
+        except OutputError as error:
+            print(error)
         other = joint()
         other.load_state_dict(load_checkpoint(folder / "joint-half.pt"))
         found: dict[str, dict[str, Any]] = {

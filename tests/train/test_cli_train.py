@@ -21,6 +21,7 @@ from progression.train import encoder as encoder_training
 from progression.train import gan, grader_config, joint
 from progression.train import grader as grader_training
 from progression.train.grader_config import GraderConfig
+from progression.train.run_folder import LOCK, owned
 from progression.weights import load_model, save_part
 from tests.fakes import save_knee
 
@@ -107,10 +108,36 @@ def test_risk_needs_gradings_of_the_tables_knees(
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    np.savez(run / "out_of_fold.npz", subject=np.array(["other"]), side=np.array(["left"]))
+    outputs = {name: np.zeros(1) for name in ("now", "future", "rise")}
+    np.savez(run / "out_of_fold.npz", subject=np.array(["other"]), side=np.array(["left"]), **outputs)
     paths = ["--grader-run", str(run), "--save", str(tmp_path / "model")]
     assert cli.run(["train", "risk", str(table), *paths]) == 1
     assert "other knees than the table" in capsys.readouterr().err
+    whole = (run / "out_of_fold.npz").read_bytes()
+    for damaged in (whole[:-30], whole[:200] + b"?" + whole[201:]):
+        (run / "out_of_fold.npz").write_bytes(damaged)
+        assert cli.run(["train", "risk", str(table), *paths]) == 1
+        assert "out_of_fold.npz (BadZipFile): expected what" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["gan", "joint", "encoder", "grader", "localiser"])
+def test_a_folder_in_which_another_run_is_at_work_is_left_alone(
+    command: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model(tmp_path / "model", grader=True)
+    run = tmp_path / "run"
+    options = {
+        "gan": ["--preset", "cpu-64", "--device", "cpu"],
+        "joint": ["--model", model, "--save", model, "--batch", "2", "--device", "cpu"],
+        "encoder": ["--model", model, "--save", model, "--device", "cpu"],
+        "grader": ["--save", model, "--device", "cpu"],
+        "localiser": ["--save", model, "--steps", "1"],
+    }[command]
+    with owned(run):
+        assert cli.run(["train", command, str(table), "--out", str(run), *options]) == 1
+        assert [path.name for path in run.iterdir()] == [LOCK]
+    said = capsys.readouterr().err
+    assert f"run folder {run} is being written by process" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["gan", "joint"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,9 +17,11 @@ from progression.errors import UsageError, WeightsError
 from progression.stylegan2 import Discriminator, Generator
 from progression.stylegan2.ops import upsample2d
 from progression.train import gan
-from progression.train.gan import PRESETS, train_gan, with_overrides
+from progression.train.checkpoint import load_checkpoint
+from progression.train.gan import CHECKPOINT, PRESETS, train_gan, with_overrides
 from progression.train.gan_trainer import GanConfig, GanTrainer
 from progression.train.loop import activation_dtype, batch_indices, changed_fields, ema_beta
+from progression.train.run_log import LOG
 from progression.train.snapshot import take_over
 
 TINY = GanConfig(
@@ -135,17 +140,64 @@ def test_divergence_keeps_the_last_good_checkpoint(
 def test_killed_before_the_checkpoint_the_rerun_brings_the_snapshot_up_to_date(
     images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(path: Path, state: object) -> None:
+    def killed(self: object, state: object) -> None:
         raise KeyboardInterrupt
 
     config = replace(TINY, total_kimg=0.008)
     with monkeypatch.context() as patch:
-        patch.setattr(gan, "save_checkpoint", killed)
+        patch.setattr(gan.Checkpoints, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             train_gan(images, tmp_path, config=config)
     assert weights.load_model(tmp_path / "snapshot").config("optimizer")["seen_images"] == 8
     train_gan(images, tmp_path, config=config)
     assert (tmp_path / "checkpoint.pt").exists()
+
+
+def test_interrupted_at_any_file_a_run_ends_as_if_it_had_not_been(
+    images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(TINY, total_kimg=0.016, batch=4, snapshot_kimg=0.006)  # written at 8, 12 and 16 pictures
+    whole = rows_and_state(train_gan(images, tmp_path / "whole", config=config).parent)
+    assert [row["kimg"] for row in whole[0]] == [0.008, 0.012, 0.016]
+    out, left = tmp_path, 0
+
+    def interrupted(move: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def once(source: Path, target: Path) -> None:
+            nonlocal left
+            left -= Path(target).parent == out
+            if left == 0:
+                left = -1
+                raise KeyboardInterrupt
+            move(source, target)
+
+        return once
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, interrupted(getattr(os, name)))
+    for nth in range(1, 100, 2):
+        out, left = tmp_path / str(nth), nth
+        try:
+            train_gan(images, out, config=config)
+        except KeyboardInterrupt:
+            train_gan(images, out, config=config)
+        else:
+            break
+        rows, state = rows_and_state(out)
+        assert [drop_time(row) for row in rows] == [drop_time(row) for row in whole[0]]
+        torch.testing.assert_close(state, whole[1], rtol=0, atol=0)
+        assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+    assert nth > 3 * 3  # snapshot, samples and checkpoint, three times
+
+
+def rows_and_state(run: Path) -> tuple[list[dict[str, float]], dict[str, object]]:
+    rows = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+    state = load_checkpoint(run / CHECKPOINT)
+    del state["config"]
+    return rows, state
+
+
+def drop_time(row: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "kimg_per_s"}
 
 
 @pytest.mark.parametrize(
@@ -263,5 +315,5 @@ def test_wrong_use_is_told(images: Tensor, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="trained with other seed"):
         train_gan(images, tmp_path, config=replace(TINY, seed=1))
     (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(WeightsError, match="not a readable checkpoint"):
+    with pytest.raises(WeightsError, match="damaged: its end is missing; remove it to begin anew"):
         train_gan(images, tmp_path, config=TINY)

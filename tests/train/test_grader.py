@@ -16,6 +16,7 @@ from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS
 from progression.train import grader_run as training
 from progression.train.augmentation import augment, mix
+from progression.train.checkpoint import load_checkpoint, save_checkpoint
 from progression.train.grader import fold_of, grade_images, robust_grader, train_fold, train_grader
 from progression.train.grader_config import PRESETS, GraderConfig
 from progression.train.grader_loss import Targets, grading_loss, make_targets, soften
@@ -222,8 +223,8 @@ def test_a_killed_robust_run_goes_on_to_the_same_weights(tmp_path: Path) -> None
     for step in range(4):
         runs[0].advance()
         if step == 1:
-            runs[0].save(tmp_path / "half.ckpt")
-    runs[1].load(tmp_path / "half.ckpt")
+            save_checkpoint(tmp_path / "half.ckpt", runs[0].state_dict())
+    runs[1].load_state_dict(load_checkpoint(tmp_path / "half.ckpt"))
     for _ in range(2):
         runs[1].advance()
     for run in runs:

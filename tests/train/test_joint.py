@@ -20,11 +20,11 @@ from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
 from progression.stylegan2.ops import upsample2d
 from progression.train import joint
+from progression.train.checkpoint import load_checkpoint
 from progression.train.distributed import Part
 from progression.train.joint import CHECKPOINT, train_joint
 from progression.train.joint_trainer import JointConfig, JointTrainer, jittered, shifted, sliced_distance
 from progression.train.judge import Judge
-from progression.train.loop import load_checkpoint
 from progression.train.snapshot import take_over_joint
 from progression.weights import ModelFiles, load_model, save_part
 

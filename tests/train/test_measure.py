@@ -13,8 +13,8 @@ from torch import Tensor
 from progression.metrics.features import Extractor, batches_of
 from progression.metrics.frechet import fid
 from progression.metrics.samples import sample_images
+from progression.train.checkpoint import load_checkpoint
 from progression.train.gan import train_gan
-from progression.train.loop import load_checkpoint
 from progression.train.measure import HeldOut
 from progression.weights import load_model
 from tests.train.miniature import GAN, gan, joint, tensors_of
