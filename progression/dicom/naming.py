@@ -28,7 +28,7 @@ from itertools import permutations
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from progression.dicom.person import is_placeholder
+from progression.dicom.person import is_placeholder, is_word_for_nobody
 from progression.dicom.values import every, folded, plain_letters
 
 _NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName")
@@ -80,7 +80,7 @@ class Known:
             told = [value for keyword in _NUMBERS for value in every(part, keyword)]
             numbers |= {number for value in told if not is_placeholder(value) for number in _cores(value)}
             births += [birth for value in every(part, "PatientBirthDate") if (birth := _day(value))]
-        names = [name for piece in parts if not is_placeholder(piece) and len(name := _plain(piece)) > 1]
+        names = [_plain(piece) for piece in parts if len(piece) > 1 and not is_word_for_nobody(piece)]
         most = len(names) if everybody else _MOST_PARTS
         return cls(tuple(names[:most]), tuple(signs), tuple(sorted(numbers)), tuple(births))
 
@@ -134,7 +134,8 @@ def _parts(written: str) -> list[str]:
 def _plain(word: str) -> str:
     """Small letters of one kind: without accents, and without the e that stands for one."""
     letters = plain_letters(word).lower()
-    return re.sub(r"(?<=[aou])e|(?<=a)a", "", letters)
+    short = re.sub(r"(?<=[aou])e|(?<=a)a", "", letters)
+    return short if len(short) > 1 else letters
 
 
 def _words(written: str) -> list[str]:

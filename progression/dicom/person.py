@@ -62,4 +62,9 @@ def is_placeholder(written: str) -> bool:
     """Whether a number or a name is none: empty, one character again and again, or a word for none."""
     core = folded(written)
     again_and_again = len(core) > 1 and len(set(core)) == 1
-    return core in _NOBODY or again_and_again
+    return again_and_again or is_word_for_nobody(core)
+
+
+def is_word_for_nobody(written: str) -> bool:
+    """Whether a text is empty or a word such as UNKNOWN."""
+    return folded(written) in _NOBODY

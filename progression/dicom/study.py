@@ -35,6 +35,8 @@ TAKEN = (
     "StudyInstanceUID", "StudyDescription", "IssuerOfAccessionNumberSequence", "PatientAge", "PatientSize",
     "PatientWeight", "LongitudinalTemporalInformationModified",
 )  # fmt: skip
+_AFTER_THE_PATIENT = 0x00110000
+"""Of a header that ends before this tag, the patient may be what was lost."""
 _ROOT = re.compile(r"[012](\.(0|[1-9]\d*))+")
 _LONGEST_ROOT = 40
 
@@ -136,7 +138,8 @@ def neutral_name_of(content: bytes, name: str, label: str) -> str:
 def neutral(data: Dataset, name: str, *, film: bytes) -> str:
     """`neutral_name_of` of a data set; `film` makes up for a UID that is missing. Inside `guarded`."""
     settle(data, TAKEN)
-    if not Known.of(data).is_in(name):
+    is_whole = len(data[_AFTER_THE_PATIENT:]) > 0
+    if is_whole and not Known.of(data).is_in(name):
         return name
     return made_up(first(data, "SOPInstanceUID").encode() or film)
 
