@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -20,7 +21,7 @@ _CHUNK_BYTES = 1 << 20
 _KEPT_OF_NAME = 40
 """Characters of a file's name that its temporary one begins with, lest that be too long for the system."""
 _REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another place"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EIO), "free some space or choose another place"),
     **dict.fromkeys(
         (errno.EEXIST, errno.ENOTDIR), "expected a folder where there is a file; choose another place"
     ),
@@ -70,10 +71,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         _give_usual_mode(temporary, 0o666)
         _to_disk(temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise output_error(path, error) from error
-    except ValueError as error:
-        raise _no_name(path, error) from error
+    except Exception as error:
+        if (told := _failed_write(path, error)) is None:
+            raise
+        raise told from error
     finally:
         if temporary is not None:
             with suppress(OSError):  # what went wrong first is told
@@ -107,8 +108,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 _to_disk(written)
         _give_usual_mode(temporary, 0o777)
         _replace_folder(temporary, path)
-    except OSError as error:
-        raise output_error(path, error) from error
+    except Exception as error:
+        if (told := _failed_write(path, error)) is None:
+            raise
+        raise told from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -225,10 +228,10 @@ def growing_file(path: str | Path, *, run: str) -> Iterator[GrowingFile]:
                 progress_path(path).unlink(missing_ok=True)
             file = GrowingFile(path, stream, run)
             file._go_on()
-        except OSError as error:
-            raise output_error(path, error) from error
-        except ValueError as error:
-            raise _no_name(path, error) from error
+        except Exception as error:
+            if (told := _failed_write(path, error)) is None:
+                raise
+            raise told from error
         try:
             yield file
         finally:
@@ -334,11 +337,18 @@ def _to_disk(path: Path) -> None:
         os.fsync(written.fileno())
 
 
-def _no_name(path: Path, error: ValueError) -> OutputError:
-    """For a path that no file can have; any other error is the caller's, and stays."""
-    if "\0" not in str(path):
-        raise error
-    return OutputError(f"cannot write {printable(path)}: no file can be called so; choose another name")
+def _failed_write(path: Path, error: Exception) -> OutputError | None:
+    """What an exception says of the writing of `path`; None for one of another kind.
+
+    Not all libraries that write files by themselves raise OSError: safetensors quotes its number, torch counts bytes.
+    """
+    if isinstance(error, ValueError) and "\0" in str(path):
+        return OutputError(f"cannot write {printable(path)}: no file can be called so; choose another name")
+    if quoted := re.search(r"\(os error (\d+)\)", str(error)):
+        error = OSError(int(quoted[1]), os.strerror(int(quoted[1])))
+    elif isinstance(error, RuntimeError) and "inline_container" in str(error):
+        error = OSError(errno.EIO, "not written whole, as on a full disk")
+    return output_error(path, error) if isinstance(error, OSError) else None
 
 
 def _make_folders(folder: Path) -> list[Path]:
