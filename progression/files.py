@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.05
 _HOLDER = re.compile(r"process \d+ on [\w.-]{1,99}", re.ASCII)
 _OLD, _RANDOM_CHARACTERS = "old", 8  # the latter as tempfile has them
 _REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another place"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EIO), "free some space or choose another place"),
     **dict.fromkeys(
         (errno.EEXIST, errno.ENOTDIR), "expected a folder where there is a file; choose another place"
     ),
@@ -127,10 +127,10 @@ def atomic_write(path: str | Path, *, private: bool = False) -> Iterator[Path]:
             _give_usual_mode(temporary, 0o666)
         _to_disk(temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise output_error(path, error) from error
-    except ValueError as error:
-        raise _no_name(path, error) from error
+    except Exception as error:
+        if (told := _failed_write(path, error)) is None:
+            raise
+        raise told from error
     finally:
         if temporary is not None:
             with suppress(OSError):  # what went wrong first is told
@@ -164,8 +164,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 _to_disk(written)
         _give_usual_mode(temporary, 0o777)
         _replace_folder(temporary, path)
-    except OSError as error:
-        raise output_error(path, error) from error
+    except Exception as error:
+        if (told := _failed_write(path, error)) is None:
+            raise
+        raise told from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -318,10 +320,10 @@ def growing_file(path: str | Path, *, run: str) -> Iterator[GrowingFile]:
             remove_leftovers(progress_path(named), named.with_name(f"{named.name}.*"))
             file = GrowingFile(path, stream, run)
             file._go_on()
-        except OSError as error:
-            raise output_error(path, error) from error
-        except ValueError as error:
-            raise _no_name(path, error) from error
+        except Exception as error:
+            if (told := _failed_write(path, error)) is None:
+                raise
+            raise told from error
         try:
             yield file
         finally:
@@ -523,11 +525,18 @@ def _to_disk(path: Path) -> None:
         os.fsync(written.fileno())
 
 
-def _no_name(path: Path, error: ValueError) -> OutputError:
-    """For a path that no file can have; any other error is the caller's, and stays."""
-    if "\0" not in str(path):
-        raise error
-    return OutputError(f"cannot write {printable(path)}: no file can be called so; choose another name")
+def _failed_write(path: Path, error: Exception) -> OutputError | None:
+    """What an exception says of the writing of `path`; None for one of another kind.
+
+    Not all libraries that write files by themselves raise OSError: safetensors quotes its number, torch counts bytes.
+    """
+    if isinstance(error, ValueError) and "\0" in str(path):
+        return OutputError(f"cannot write {printable(path)}: no file can be called so; choose another name")
+    if quoted := re.search(r"\(os error (\d+)\)", str(error)):
+        error = OSError(int(quoted[1]), os.strerror(int(quoted[1])))
+    elif isinstance(error, RuntimeError) and "inline_container" in str(error):
+        error = OSError(errno.EIO, "not written whole, as on a full disk")
+    return output_error(path, error) if isinstance(error, OSError) else None
 
 
 def private_folder(folder: str | Path, *, narrow: bool = False) -> None:

@@ -87,6 +87,28 @@ def test_advice_fits_the_reason(code: int, advice: str) -> None:
     assert told == f"cannot write out: {os.strerror(code)}; {advice}"
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            ValueError("Error while serializing: I/O error: x (os error 28)"),
+            "No space left on device; free some",
+        ),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+            "not written whole",
+        ),
+    ],
+)
+def test_libraries_that_tell_a_full_disk_in_their_own_way(
+    tmp_path: Path, error: Exception, reason: str
+) -> None:
+    for writing in (atomic_write, atomic_folder):
+        with pytest.raises(OutputError, match=reason), writing(tmp_path / "out"):
+            raise error
+    assert names(tmp_path) == []
+
+
 def test_a_file_where_a_folder_should_be_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("keep")
     for target in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y"):
