@@ -23,8 +23,8 @@ from progression.stylegan2.inert import Persistent, read_pickle
 
 MAX_BYTES = 400 << 20
 """Of a snapshot, and of one network's tensors; the official ones of 1,024 pixels have 364 MB."""
-_MAX_MODULES = 10_000
-_MAX_TENSORS = 10_000
+_MAX_PARTS = 10_000
+"""Modules and tensors of a network, which has a few hundred."""
 _MAX_OPTIONS = 100
 _MAX_NAME = 100
 _MAX_SIZE = 1 << 17
@@ -157,18 +157,14 @@ def _tensors(root: Persistent, where: str) -> dict[str, Tensor]:
         if not isinstance(module, Persistent) or id(module) in visited:
             raise WeightsError(f"{where}.{prefix[:_MAX_NAME]} is not a tree of persistent modules; {_REMEDY}")
         visited.add(id(module))
-        state = module.state
-        parts = [state.get(kind) for kind in ("_parameters", "_buffers", "_modules")]
-        transient = state.get("_non_persistent_buffers_set") or set()
-        if not all(isinstance(part, dict) for part in parts) or not isinstance(transient, set):
-            raise WeightsError(f"{where}.{prefix} has no parameters, buffers and modules; {_REMEDY}")
-        parameters, buffers, modules = parts
-        names = [*parameters, *buffers, *modules] if max(map(len, parts)) <= _MAX_TENSORS else [""]  # type: ignore[arg-type, misc]
-        if not all(type(name) is str and 0 < len(name) <= _MAX_NAME for name in names):
-            raise WeightsError(
-                f"{where}.{prefix[:_MAX_NAME]} has parts without short names, or too many; {_REMEDY}"
-            )
-        for name, value in {**parameters, **buffers}.items():  # type: ignore[dict-item]
+        parameters, buffers, modules = (
+            _named(module.state.get(kind), f"{where}.{prefix[:_MAX_NAME]}")
+            for kind in ("_parameters", "_buffers", "_modules")
+        )
+        transient = module.state.get("_non_persistent_buffers_set") or set()
+        if not isinstance(transient, set):
+            raise WeightsError(f"{where}.{prefix[:_MAX_NAME]} has no set of buffers to leave out; {_REMEDY}")
+        for name, value in {**parameters, **buffers}.items():
             if value is None or name in transient:
                 continue
             if not isinstance(value, Tensor):
@@ -177,16 +173,19 @@ def _tensors(root: Persistent, where: str) -> dict[str, Tensor]:
                 )
             tensors[f"{prefix}{name}"] = value
             total_bytes += value.numel() * value.element_size()
-        if (
-            len(tensors) > _MAX_TENSORS
-            or total_bytes > MAX_BYTES
-            or len(pending) + len(modules) > _MAX_MODULES
-        ):
-            raise WeightsError(
-                f"{where} has more modules or tensors than any network of a snapshot; {_REMEDY}"
-            )
-        pending += [(f"{prefix}{name}.", child) for name, child in reversed(modules.items())]  # type: ignore[union-attr]
+        pending += [(f"{prefix}{name}.", child) for name, child in reversed(modules.items())]
+        if len(tensors) + len(pending) > _MAX_PARTS or total_bytes > MAX_BYTES:
+            raise WeightsError(f"{where} has more parts than any network of a snapshot; {_REMEDY}")
     return tensors
+
+
+def _named(parts: Any, where: str) -> dict[str, Any]:
+    """Parameters, buffers or modules of one module."""
+    if not isinstance(parts, dict) or len(parts) > _MAX_PARTS:
+        raise WeightsError(f"{where} has no parameters, buffers and modules; {_REMEDY}")
+    if not all(type(name) is str and 0 < len(name) <= _MAX_NAME for name in parts):
+        raise WeightsError(f"{where} has parts without a short name; {_REMEDY}")
+    return parts
 
 
 def _options(network: OfficialNetwork, class_name: str) -> dict[str, Any]:
