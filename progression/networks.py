@@ -48,7 +48,7 @@ def check_fits(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) ->
         raise
     except Exception as error:  # constructors raise nearly anything for numbers that make no sense
         raise MisfitError(f"its configuration makes no network: {_one_line(error)}") from error
-    for name in wanted.keys() | tensors.keys():
+    for name in dict.fromkeys([*wanted, *tensors]):
         if name not in wanted or name not in tensors:
             raise MisfitError(f"tensor {name[:80]} is {'missing' if name in wanted else 'not known'}")
         here, there = wanted[name], tensors[name]

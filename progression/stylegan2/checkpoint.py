@@ -27,6 +27,7 @@ _MAX_PARTS = 10_000
 """Modules and tensors of a network, which has a few hundred."""
 _MAX_OPTIONS = 100
 _MAX_NAME = 100
+_MAX_PREFIX = 1_000
 _MAX_SIZE = 1 << 17
 _REMEDY = "pass a network-snapshot-*.pkl that StyleGAN2-ADA (PyTorch) wrote"
 
@@ -154,7 +155,7 @@ def _tensors(root: Persistent, where: str) -> dict[str, Tensor]:
     total_bytes = 0
     while pending:
         prefix, module = pending.pop()
-        if not isinstance(module, Persistent) or id(module) in visited:
+        if not isinstance(module, Persistent) or id(module) in visited or len(prefix) > _MAX_PREFIX:
             raise WeightsError(f"{where}.{prefix[:_MAX_NAME]} is not a tree of persistent modules; {_REMEDY}")
         visited.add(id(module))
         parameters, buffers, modules = (
