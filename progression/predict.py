@@ -32,7 +32,7 @@ from progression.answer import Between, Found, answers, provenance
 from progression.asked import Asked, pictures
 from progression.change import Change
 from progression.engine import Engine, choose, load_engine
-from progression.errors import UsageError
+from progression.errors import UsageError, WeightsError
 from progression.image import Picture, as_source, exposure, from_model
 from progression.inversion import Code, Inversion
 from progression.knees import read_knees
@@ -90,6 +90,8 @@ def load_predictor(
     check_built_with(bank_files, files)
     generator, encoder = load_generator(files, device=chosen), EncoderPart.load(files, device=chosen)
     grader = Grader.from_tensors(files.tensors("grader"), files.config("grader")).to(chosen)
+    found_bank = TrajectoryBank.load(bank_files)
+    _check_sizes(files, generator, encoder, found_bank)
     return Predictor(
         files=files,
         device=chosen,
@@ -97,11 +99,23 @@ def load_predictor(
         generator=generator,
         encoder=encoder,
         grader=grader,
-        bank=TrajectoryBank.load(bank_files),
+        bank=found_bank,
         risk=RiskModels.load(files),
         bank_hash=bank_files.hashes()["bank"],
         appearance=Appearance.load(files) if appearance.PART in files.parts else None,
     )
+
+
+def _check_sizes(files: ModelFiles, generator: Generator, encoder: EncoderPart, bank: TrajectoryBank) -> None:
+    """WeightsError unless the parts speak of pictures and codes of one size."""
+    config, drawn = encoder.encoder.config(), (generator.num_ws, generator.w_dim, generator.img_channels, 0)
+    seen = (config["num_ws"], config["w_dim"], config["img_channels"], generator.c_dim)
+    sizes = {files.resolution, generator.img_resolution, config["resolution"]}
+    if drawn != seen or len(sizes) != 1 or bank.w.shape[1] != generator.w_dim or generator.img_channels != 1:
+        raise WeightsError(
+            f"the parts of model {files.folder} are of different sizes: expected a generator, an encoder and a bank "
+            "that were made together; restore the folder"
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -35,13 +35,28 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from progression.errors import ProgressionError, WeightsError
-from progression.files import atomic_write, locked, output_error, remove_leftovers, sha256
+from progression.files import (
+    atomic_write,
+    locked,
+    open_regular,
+    output_error,
+    read_regular,
+    remove_leftovers,
+    sha256,
+)
+from progression.networks import MisfitError, check_fits
 
 MANIFEST = "manifest.json"
 ENVIRONMENT = "PROGRESSION_WEIGHTS"
+MAX_PART_BYTES = 512 << 20
+"""Of a part that is read whole; only banks and the state of a training may be larger."""
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_HEADER_BYTES = 4 << 20
+"""Of a part's table of tensors; an ensemble of three graders has 100 kB."""
+MAX_RESOLUTION = 1 << 14
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 _SAFETENSORS = {
     np.dtype(of): name
@@ -65,7 +80,7 @@ class _Manifest(BaseModel):
 
     format: Literal[1]
     name: str
-    resolution: int = Field(gt=0)
+    resolution: int = Field(gt=0, le=MAX_RESOLUTION)
     parts: dict[str, _Part]
     card: str = Field(default="card.md", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -122,28 +137,27 @@ class ModelFiles:
         path = self.folder / self._entry(part).file
         return path.stat().st_size if path.is_file() else 0
 
-    def tensors(self, part: str) -> dict[str, Tensor]:
+    def tensors(self, part: str, *, max_bytes: int = MAX_PART_BYTES) -> dict[str, Tensor]:
         """A part's tensors, on the CPU; floating ones as float32 whatever their type on disk.
 
         Raises
         ------
         WeightsError
-            If the part or its file is missing, or its bytes are not the ones in the manifest.
+            If the part or its file is missing or too large, its bytes are not the ones in the manifest, or a number in
+            it is none.
         """
         entry = self._entry(part)
         path = self.folder / entry.file
         try:
-            content = path.read_bytes()
+            content = read_regular(path, most=max_bytes)
         except OSError as error:
             raise WeightsError(f"cannot read weights {path}: {error.strerror}; {self._remedy}") from error
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise self._changed(path)
-        try:
-            loaded = load(content)
-        except SafetensorError as error:
-            raise WeightsError(
-                f"weights {path} are not a safetensors file: {error}; {self._remedy}"
-            ) from error
+        loaded = self._loaded(path, content[:8], partial(load, content))
+        for key, value in loaded.items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise WeightsError(f"weights {path} hold NaN or infinity in {key[:80]}; {self._remedy}")
         return {key: value.float() if value.is_floating_point() else value for key, value in loaded.items()}
 
     def mapped(self, part: str) -> dict[str, Tensor]:
@@ -164,12 +178,27 @@ class ModelFiles:
             raise WeightsError(f"cannot read weights {path}: {error}; {self._remedy}") from error
         if found != entry.sha256:
             raise self._changed(path)
-        try:
+        with open_regular(path) as stream:
+            start = stream.read(8)
+
+        def mapped() -> dict[str, Tensor]:
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+
+        return self._loaded(path, start, mapped)
+
+    def _loaded(
+        self, path: Path, start: bytes, load_all: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """What safetensors reads of a file, whose first eight bytes say how long its table of tensors is."""
+        if int.from_bytes(start, "little") > MAX_HEADER_BYTES:
+            raise WeightsError(f"weights {path} state a table of tensors that is too long; {self._remedy}")
+        try:
+            return load_all()
+        except (SafetensorError, ValueError, RuntimeError, TypeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise WeightsError(
-                f"weights {path} are not a safetensors file: {error}; {self._remedy}"
+                f"weights {path} are not a safetensors file: {reason}; {self._remedy}"
             ) from error
 
     def _changed(self, path: Path) -> WeightsError:
@@ -196,6 +225,20 @@ class ModelFiles:
             have = ", ".join(self.parts) or "none"
             raise WeightsError(f"model {self.folder} has no part {part!r} (it has: {have}); {self._remedy}")
         return entry
+
+
+def check_part(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], *, what: str) -> None:
+    """Refuse a part whose configuration and tensors do not make the network that `build` is to make.
+
+    Raises
+    ------
+    WeightsError
+        Before anything large is built.
+    """
+    try:
+        check_fits(build, tensors)
+    except MisfitError as error:
+        raise WeightsError(f"{what} is damaged: {error}; restore the model folder") from error
 
 
 def locations() -> tuple[Path, ...]:
@@ -418,7 +461,7 @@ def _publish(
 def _read_manifest(folder: Path, option: str = "--model") -> _Manifest:
     path = folder / MANIFEST
     try:
-        return _Manifest.model_validate_json(path.read_bytes())
+        return _Manifest.model_validate_json(read_regular(path, most=MAX_MANIFEST_BYTES))
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}; {_remedy(option)}") from error
     except ValidationError as error:

@@ -17,7 +17,7 @@ from progression.latent.perceptual import pyramid_distance
 from progression.latent.typicality import Typicality
 from progression.latent.whiten import Whitening
 from progression.stylegan2 import Generator
-from progression.weights import MANIFEST, ModelFiles, load_model, save_part
+from progression.weights import MANIFEST, ModelFiles, check_part, load_model, save_part
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,11 @@ def load_generator(files: ModelFiles, *, device: torch.device | str = "cpu") -> 
     WeightsError
         If tensors and configuration do not fit together.
     """
+    config, tensors = files.config("generator"), files.tensors("generator")
+    check_part(lambda: Generator(**config), tensors, what=f"the generator of model {files.folder}")
     try:
-        generator = Generator(**files.config("generator"))
-        generator.load_state_dict(files.tensors("generator"))
+        generator = Generator(**config)
+        generator.load_state_dict(tensors)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(
@@ -134,9 +136,11 @@ def read_encoder(files: ModelFiles) -> Encoder:
         If tensors and configuration do not fit together.
     """
     config, tensors = files.config("encoder"), files.tensors("encoder")
+    stated, own = config.get("encoder", config), _part(tensors, "encoder") or tensors
+    check_part(lambda: Encoder(EncoderConfig(**stated)), own, what=f"the encoder of model {files.folder}")
     try:
-        encoder = Encoder(EncoderConfig(**config.get("encoder", config)))
-        encoder.load_state_dict(_part(tensors, "encoder") or tensors)
+        encoder = Encoder(EncoderConfig(**stated))
+        encoder.load_state_dict(own)
     except (TypeError, RuntimeError, UsageError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(

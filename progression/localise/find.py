@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate, max_pool2d
 from progression.errors import WeightsError
 from progression.image import PERCENTILES
 from progression.localise.network import SIDE, STRIDE, TILT_UNIT_DEG, Cells, KneeFinder, any_metal
+from progression.networks import check_fits
 from progression.types import Pixels
 from progression.weights import ModelFiles, save_part
 
@@ -153,16 +154,17 @@ class Finder:
         """
         if PART not in files.parts:
             return None
-        config = files.config(PART)
-        kinds = tuple(config["kinds"])
-        network = KneeFinder(kinds=len(kinds))
+        config, tensors = files.config(PART), files.tensors(PART)
         try:
-            network.load_state_dict(files.tensors(PART))
-        except RuntimeError as error:
+            kinds = tuple(str(kind) for kind in config["kinds"])
+            limits = {str(name): (float(low), float(high)) for name, (low, high) in config["usual"].items()}
+            check_fits(lambda: KneeFinder(kinds=len(kinds)), tensors)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WeightsError(
                 f"part {PART} of model {files.folder} is of another version: progression train localiser makes it anew"
             ) from error
-        limits = {name: (float(low), float(high)) for name, (low, high) in config["usual"].items()}
+        network = KneeFinder(kinds=len(kinds))
+        network.load_state_dict(tensors)
         return cls(network.eval().requires_grad_(False), kinds, limits)
 
     def save(

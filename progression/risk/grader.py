@@ -27,11 +27,13 @@ from torch import Tensor, nn
 from progression.errors import WeightsError
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.types import KL_GRADES
-from progression.weights import ModelFiles
+from progression.weights import ModelFiles, check_part
 
 FUTURE_MONTHS = (24, 48, 96)
 RISE_TARGETS = ((1, 48), (1, 96), (2, 48), (2, 96))
 """(step, months): the grade rises by at least `step` within `months`."""
+MAX_RESOLUTION = 1024
+"""Pixels a side at which a grader may look."""
 NUM_OUTPUTS = KL_GRADES * (1 + len(FUTURE_MONTHS)) + len(RISE_TARGETS)
 
 
@@ -161,10 +163,20 @@ class Grader(nn.Module):
                 )
             architecture = dict(config["architecture"])
             architecture["stages"] = tuple(Stage(*stage) for stage in architecture["stages"])
-            networks = [EfficientNet(1, NUM_OUTPUTS, **architecture) for _ in range(config["networks"])]
-            grader = cls(networks, input_resolution=config["input_resolution"])
+
+            def build() -> Grader:
+                networks = [EfficientNet(1, NUM_OUTPUTS, **architecture) for _ in range(config["networks"])]
+                return cls(networks, input_resolution=config["input_resolution"])
+
+            if not 1 <= int(config["input_resolution"]) <= MAX_RESOLUTION:
+                raise WeightsError(
+                    f"the grader looks at {config['input_resolution']} pixels: expected 1 to {MAX_RESOLUTION}; "
+                    "restore the model folder"
+                )
+            check_part(build, tensors, what="the grader")
+            grader = build()
             grader.load_state_dict(dict(tensors), strict=True)
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
                 f"the grader's tensors do not fit its configuration ({type(error).__name__}): "
                 "restore the model folder"

@@ -15,12 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from progression.errors import WeightsError
+from progression.files import read_regular
+from progression.networks import check_fits
 from progression.stylegan2.discriminator import Discriminator
 from progression.stylegan2.generator import Generator
 from progression.stylegan2.inert import Persistent, read_pickle
 
-MAX_BYTES = 4 << 30
-_MAX_MODULES = 10_000
+MAX_BYTES = 400 << 20
+"""Of a snapshot, and of one network's tensors; the official ones of 1,024 pixels have 364 MB."""
+_MAX_PARTS = 10_000
+"""Modules and tensors of a network, which has a few hundred."""
+_MAX_OPTIONS = 100
+_MAX_NAME = 100
+_MAX_PREFIX = 1_000
 _MAX_SIZE = 1 << 17
 _REMEDY = "pass a network-snapshot-*.pkl that StyleGAN2-ADA (PyTorch) wrote"
 
@@ -86,9 +93,7 @@ def read_official(path: str | Path) -> OfficialNetworks:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise WeightsError(f"{path} is larger than {MAX_BYTES >> 30} GiB, no snapshot is; {_REMEDY}")
-        content = path.read_bytes()
+        content = read_regular(path, most=MAX_BYTES)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}; {_REMEDY}") from error
     data = read_pickle(content, source=str(path))
@@ -113,7 +118,8 @@ def generator_of(network: OfficialNetwork) -> Generator:
     options = _options(network, "Generator")
     config = {name: _size(options, name) for name in _GENERATOR_SIZES}
     config["mapping_layers"] = _size(options, "num_layers", default=8)
-    return _load(lambda: Generator(**config, **_channels(options)), network, options)
+    config |= _channels(options)
+    return _load(lambda: Generator(**config), network, options)
 
 
 def discriminator_of(network: OfficialNetwork) -> Discriminator:
@@ -128,7 +134,8 @@ def discriminator_of(network: OfficialNetwork) -> Discriminator:
     options.pop("num_layers", None)  # of the label mapping, whose parameters are checked by name
     config = {name: _size(options, name) for name in _DISCRIMINATOR_SIZES}
     config["mbstd_group_size"] = _size(options, "mbstd_group_size", default=4)
-    return _load(lambda: Discriminator(**config, **_channels(options)), network, options)
+    config |= _channels(options)
+    return _load(lambda: Discriminator(**config), network, options)
 
 
 def _network(stored: Any, *, where: str) -> OfficialNetwork:
@@ -144,19 +151,21 @@ def _tensors(root: Persistent, where: str) -> dict[str, Tensor]:
     """Parameters and persistent buffers of a module tree, by dotted name, in `state_dict` order."""
     tensors: dict[str, Tensor] = {}
     pending: list[tuple[str, Any]] = [("", root)]
-    visited = 0
+    visited: set[int] = set()
+    total_bytes = 0
     while pending:
         prefix, module = pending.pop()
-        visited += 1
-        if not isinstance(module, Persistent) or visited > _MAX_MODULES:
-            raise WeightsError(f"{where}.{prefix} is not a tree of persistent modules; {_REMEDY}")
-        state = module.state
-        parts = [state.get(kind) for kind in ("_parameters", "_buffers", "_modules")]
-        transient = state.get("_non_persistent_buffers_set") or set()
-        if not all(isinstance(part, dict) for part in parts) or not isinstance(transient, set):
-            raise WeightsError(f"{where}.{prefix} has no parameters, buffers and modules; {_REMEDY}")
-        parameters, buffers, modules = parts
-        for name, value in {**parameters, **buffers}.items():  # type: ignore[dict-item]
+        if not isinstance(module, Persistent) or id(module) in visited or len(prefix) > _MAX_PREFIX:
+            raise WeightsError(f"{where}.{prefix[:_MAX_NAME]} is not a tree of persistent modules; {_REMEDY}")
+        visited.add(id(module))
+        parameters, buffers, modules = (
+            _named(module.state.get(kind), f"{where}.{prefix[:_MAX_NAME]}")
+            for kind in ("_parameters", "_buffers", "_modules")
+        )
+        transient = module.state.get("_non_persistent_buffers_set") or set()
+        if not isinstance(transient, set):
+            raise WeightsError(f"{where}.{prefix[:_MAX_NAME]} has no set of buffers to leave out; {_REMEDY}")
+        for name, value in {**parameters, **buffers}.items():
             if value is None or name in transient:
                 continue
             if not isinstance(value, Tensor):
@@ -164,8 +173,20 @@ def _tensors(root: Persistent, where: str) -> dict[str, Tensor]:
                     f"{where}.{prefix}{name} is a {type(value).__name__}, expected a tensor; {_REMEDY}"
                 )
             tensors[f"{prefix}{name}"] = value
-        pending += [(f"{prefix}{name}.", child) for name, child in reversed(modules.items())]  # type: ignore[union-attr]
+            total_bytes += value.numel() * value.element_size()
+        pending += [(f"{prefix}{name}.", child) for name, child in reversed(modules.items())]
+        if len(tensors) + len(pending) > _MAX_PARTS or total_bytes > MAX_BYTES:
+            raise WeightsError(f"{where} has more parts than any network of a snapshot; {_REMEDY}")
     return tensors
+
+
+def _named(parts: Any, where: str) -> dict[str, Any]:
+    """Parameters, buffers or modules of one module."""
+    if not isinstance(parts, dict) or len(parts) > _MAX_PARTS:
+        raise WeightsError(f"{where} has no parameters, buffers and modules; {_REMEDY}")
+    if not all(type(name) is str and 0 < len(name) <= _MAX_NAME for name in parts):
+        raise WeightsError(f"{where} has parts without a short name; {_REMEDY}")
+    return parts
 
 
 def _options(network: OfficialNetwork, class_name: str) -> dict[str, Any]:
@@ -176,7 +197,10 @@ def _options(network: OfficialNetwork, class_name: str) -> dict[str, Any]:
         )
     options: dict[str, Any] = {}
     for name, value in network.init_kwargs.items():
-        options |= value if str(name).endswith("_kwargs") and isinstance(value, dict) else {name: value}
+        group = type(name) is str and name.endswith("_kwargs") and isinstance(value, dict)
+        options |= value if group and len(value) <= _MAX_OPTIONS else {name: value}
+        if len(options) > _MAX_OPTIONS or type(name) is not str:
+            raise WeightsError(f"the network has options without names, or too many; {_REMEDY}")
     return options
 
 
@@ -198,6 +222,7 @@ def _channels(options: dict[str, Any]) -> dict[str, int]:
 def _load(build: Callable[[], _Module], network: OfficialNetwork, options: dict[str, Any]) -> _Module:
     """Build without memory, so that sizes in the file cannot ask for any; put the file's tensors in place."""
     try:
+        check_fits(build, network.state)
         with torch.device("meta"):
             module = build()
         for name, value in options.items():

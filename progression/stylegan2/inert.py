@@ -26,6 +26,7 @@ import pickletools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,15 @@ from torch import Tensor
 
 from progression.errors import WeightsError
 
-MAX_OPCODES = 5_000_000
+MAX_OPCODES = 400_000
+"""Of the file and all storages in it; a snapshot of 1,024 pixels has about 60,000."""
+MAX_INTEGER = 1 << 100
+"""PyTorch's magic number has 77 bits, everything else far fewer."""
+_MAX_KEY = 1 << 53
+"""Of dictionaries and sets: larger integers can be chosen so that their hashes collide."""
+_MAX_ARGUMENTS = 16
+_MAX_SET = 1_000
+_MAX_DIMENSIONS = 8
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _TORCH_PROTOCOL = 1001
 _REMEDY = "nothing in the file was run; use a network-snapshot-*.pkl as StyleGAN2-ADA (PyTorch) wrote it"
@@ -115,8 +124,9 @@ def read_pickle(content: bytes, *, source: str) -> Any:
     WeightsError
         For anything outside the table above (named in the message), or a damaged file.
     """
+    limits = _Limits(storage_bytes=len(content))
     try:
-        return _run(io.BytesIO(content), _OUTER)
+        return _run(io.BytesIO(content), _outer(limits), limits)
     except _Refused as refused:
         raise WeightsError(f"{source} holds {refused}, which is not read; {_REMEDY}") from None
     except Exception as error:
@@ -128,6 +138,17 @@ def read_pickle(content: bytes, *, source: str) -> Any:
 # ---------------------------------------------------------------------------- the machine
 
 _Calls = dict[str, Callable[..., Any]]
+
+
+@dataclass
+class _Limits:
+    """What is left for one file."""
+
+    storage_bytes: int
+    """Each storage is in the file once, however often it is asked for."""
+    opcodes: int = MAX_OPCODES
+
+
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = frozenset(
     {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
@@ -142,14 +163,19 @@ _EMPTY: dict[str, Callable[[], Any]] = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def _run(stream: io.BytesIO, calls: _Calls, *, persistent: Callable[..., Any] | None = None) -> Any:
+def _run(
+    stream: io.BytesIO, calls: _Calls, limits: _Limits, *, persistent: Callable[..., Any] | None = None
+) -> Any:
     """Interpret one pickle; the stream is left just behind its STOP."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     opcodes: Any = pickletools.genops(stream)
-    for count, (opcode, operand, position) in enumerate(opcodes):
-        if count > MAX_OPCODES:
+    for opcode, operand, position in opcodes:
+        limits.opcodes -= 1
+        if limits.opcodes < 0:
             raise _Refused(f"more than {MAX_OPCODES} opcodes")
+        if type(operand) is int and abs(operand) > MAX_INTEGER:
+            raise _Refused(f"an integer of {operand.bit_length()} bits (byte {position})")
         op = opcode.name
         if op in ("PROTO", "FRAME"):
             continue
@@ -211,8 +237,8 @@ def _pop_mark(stack: list[Any]) -> list[Any]:
 
 def _keys(items: list[Any]) -> list[Any]:
     """Strings and integers only: the hash of a deeply shared tuple would never end."""
-    if any(type(item) not in (str, int) for item in items):
-        raise ValueError("a key that is neither a string nor an integer")
+    if any(type(item) is not str and (type(item) is not int or abs(item) > _MAX_KEY) for item in items):
+        raise ValueError("a key that is neither a string nor a small integer")
     return items
 
 
@@ -234,6 +260,8 @@ def _name(module: Any, name: Any, *, calls: _Calls, position: int) -> _Name:
 def _call(target: Any, arguments: Any, calls: _Calls, *, op: str, position: int) -> Any:
     if not isinstance(target, _Name) or type(arguments) is not tuple:
         raise _Refused(f"opcode {op} on a {type(target).__name__} (byte {position})")
+    if len(arguments) > _MAX_ARGUMENTS:
+        raise _Refused(f"a call with {len(arguments)} arguments (byte {position})")
     if op == "NEWOBJ" and target.path not in _DICTIONARIES:
         raise _Refused(f"opcode NEWOBJ of {target.path!r} (byte {position})")
     return calls[target.path](*arguments)
@@ -260,6 +288,8 @@ def _empty_dictionary() -> dict[Any, Any]:
 
 
 def _set(items: list[Any]) -> set[Any]:
+    if type(items) is not list or len(items) > _MAX_SET:
+        raise ValueError("a set of something else than a short list")
     return set(_keys(items))
 
 
@@ -278,25 +308,30 @@ def _number_type(code: Any, *_: Any) -> _NumberType:
 
 def _number(kind: _NumberType, content: bytes) -> int | float | bool:
     plain: Any = np.dtype(kind.code)
+    if type(content) is not bytes or len(content) != plain.itemsize:
+        raise ValueError("a numpy number of another size than its type")
     dtype = plain.newbyteorder(kind.order)
     (value,) = np.frombuffer(content, dtype=dtype).tolist()
     number: int | float | bool = value
     return number
 
 
-def _storage(content: Any) -> _Storage:
+def _storage(limits: _Limits, content: Any) -> _Storage:
     """The one storage in a legacy `torch.save` file."""
     if type(content) is not bytes:
         raise ValueError("a storage without bytes")
+    limits.storage_bytes -= len(content)
+    if limits.storage_bytes < 0:
+        raise _Refused("tensor storages that are larger together than the file")
     if content.startswith(b"PK"):
         raise _Refused("a zip file in place of a tensor storage")
     stream = io.BytesIO(content)
-    if _run(stream, {}) != _TORCH_MAGIC or _run(stream, {}) != _TORCH_PROTOCOL:
+    if _run(stream, {}, limits) != _TORCH_MAGIC or _run(stream, {}, limits) != _TORCH_PROTOCOL:
         raise ValueError("a tensor storage without PyTorch's signature")
-    if _run(stream, {})["little_endian"] is not True:
+    if _run(stream, {}, limits)["little_endian"] is not True:
         raise ValueError("tensors of a big-endian machine")
-    dtype, key, count = _run(stream, _INNER, persistent=_storage_entry)
-    if _run(stream, {}) != [key] or int.from_bytes(stream.read(8), "little") != count:
+    dtype, key, count = _run(stream, _INNER, limits, persistent=_storage_entry)
+    if _run(stream, {}, limits) != [key] or int.from_bytes(stream.read(8), "little") != count:
         raise ValueError("a tensor storage whose table and content disagree")
     raw = stream.read()
     if len(raw) != count * dtype.itemsize:
@@ -315,6 +350,10 @@ def _storage_entry(
 def _tensor(
     storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
+    if not isinstance(storage, _Storage) or not (type(size) is type(stride) is tuple):
+        raise ValueError("a tensor without storage, size or stride")
+    if any(type(one) is not int for one in (offset, *size, *stride)) or len(size) > _MAX_DIMENSIONS:
+        raise ValueError("a tensor whose size is not a few whole numbers")
     count, used = storage.elements.numel(), math.prod(size)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if min((offset, *size, *stride)) < 0 or used > count or (used and last >= count):
@@ -328,13 +367,18 @@ def _parameter(data: Tensor, *_: Any) -> Tensor:
 
 _DICTIONARIES = ("collections.OrderedDict", "dnnlib.util.EasyDict")
 _INNER: _Calls = dict.fromkeys(_STORAGES, _not_called)
+
+
+def _outer(limits: _Limits) -> _Calls:
+    return _OUTER | {"torch.storage._load_from_bytes": partial(_storage, limits)}
+
+
 _OUTER: _Calls = {
     **dict.fromkeys(_DICTIONARIES, _empty_dictionary),
     "builtins.set": _set,
     "numpy.dtype": _number_type,
     "numpy.core.multiarray.scalar": _number,
     "numpy._core.multiarray.scalar": _number,
-    "torch.storage._load_from_bytes": _storage,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
