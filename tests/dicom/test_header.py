@@ -135,7 +135,8 @@ KNEES = ["KNEE", "knee", "Knee Joint", "KNIE", "Kniegelenk", "GENOU", "RODILLA",
 OTHERS = {"ELBOW JOINT": "elbow", "HIP JOINT": "hip", "SHOULDERJOINT": "shoulder", "UPPER EXTREMITY": "arm",
           "Upper Limb": "arm", "HÜFTE": "hip", "Huefte": "hip", "Codo": "elbow", "ÉPAULE": "shoulder",
           "Handgelenk": "hand", "WRIST": "hand", "L-SPINE": "spine", "CSPINE": "spine", "FOOT": "foot",
-          "ankle": "ankle", "PELVIS": "hip", "CHEST": "chest", "SKULL": "head", "UPPER LEG": "thigh", "FEMUR": "thigh", "TIBIA": "shin", "WHOLE BODY": "whole body",
+          "ankle": "ankle", "PELVIS": "hip", "CHEST": "chest", "SKULL": "head", "UPPER LEG": "thigh", "FEMUR": "thigh",
+          "TIBIA": "shin", "WHOLE BODY": "whole body",
           "Cotovelo": "elbow", "Spalla": "shoulder", "tobillo": "ankle", "obere Extremität": "arm"}  # fmt: skip
 
 
