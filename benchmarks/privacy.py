@@ -66,7 +66,7 @@ NEEDED = frozenset({
     "SOPClassUID", "SOPInstanceUID", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "SamplesPerPixel", "PhotometricInterpretation", "PixelData", "NumberOfFrames", "BurnedInAnnotation", "PatientID",
     "PatientName", "PatientBirthDate", "SpecificCharacterSet", "IssuerOfPatientID", "FloatPixelData",
-    "DoubleFloatPixelData", "PixelDataProviderURL",
+    "DoubleFloatPixelData", "PixelDataProviderURL", "AnatomicRegionSequence", "AnatomicRegionModifierSequence",
 })  # fmt: skip
 """Without which the film is refused, or nothing is known of the patient."""
 
@@ -195,8 +195,8 @@ def made(patient: Patient, elements: list[DataElement]) -> bytes:
             for part in (film, nested, deeper):
                 if part is not film or element.tag not in film:
                     part.add(element)
-        nested.add_new(0x00400555, "SQ", [deeper])
-        film.AcquisitionContextSequence = [nested]
+        nested.AnatomicRegionModifierSequence = [deeper]
+        film.AnatomicRegionSequence = [nested]
         film.add_new(0x00081998, "SQ", [nested])
         film.PixelData = film.PixelData + f"{patient.family}{patient.mark}".encode()
         film["PixelData"].VR = "OW"

@@ -83,6 +83,20 @@ def test_without_a_patient_nobody_is_the_same(tmp_path: Path) -> None:
     assert [entry.other for entry in find_films([tmp_path]).entries] == [None, None]
 
 
+@pytest.mark.parametrize("word", ["UNKNOWN", "n/a", "0000", "Anonymous", "-"])
+def test_a_word_for_nobody_makes_no_pair_of_two_people(tmp_path: Path, word: str) -> None:
+    """One study, as a careless archive has it; who has name and date of birth is known by them."""
+    for number, (side, name) in enumerate(zip(Side, ("Roe^Jo", "Li^Wu"), strict=True)):
+        save(tmp_path / str(number), forced(film(side, patient=word), PatientName=name))
+    assert [entry.other for entry in find_films([tmp_path]).entries] == [None, None]
+    for number, side in enumerate(Side):
+        save(tmp_path / str(number), forced(film(side, patient=word), PatientName="Roe^Jo"))
+    assert all(entry.other for entry in find_films([tmp_path]).entries)
+    for number, side in enumerate(Side):
+        save(tmp_path / str(number), forced(film(side, patient=word), PatientName="", PatientBirthDate=""))
+    assert [entry.other for entry in find_films([tmp_path]).entries] == [None, None]
+
+
 def test_no_output_names_a_patient(tmp_path: Path) -> None:
     films = tmp_path / "films" / "Geheimnis"
     films.mkdir(parents=True)

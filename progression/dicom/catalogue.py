@@ -53,14 +53,15 @@ def listed(path: Path, name: str) -> Listed:
     `name` is kept unless it holds what identifies the patient, or nothing is known of the patient.
     """
     side, visit, skipped = None, "", ""
-    with open_regular(path) as stream:
-        beginning = stream.read(_BEGINNING)
+    beginning = b""
     try:
+        with guarded(path.name), open_regular(path) as stream:
+            beginning = stream.read(_BEGINNING)
         data = parse_header(path, path.name)
         with guarded(path.name):
             name = neutral(data, name, film=beginning)
     except ImageError:
-        return Listed(made_up(beginning), None, "")
+        return Listed(made_up(beginning or path.name.encode()), None, "")
     try:
         with guarded(path.name):
             person, study = person_of(data, film=""), first(data, "StudyInstanceUID")

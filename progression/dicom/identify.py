@@ -8,7 +8,7 @@ from pydicom import uid
 
 from progression.dicom.parse import guarded, parse
 from progression.dicom.read import ACCEPTED
-from progression.dicom.values import first, not_denied
+from progression.dicom.values import not_denied, one
 from progression.errors import ImageError
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
@@ -45,7 +45,7 @@ def identify(content: bytes, label: str) -> Identity:
     """
     data = parse(content, label)
     with guarded(label):
-        values = [first(data, name) for name in _UIDS]
+        values = [one(data, name, label) for name in _UIDS]
         for name, value in zip(_UIDS, values, strict=True):
             if not is_uid(value):
                 raise ImageError(f"{label}: its {name} is missing or none; export the object again")

@@ -23,7 +23,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import permutations
+from itertools import permutations, product
 
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
@@ -73,14 +73,16 @@ class Known:
             named: Iterable[str | BaseTag] = _NAMES
             if everybody:
                 named = [element.tag for element in part if element.VR == "PN"]
-            for piece in (
-                piece for keyword in named for value in every(part, keyword) for piece in _parts(value)
-            ):
-                (signs if _NO_ALPHABET.search(piece) else parts)[piece] = None
+            for pieces in (_parts(value) for keyword in named for value in every(part, keyword)):
+                if not all(
+                    map(is_word_for_nobody, pieces)
+                ):  # Null is a family's name, Unknown^Null is nobody's
+                    for piece in pieces:
+                        (signs if _NO_ALPHABET.search(piece) else parts)[piece] = None
             told = [value for keyword in _NUMBERS for value in every(part, keyword)]
             numbers |= {number for value in told if not is_placeholder(value) for number in _cores(value)}
             births += [birth for value in every(part, "PatientBirthDate") if (birth := _day(value))]
-        names = [_plain(piece) for piece in parts if len(piece) > 1 and not is_word_for_nobody(piece)]
+        names = [_plain(piece) for piece in parts if len(piece) > 1]
         most = len(names) if everybody else _MOST_PARTS
         return cls(tuple(names[:most]), tuple(signs), tuple(sorted(numbers)), tuple(births))
 
@@ -100,8 +102,8 @@ class Known:
         )
 
     def _joined(self) -> Iterator[str]:
-        """Two parts as one word."""
-        for one, other in permutations(self.names, 2):
+        """Two parts as one word; somebody may have one name twice."""
+        for one, other in product(self.names, repeat=2):
             if len(one + other) >= _LONG_NAME:
                 yield one + other
                 yield _plain(one + other)

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from progression.dicom.values import every, first, folded
 
 _WORDS_FOR_NOBODY = """
-0 X UNKNOWN UNK UNBEKANNT INCONNU DESCONOCIDO SCONOSCIUTO DESCONHECIDO ONBEKEND NA NONE NULL NIL NAN NO NOID
+0 00 X UNKNOWN UNK UNBEKANNT INCONNU DESCONOCIDO SCONOSCIUTO DESCONHECIDO ONBEKEND NA NONE NULL NIL NAN NO NOID
 NOPATIENTID NOTAVAILABLE NOTAPPLICABLE NONAME NONAMEPROVIDED MISSING EMPTY BLANK UNDEFINED UNSPECIFIED UNASSIGNED
 UNIDENTIFIED ANON ANONYM ANONYMOUS ANONYMISED ANONYMIZED ANONYME ANONIMO ANONYMOUSPATIENT DEIDENTIFIED REMOVED
 REDACTED DELETED TEST TESTPATIENT TESTTEST PATIENT DEFAULT DUMMY DEMO EXAMPLE SAMPLE PHANTOM TEMP TEMPORARY TBD TODO
@@ -59,9 +59,9 @@ def person_of(data: Dataset, *, film: str) -> Person:
 
 
 def is_placeholder(written: str) -> bool:
-    """Whether a number or a name is none: empty, one character again and again, or a word for none."""
+    """Whether a number or a name is none: empty, one character three times or more, or a word for none."""
     core = folded(written)
-    again_and_again = len(core) > 1 and len(set(core)) == 1
+    again_and_again = len(core) > 2 and len(set(core)) == 1
     return again_and_again or is_word_for_nobody(core)
 
 

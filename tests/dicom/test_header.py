@@ -136,6 +136,7 @@ OTHERS = {"ELBOW JOINT": "elbow", "HIP JOINT": "hip", "SHOULDERJOINT": "shoulder
           "Upper Limb": "arm", "HÜFTE": "hip", "Huefte": "hip", "Codo": "elbow", "ÉPAULE": "shoulder",
           "Handgelenk": "hand", "WRIST": "hand", "L-SPINE": "spine", "CSPINE": "spine", "FOOT": "foot",
           "ankle": "ankle", "PELVIS": "hip", "CHEST": "chest", "SKULL": "head", "UPPER LEG": "thigh", "FEMUR": "thigh",
+          "TIBIA": "shin", "WHOLE BODY": "whole body",
           "Cotovelo": "elbow", "Spalla": "shoulder", "tobillo": "ankle", "obere Extremität": "arm"}  # fmt: skip
 
 
