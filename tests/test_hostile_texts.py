@@ -411,3 +411,10 @@ def test_an_error_of_this_package_stays_itself_and_any_other_is_told_in_the_log(
     with caplog.at_level(logging.DEBUG, "progression"):
         told = failure(ValueError("x" * 500))
     assert len(str(told)) < 300 and caplog.records[0].exc_info is not None
+
+
+@given(quoted=st.text(max_size=2000))
+def test_every_message_is_one_line_and_says_what_to_do(quoted: str) -> None:
+    told = str(UsageError(f"grade {quoted}: expected 0 to 4; leave it out"))
+    assert not CONTROLS & set(told) and len(told) <= 900
+    assert told.startswith("grade ") and told.endswith(": expected 0 to 4; leave it out")
