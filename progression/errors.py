@@ -8,6 +8,7 @@ from types import ModuleType
 
 from progression.texts import printable
 
+LONGEST_MESSAGE = 900
 _LONGEST_REASON = 160
 _QUOTED_OR_PATH = re.compile(r"""'[^']*'|"[^"]*"|b'[^']*'|\S*[/\\]\S*""")
 
@@ -22,6 +23,14 @@ class ProgressionError(Exception):
     """
 
     exit_code: int = 1
+
+    def __str__(self) -> str:
+        """The message: one line of at most `LONGEST_MESSAGE` characters, whatever texts of others it quotes."""
+        text = printable(super().__str__())
+        if len(text) <= LONGEST_MESSAGE:
+            return text
+        kept = LONGEST_MESSAGE // 3  # of the end, which says what to do
+        return f"{text[: LONGEST_MESSAGE - kept - 1]}…{text[-kept:]}"
 
 
 class UsageError(ProgressionError):

@@ -32,9 +32,9 @@ from progression.texts import inert, literal, printable
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_TABLE_BYTES = 256 << 20
-MAX_CELLS = 10_000_000
-MAX_COLUMNS = 16_384
+MAX_TABLE_BYTES = 64 << 20
+MAX_CELLS = 8_000_000
+MAX_ROWS, MAX_COLUMNS = 1 << 20, 1 << 14
 """As many as a spreadsheet has."""
 FIRST_ROW = 2
 """Rows are counted as a spreadsheet shows them: the header is row 1."""
@@ -42,9 +42,12 @@ _DELIMITERS = ",;\t|"
 _SHOWN = 8
 """Columns that a message lists."""
 _SHOWN_CHARACTERS = 40
+_LONGEST_HEADER = 1 << 20
+"""Characters of it that are looked at for what divides cells."""
 _NEAR = 0.75
 """From which likeness on an unknown column is asked about."""
 Tell = Literal["unknown", "near", "nothing"]
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _LOG = logging.getLogger("progression")
 _SPACES = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 _BLANK = _SPACES + "\u00ad\u180e\u200b\u200c\u200d\u2060\ufeff"
@@ -100,6 +103,8 @@ _OTHER_WORDS = {
 
 def is_missing(text: str) -> bool:
     """Whether a cell says that nobody knows: nothing, a word for it in any case, or no letter and no digit at all."""
+    if text.isascii() and text.isalnum():  # nearly all cells
+        return text.casefold() in _MISSING
     folded = unicodedata.normalize("NFKC", text).strip(_BLANK).casefold()
     quoted = len(folded) > 1 and folded[0] == folded[-1] and folded[0] in "'\"`"
     folded = folded[1:-1].strip(_BLANK) if quoted else folded
@@ -118,7 +123,7 @@ def cell_text(value: object) -> str:
     """
     if isinstance(value, str):
         text = value.strip(_BLANK)
-        return "" if is_missing(text) else unicodedata.normalize("NFC", text)
+        return "" if is_missing(text) else text if text.isascii() else unicodedata.normalize("NFC", text)
     if type(value).__name__.startswith("float") and float(value).is_integer():  # type: ignore[arg-type]
         return str(int(value))  # type: ignore[call-overload]
     return cell_text(str(value))  # also None, <NA>, NaT, nan
@@ -333,12 +338,12 @@ def table_of(
     columns = match_columns(header, known=known, required=required, source=source, tell=tell)
     rows, numbers, width, gap = list[list[str]](), list[int](), len(header), 0
     for at, cells in records:
-        if not any(map(str.strip, cells)):
+        if not any(cells) or not any(map(str.strip, cells)):
             gap = gap or at
             continue
         if strict and gap:
             raise TableError(f"{source}: row {gap} is empty, and others follow; remove it")
-        if any(map(str.strip, cells[width:])) or (strict and len(cells) < width):
+        if len(cells) != width and (any(map(str.strip, cells[width:])) or (strict and len(cells) < width)):
             raise TableError(
                 f"{source} is not a CSV table (row {at}: expected {width} cells as in the header, got {len(cells)}); "
                 "look for a missing or unquoted comma"
@@ -403,7 +408,8 @@ def decoded(content: bytes, source: str) -> str:
 
 def _delimiter(text: str, known: Collection[str]) -> str:
     """What divides cells: of the usual characters the one by which the header has most known columns."""
-    first = text.partition("\n")[0].strip(_BLANK)
+    found = _LINE.search(text)
+    first = "" if found is None else found[0][:_LONGEST_HEADER].strip(_BLANK)
     if re.fullmatch(r"sep=.", first):  # as spreadsheets note it
         return first[-1]
 
@@ -421,8 +427,13 @@ def _records(
     text: str, delimiter: str, source: str, quoting: Literal[0, 3]
 ) -> Iterator[tuple[int, list[str]]]:
     """Rows with their numbers, the spreadsheet's note about the delimiter left out."""
+    if text.count(delimiter) > MAX_CELLS:  # one row could hold them all
+        raise TableError(f"{source} has more than {MAX_CELLS:,} cells; divide it")
+    if max(text.count("\n"), text.count("\r")) > MAX_ROWS:
+        raise TableError(f"{source} has more than {MAX_ROWS:,} lines; divide it")
+    lines = (found[0] for found in _LINE.finditer(text))
     try:
-        reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True, quoting=quoting)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting)
         for number_, cells in enumerate(reader, start=1):
             if number_ == 1 and "".join(cells).strip(_BLANK) in ("sep=", f"sep={delimiter}"):
                 continue

@@ -30,7 +30,8 @@ def printable(text: object) -> str:
     Control characters become `\x1b`, marks that turn the direction of writing `\u202e`, and bytes of a file's name that
     are not UTF-8 `\xff`. Letters of every script stay, and so do the joiners that some of them need.
     """
-    return "".join(map(_seen, str(text)))
+    shown = str(text)
+    return shown if shown.isascii() and shown.isprintable() else "".join(map(_seen, shown))
 
 
 def _seen(character: str) -> str:

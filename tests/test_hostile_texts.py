@@ -1,6 +1,8 @@
 """Names that nobody should give: nothing fails for them, and nothing that is printed or written does harm."""
 
 import csv
+import errno
+import io
 import json
 import logging
 import os
@@ -316,6 +318,44 @@ def test_special_files_in_a_folder_are_skipped_and_told(tmp_path: Path) -> None:
     }
 
 
+class Full(io.StringIO):
+    """An output that has no room."""
+
+    def write(self, text: str) -> int:
+        """Fail as on a full disk."""
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_output_without_room_costs_no_knee_and_is_told(
+    no_figures: None,
+    predictor: FakePredictor,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("a", "b"):
+        save_knee(Path(f"{name}.png"))
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert cli.run(["predict", "a.png", "b.png", "--side", "left", "--out", "out"]) == 1
+    assert sorted(os.listdir("out")) == ["a", "b"]
+    assert "cannot write the standard output: No space left on device" in capsys.readouterr().err
+
+
+def test_a_picture_whose_decoder_is_not_installed_fails_alone(
+    no_figures: None,
+    predictor: FakePredictor,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save_knee(Path("good.png"))
+    Path("volume.nii").write_bytes(bytes(400))
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    for rest in ([], ["--centre", "48,48,90"]):
+        assert cli.run(["predict", "volume.nii", "good.png", "--side", "left", "--out", "out", *rest]) == 1
+        told = capsys.readouterr()
+        assert "good: wrote out/good" in told.out and "progression-imaging[nifti]" in told.err
+        assert told.err.endswith("1 of 2 knees failed\n")
+
+
 # -- the same picture -----------------------------------------------------------------------------------------
 
 
@@ -411,3 +451,10 @@ def test_an_error_of_this_package_stays_itself_and_any_other_is_told_in_the_log(
     with caplog.at_level(logging.DEBUG, "progression"):
         told = failure(ValueError("x" * 500))
     assert len(str(told)) < 300 and caplog.records[0].exc_info is not None
+
+
+@given(quoted=st.text(max_size=2000))
+def test_every_message_is_one_line_and_says_what_to_do(quoted: str) -> None:
+    told = str(UsageError(f"grade {quoted}: expected 0 to 4; leave it out"))
+    assert not CONTROLS & set(told) and len(told) <= 900
+    assert told.startswith("grade ") and told.endswith(": expected 0 to 4; leave it out")

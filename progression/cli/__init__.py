@@ -15,9 +15,8 @@ from progression import __version__
 from progression.cli import cohort as _cohort
 from progression.cli import explain as _explain_knee
 from progression.cli import predict as _predict
-from progression.cli.console import prepare, say, say_lines
+from progression.cli.console import check_said, prepare, say, say_lines
 from progression.errors import ProgressionError, failure
-from progression.files import output_error
 from progression.memory import keep_freed_memory
 
 GROUPS = ("weights", "bank", "data", "phantom", "train", "evaluate", "readers", "dicom", "pacs")
@@ -66,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     prepare(debug=debug)
     try:
         code = build_app()(args=rest, prog_name="progression", standalone_mode=False)
-        _flush()
+        check_said()
         if code == EXIT_STOPPED:  # Ctrl-C, as some versions of typer tell it
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -103,17 +102,6 @@ def _explain(error: Exception) -> int:
     else:
         _say(f"error: {formatted()} (progression COMMAND --help)")
     return int(getattr(error, "exit_code", 1))
-
-
-def _flush() -> None:
-    """Write out what was printed; where that fails, to a full disk for one, it is told as for any other file."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the rest of it is lost, too
-        raise output_error("the standard output", error) from error
 
 
 def _say(message: str) -> None:

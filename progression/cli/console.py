@@ -3,6 +3,7 @@
 Letters that the terminal's encoding lacks are printed as `\\u674e`, never an error.
 """
 
+import io
 import logging
 import math
 import sys
@@ -11,12 +12,39 @@ import traceback
 import typer
 
 from progression.errors import UsageError
+from progression.files import output_error
 from progression.texts import printable
 
 
 def say(line: object = "", *, err: bool = False) -> None:
-    """Print one line."""
-    print(printable(line), file=sys.stderr if err else sys.stdout)
+    """Print one line; where there is no room for it, the work goes on, and `check_said` tells it at the end."""
+    try:
+        print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if not err:
+            sys.stdout = _Lost(error)
+
+
+def check_said() -> None:
+    """See that all that was printed came to where it goes.
+
+    Raises
+    ------
+    OutputError
+        If it did not, as on a full disk.
+    """
+    if isinstance(sys.stdout, _Lost):
+        raise output_error("the standard output", sys.stdout.error)
+
+
+class _Lost(io.StringIO):
+    """Takes what can no longer be printed."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
