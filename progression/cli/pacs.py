@@ -113,10 +113,7 @@ def serve_command(
     )
     with ExitStack() as ending:
         ending.callback(studies.close)
-        try:
-            reader = IsolatedReader(load, stop.is_set)
-        except StoppedError:
-            return
+        reader = IsolatedReader(load, stop.is_set)
         ending.callback(reader.close)
         listener = Listener(
             studies, title=check_title(title), peers=peers, address=(host, port), tls=tls, tell=tell
@@ -138,7 +135,9 @@ def serve_command(
             coming=listener.coming,
         )
         tell(f"{title} listens on {host} port {listener.port}{' with TLS' if tls else ''}")
-        service.run(stop)
+        with suppress(StoppedError):
+            reader.loaded()  # films are taken meanwhile
+            service.run(stop)
     tell("stopped")
 
 
