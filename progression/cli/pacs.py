@@ -71,6 +71,7 @@ def serve_command(
 
     Runs until it is stopped (Ctrl-C, SIGTERM); started again with the same queue it goes on. A line tells each event.
     """
+    import gc
     import logging
     import signal
     from contextlib import ExitStack, suppress
@@ -134,6 +135,7 @@ def serve_command(
             keep_days=keep_days,
             coming=listener.coming,
         )
+        gc.freeze()  # what is there now stays, and need not be looked through again and again
         tell(f"{title} listens on {host} port {listener.port}{' with TLS' if tls else ''}")
         with suppress(StoppedError):
             reader.loaded()  # films are taken meanwhile

@@ -11,6 +11,7 @@ association request, and hands on a local socket, through which it passes whole 
 """
 
 import asyncio
+import gc
 import socket
 import ssl
 import sys
@@ -46,6 +47,8 @@ ANSWER_S = 600.0
 PENDING, PENDING_AN_ADDRESS = 512, 384
 """Connections without a request, each of a few kB; the oldest goes when another one comes. The DICOM library cannot
 use file descriptors from 1024 on."""
+GARBAGE = 64
+"""Connections that may have ended before their memory is looked for; with TLS each may have half a megabyte."""
 ASSOCIATIONS = 4
 """At once, and at least one more than there are peers; each may hold one object in memory."""
 STALE_S = 5.0
@@ -159,6 +162,7 @@ class Gate:
         self._pending: dict[asyncio.Task[None], str] = {}
         self._associations: set[_Association] = set()
         self._told: dict[str, tuple[float, int]] = {}
+        self._done = 0
         listening.setblocking(False)
         listening.listen(PENDING)
         self._loop = asyncio.new_event_loop()
@@ -222,6 +226,9 @@ class Gate:
         def done(task: "asyncio.Task[None]") -> None:
             self._pending.pop(task, None)
             line.close()  # even if it was cancelled before it began
+            self._done += 1
+            if self._done % GARBAGE == 0:  # the buffers of TLS hang in cycles
+                gc.collect()
 
         task.add_done_callback(done)
 
