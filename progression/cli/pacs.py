@@ -80,6 +80,7 @@ def serve_command(
 
     Runs until it is stopped (Ctrl-C, SIGTERM); started again with the same queue it goes on. A line tells each event.
     """
+    import gc
     import logging
     import signal
     from contextlib import ExitStack, suppress
@@ -122,10 +123,7 @@ def serve_command(
     )
     with ExitStack() as ending:
         ending.callback(studies.close)
-        try:
-            reader = IsolatedReader(load, stop.is_set)
-        except StoppedError:
-            return
+        reader = IsolatedReader(load, stop.is_set)
         ending.callback(reader.close)
         listener = Listener(
             studies, title=check_title(title), peers=peers, address=(host, port), tls=tls, tell=tell
@@ -146,8 +144,11 @@ def serve_command(
             keep_days=keep_days,
             coming=listener.coming,
         )
+        gc.freeze()  # what is there now stays, and need not be looked through again and again
         tell(f"{title} listens on {host} port {listener.port}{' with TLS' if tls else ''}")
-        service.run(stop)
+        with suppress(StoppedError):
+            reader.loaded()  # films are taken meanwhile
+            service.run(stop)
     tell("stopped")
 
 

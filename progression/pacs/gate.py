@@ -11,6 +11,7 @@ association request, and hands on a local socket, through which it passes whole 
 """
 
 import asyncio
+import gc
 import socket
 import ssl
 import sys
@@ -25,6 +26,7 @@ from time import monotonic
 from typing import Any
 
 from progression.pacs.peers import Peer
+from progression.pacs.trouble import trouble
 
 REQUEST_S = 10.0
 """From the connection to the whole association request, with TLS and the wait for a place."""
@@ -42,8 +44,11 @@ RATE_BYTES_S = 1 << 14
 """A message has PATIENCE_S and a second for each so many bytes of it; and as long may a line rest between two."""
 ANSWER_S = 600.0
 """Longest that we may take to answer a message."""
-PENDING, PENDING_AN_ADDRESS = 256, 128
-"""Connections without a request, each of a few kB; the oldest goes when another one comes."""
+PENDING, PENDING_AN_ADDRESS = 512, 384
+"""Connections without a request, each of a few kB; the oldest goes when another one comes. The DICOM library cannot
+use file descriptors from 1024 on."""
+GARBAGE = 64
+"""Connections that may have ended before their memory is looked for; with TLS each may have half a megabyte."""
 ASSOCIATIONS = 4
 """At once, and at least one more than there are peers; each may hold one object in memory."""
 STALE_S = 5.0
@@ -153,10 +158,11 @@ class Gate:
         self._listening, self._title, self._peers, self._tls = listening, title, tuple(peers), tls
         self._message_bytes, self._hand_over, self._tell = object_bytes + COMMAND_BYTES, hand_over, tell
         self._places = max(ASSOCIATIONS, len(self._peers) + 1)
-        self._pending_most = min(PENDING, _file_descriptors() // 4)
+        self._pending_most = min(PENDING, _file_descriptors() // 2)
         self._pending: dict[asyncio.Task[None], str] = {}
         self._associations: set[_Association] = set()
         self._told: dict[str, tuple[float, int]] = {}
+        self._done = 0
         listening.setblocking(False)
         listening.listen(PENDING)
         self._loop = asyncio.new_event_loop()
@@ -198,10 +204,11 @@ class Gate:
     async def _accept(self) -> None:
         try:
             line, address = await asyncio.get_running_loop().sock_accept(self._listening)
-        except OSError as error:  # no file descriptor is left, as a rule
-            self._say(f"took no connection: {error.strerror}")
-            self._leave(tuple(self._pending)[: len(self._pending) // 2 + 1])
-            await asyncio.sleep(0.25)
+        except OSError as error:
+            if reason := trouble(error):  # no file descriptor is left, as a rule
+                self._say(f"took no connection: {reason}")
+                self._leave(tuple(self._pending)[: len(self._pending) // 2 + 1])
+                await asyncio.sleep(0.25)
             return
         host = str(address[0])
         if not any(peer.calls_from(host) for peer in self._peers):
@@ -219,6 +226,9 @@ class Gate:
         def done(task: "asyncio.Task[None]") -> None:
             self._pending.pop(task, None)
             line.close()  # even if it was cancelled before it began
+            self._done += 1
+            if self._done % GARBAGE == 0:  # the buffers of TLS hang in cycles
+                gc.collect()
 
         task.add_done_callback(done)
 
@@ -430,7 +440,7 @@ async def _reject(answer: asyncio.StreamWriter, reason: tuple[int, int, int]) ->
 def _file_descriptors() -> int:
     """Most that this process may have."""
     if sys.platform == "win32":
-        return 4 * PENDING
+        return 2 * PENDING
     import resource
 
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

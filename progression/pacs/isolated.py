@@ -31,18 +31,30 @@ class IsolatedReader:
     ----------
     load : makes the reader, in the process; picklable.
     stopping : whether the service stops, so that nothing is waited for.
-
-    Raises
-    ------
-    ProgressionError
-        If the reader cannot be made.
     """
 
     def __init__(self, load: Callable[[], FilmReader], stopping: Callable[[], bool] = lambda: False) -> None:
         self._load, self._stopping = load, stopping
         self._process: Any = None
         self._line: Connection | None = None
+        self._is_loaded = False
         self._start()
+
+    def loaded(self) -> None:
+        """Wait until the reader is made.
+
+        Raises
+        ------
+        ProgressionError
+            If it cannot be made.
+        StoppedError
+            If the service stops.
+        """
+        if self._line is None:
+            self._start()
+        if not self._is_loaded:
+            self._answer(seconds=LOAD_S)
+            self._is_loaded = True
 
     def read(self, films: Sequence[Path], results: Path, *, known: Collection[str] = ()) -> Reading:
         """See `Reader.read`.
@@ -54,11 +66,10 @@ class IsolatedReader:
         StoppedError
             If the service stops.
         """
-        if self._line is None:
-            try:
-                self._start()
-            except EndedError as error:
-                raise TroubleError("the process that predicts could not be started again") from error
+        try:
+            self.loaded()
+        except EndedError as error:
+            raise TroubleError("the process that predicts could not be started") from error
         made: Reading = self._asked((list(films), results, tuple(known)), seconds=FILM_S * max(1, len(films)))
         return made
 
@@ -77,14 +88,20 @@ class IsolatedReader:
         self._process = spawned.Process(target=_work, args=(theirs, self._load), name="reader")
         self._process.start()
         theirs.close()
-        self._asked(None, seconds=LOAD_S)
+        self._is_loaded = False
 
     def _asked(self, task: object, *, seconds: float) -> Any:
         """The process's answer to a task."""
         assert self._line is not None
+        with suppress(OSError):  # it has ended, as the lack of an answer will say
+            self._line.send(task)
+        return self._answer(seconds=seconds)
+
+    def _answer(self, *, seconds: float) -> Any:
+        """What the process says next."""
+        assert self._line is not None
         end = monotonic() + seconds
         try:
-            self._line.send(task)
             while not self._line.poll(_POLL_S):
                 if self._stopping():
                     raise StoppedError("stopped while a study was predicted")
@@ -109,21 +126,20 @@ def _work(line: Connection, load: Callable[[], FilmReader]) -> None:
     go_with_the_parent()
     signal(SIGTERM, SIG_IGN)
     os.umask(0o077)
-    reader: FilmReader | None = None
     answer: object
     with suppress(EOFError, OSError):  # the service has ended
+        try:
+            reader, answer = load(), None
+        except Exception as error:
+            line.send(_told(error))
+            return
         while True:
-            task = line.recv()
+            line.send(answer)
+            films, results, known = line.recv()
             try:
-                if task is None:
-                    reader, answer = load(), None
-                else:
-                    assert reader is not None
-                    films, results, known = task
-                    answer = reader.read(films, results, known=known)
+                answer = reader.read(films, results, known=known)
             except Exception as error:  # the service judges it
                 answer = _told(error)
-            line.send(answer)
 
 
 def _told(error: Exception) -> Exception:

@@ -61,7 +61,7 @@ def test_its_process_answers_fails_ends_and_comes_again(
 
 def test_a_model_that_cannot_be_loaded_is_told_at_once() -> None:
     with pytest.raises(WeightsError, match="damaged"):
-        IsolatedReader(unloadable)
+        IsolatedReader(unloadable).loaded()
 
 
 def test_a_study_that_ends_the_process_holds_up_no_other(
