@@ -38,7 +38,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from progression.errors import ProgressionError, WeightsError
-from progression.files import atomic_write, locked, output_error, remove_leftovers, sha256
+from progression.files import atomic_write, output_error, remove_leftovers, sha256
+from progression.ownership import locked
 
 MANIFEST = "manifest.json"
 ENVIRONMENT = "PROGRESSION_WEIGHTS"
