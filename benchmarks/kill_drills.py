@@ -2,11 +2,11 @@
 
     python benchmarks/kill_drills.py --kills 50 --fills 50 --out drills        # about an hour on one core
 
-A command is killed (SIGKILL) and repeated until it ends by itself, in turn at a random moment and at a random file
-operation (the n-th time that it opens, renames, truncates or removes something in its folder). For the other drill its
-folder is a small file system of its own, on which a ballast file leaves a random number of bytes; once the command has
-failed, the ballast goes and the command is repeated. Mounting takes root on Linux; elsewhere that drill is left out,
-and said to be.
+A command is killed (SIGKILL) and repeated, up to four times before it is left to end, in turn at a random moment and at
+a random file operation (the n-th time that it opens, renames, truncates or removes something in its folder). For the
+other drill its folder is a small file system of its own, on which a ballast file leaves a random number of bytes (in
+blocks of the system's); once the command has failed, the command is repeated with another ballast or without. Mounting
+takes root on Linux; elsewhere that drill is left out, and said to be.
 
 Right is: the ended command's files are those of an undisturbed run, byte for byte (but for times), with nothing beside
 them; each row of a log and each point of a curve is there once; and a full disk is told in one line that names it.
@@ -54,6 +54,8 @@ HERE = Path(__file__).resolve()
 KNEES = 40
 """Of the cohort: two groups that are written in one piece each, and a part of one."""
 MONTHS = (12, 24, 36, 48, 60, 72, 84, 96)
+IN_A_ROW = 4
+"""Kills, or full disks, before the command is left alone."""
 POLL_SECONDS = 0.002
 PATIENCE_SECONDS = 600
 TOLD = "progression: error: "
@@ -271,13 +273,14 @@ def kills(drill: Drill, whole: Whole, folder: Path, *, count: int, seed: int) ->
     while killed < count:
         rng = np.random.default_rng((seed, run))
         run += 1
-        entry: dict[str, Any] = {"drill": "kill", "kills": 0}
+        before = killed
         folder.mkdir()
         while True:
-            at_operation = bool(killed % 2) and killed < count
+            spared = killed == count or killed - before == IN_A_ROW
+            at_operation = bool(killed % 2) and not spared
             last = int(rng.integers(1, whole.operations + 1)) if at_operation else 0
             process = start(drill, folder, last=last)
-            if not at_operation and killed < count:
+            if not at_operation and not spared:
                 wait_for_files(process, folder)
                 try:
                     process.wait(rng.uniform(0, whole.seconds))
@@ -287,35 +290,36 @@ def kills(drill: Drill, whole: Whole, folder: Path, *, count: int, seed: int) ->
             if process.returncode != -signal.SIGKILL:
                 break
             killed += 1
-            entry["kills"] += 1
-        yield entry | verdict(drill, whole, folder, process.returncode, said)
+        found = verdict(drill, whole, folder, process.returncode, said)
+        yield {"drill": "kill", "kills": killed - before} | found
         shutil.rmtree(folder)
 
 
 def fills(drill: Drill, whole: Whole, mounted: Path, *, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Let the disk be full, so often, at a random byte; then free it and repeat the command."""
-    for trial in range(count):
-        rng = np.random.default_rng((seed, trial))
-        space = os.statvfs(mounted)
-        left = int(rng.integers(0, whole.bytes_written))
-        ballast, folder = mounted / "ballast", mounted / "files"
-        with ballast.open("wb") as stream:
-            os.posix_fallocate(stream.fileno(), 0, max(1, space.f_bavail * space.f_frsize - left))
-        process = start(drill, folder)
-        _, said = process.communicate(timeout=PATIENCE_SECONDS)
-        entry = {"drill": "fill", "bytes_left": left, "full": process.returncode != 0}
-        untold = process.returncode and not (
-            said.splitlines()[-1:] and said.splitlines()[-1].startswith(TOLD) and "No space left" in said
-        )
-        ballast.unlink()
-        if process.returncode:
+    """Let the disk be full at random bytes until it was so often; an entry for each run that ended."""
+    ballast, folder = mounted / "ballast", mounted / "files"
+    filled = run = 0
+    while filled < count:
+        rng = np.random.default_rng((seed, run))
+        run += 1
+        before, untold = filled, ""
+        while True:
+            spared = filled == count or filled - before == IN_A_ROW
+            if not spared:
+                space, left = os.statvfs(mounted), int(rng.integers(0, whole.bytes_written))
+                with ballast.open("wb") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, max(1, space.f_bavail * space.f_frsize - left))
             process = start(drill, folder)
-            _, again = process.communicate(timeout=PATIENCE_SECONDS)
-            said = again or said
+            _, said = process.communicate(timeout=PATIENCE_SECONDS)
+            ballast.unlink(missing_ok=True)
+            if process.returncode == 0 or spared:
+                break
+            filled += 1
+            line = (said.splitlines() or [""])[-1]
+            if not (line.startswith(TOLD) and "No space left" in line):
+                untold = f"the full disk was told so: {said[-500:]}"
         found = verdict(drill, whole, folder, process.returncode, said)
-        if untold:
-            found = {"fault": f"the full disk was told so: {said[-500:]}"}
-        yield entry | found
+        yield {"drill": "fill", "full": filled - before} | ({"fault": untold} if untold else found)
         shutil.rmtree(folder)
 
 
@@ -366,7 +370,8 @@ def practise(name: str, out: Path, *, count: dict[str, int], seed: int, model: s
         whole = undisturbed(drill, place / "files")
         shutil.rmtree(place / "files")
         so_far = Counter(entry["drill"] for entry in done)
-        left = count["kill"] - sum(entry.get("kills", 0) for entry in done)
+        to_kill = count["kill"] - sum(entry.get("kills", 0) for entry in done)
+        to_fill = count["fill"] - sum(entry.get("full", 0) for entry in done)
         with path.open("a") as stream:
 
             def keep(entries: Iterator[dict[str, Any]]) -> None:
@@ -376,13 +381,13 @@ def practise(name: str, out: Path, *, count: dict[str, int], seed: int, model: s
                     stream.flush()
                     print(f"{name}: {entry}", flush=True)
 
-            keep(kills(drill, whole, place / "files", count=left, seed=seed + so_far["kill"]))
-            if left_to_fill := count["fill"] - so_far["fill"]:
+            keep(kills(drill, whole, place / "files", count=to_kill, seed=seed + so_far["kill"]))
+            if to_fill > 0:
                 with small_disk(place / "disk", 64 * whole.bytes_written + (64 << 20)) as mounted:
                     if mounted is None:
                         print(f"{name}: no file system can be mounted here, so no disk was filled")
                     else:
-                        drilled = fills(drill, whole, mounted, count=left_to_fill, seed=seed + so_far["fill"])
+                        drilled = fills(drill, whole, mounted, count=to_fill, seed=seed + so_far["fill"])
                         keep(drilled)
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -392,16 +397,13 @@ def practise(name: str, out: Path, *, count: dict[str, int], seed: int, model: s
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """What came out, as Markdown."""
     lines = [
-        "| command | killed | runs that ended | disk full | other than undisturbed |",
+        "| command | killed | disk full | runs that ended | other than undisturbed |",
         "|---|---|---|---|---|",
     ]
     for name, entries in results.items():
-        ended = [entry for entry in entries if entry["drill"] == "kill"]
-        full = [entry for entry in entries if entry.get("full")]
+        killed, full = (sum(entry.get(what, 0) for entry in entries) for what in ("kills", "full"))
         faults = sum(bool(entry["fault"]) for entry in entries)
-        lines.append(
-            f"| {name} | {sum(e['kills'] for e in ended)} | {len(ended)} | {len(full)} | {faults} of {len(entries)} |"
-        )
+        lines.append(f"| {name} | {killed} | {full} | {len(entries)} | {faults} |")
     return "\n".join(lines)
 
 
