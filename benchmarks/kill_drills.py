@@ -1,6 +1,6 @@
 """Is anything lost, doubled or left behind when `cohort` and `train joint` are killed, or their disk is full?
 
-    python benchmarks/kill_drills.py --kills 50 --fills 50 --out drills        # about an hour on one core
+    python benchmarks/kill_drills.py --kills 50 --fills 50 --out drills        # about twenty minutes on one core
 
 A command is killed (SIGKILL) and repeated, up to four times before it is left to end, in turn at a random moment and at
 a random file operation (the n-th time that it opens, renames, truncates or removes something in its folder). For the
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from progression import cli
 from progression.encoder import Encoder, EncoderConfig
+from progression.errors import ProgressionError
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
@@ -50,7 +54,6 @@ from progression.train.run_log import CURVES, LOG
 from progression.weights import load_model, save_part
 from tests.models import write_model
 
-HERE = Path(__file__).resolve()
 KNEES = 40
 """Of the cohort: two groups that are written in one piece each, and a part of one."""
 MONTHS = (12, 24, 36, 48, 60, 72, 84, 96)
@@ -185,10 +188,10 @@ def same(found: Any, expected: Any) -> bool:
 # The process that is killed -------------------------------------------------------------------------------------
 
 
-def work(arguments: Sequence[str], *, folder: Path, last: int) -> int:
+def work(arguments: Sequence[str], *, folder: Path, last: int, counted: Path | None) -> int:
     """Run a command in this process; it dies before its file operation number `last`, 0 for never.
 
-    How many there were is written to the file that $OPERATIONS names.
+    How many there were is written to the file `counted`.
     """
     count, inside = 0, os.fspath(folder)
 
@@ -202,8 +205,6 @@ def work(arguments: Sequence[str], *, folder: Path, last: int) -> int:
 
     sys.addaudithook(look)
     if arguments[0] == "joint":
-        from progression.errors import ProgressionError
-
         inputs, out = Path(arguments[1]), Path(arguments[2])
         images = torch.from_numpy(np.load(inputs / "images.npy"))
         model = load_model(inputs / "model")
@@ -214,36 +215,53 @@ def work(arguments: Sequence[str], *, folder: Path, last: int) -> int:
             print(f"{TOLD}{error}", file=sys.stderr)
             code = 1
     else:
-        from progression import cli
-
         code = cli.run(arguments)
-    if name := os.environ.get("OPERATIONS"):
-        Path(name).write_text(str(count))
+    if counted is not None:
+        counted.write_text(str(count))
     return code
 
 
-def start(drill: Drill, folder: Path, *, last: int = 0, counted: Path | None = None) -> subprocess.Popen[str]:
-    """Begin the command in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
-    environment |= {"OPERATIONS": str(counted)} if counted else {}
-    command = [sys.executable, str(HERE), "--child", str(folder), "--last", str(last), "--"]
-    return subprocess.Popen(
-        [*command, *drill.arguments(folder)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Command:
+    """A command in a process of its own, forked from this one, which has loaded what it needs."""
+
+    def __init__(self, drill: Drill, folder: Path, *, last: int = 0, counted: Path | None = None) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed by `end`
+
+        def run() -> None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(self._said.fileno(), 2)
+            sys.exit(work(drill.arguments(folder), folder=folder, last=last, counted=counted))
+
+        self._process = multiprocessing.get_context("fork").Process(target=run)
+        self._process.start()
+
+    def is_over(self, seconds: float) -> bool:
+        """Whether it has ended within so long."""
+        self._process.join(seconds)
+        return self._process.exitcode is not None
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it; the exit code (less than 0: of a signal), and what was said on stderr."""
+        if not self.is_over(PATIENCE_SECONDS):
+            self.kill()
+        self._process.join()
+        self._said.seek(0)
+        with self._said:
+            return int(self._process.exitcode or 0), self._said.read().decode(errors="replace")
 
 
 def undisturbed(drill: Drill, folder: Path) -> Whole:
     """Run it once without disturbing it."""
     with tempfile.TemporaryDirectory() as beside:
         counted = Path(beside) / "operations"
-        process = start(drill, folder, counted=counted)
-        began = wait_for_files(process, folder)
-        _, said = process.communicate(timeout=PATIENCE_SECONDS)
-        if process.returncode:
+        command = Command(drill, folder, counted=counted)
+        began = wait_for_files(command, folder)
+        code, said = command.end()
+        if code:
             raise SystemExit(f"the undisturbed run failed: {said}")
         seconds = time.monotonic() - began
         operations = int(counted.read_text())
@@ -251,16 +269,15 @@ def undisturbed(drill: Drill, folder: Path) -> Whole:
     return Whole(drill.result(folder), seconds, operations, size)
 
 
-def wait_for_files(process: subprocess.Popen[str], folder: Path) -> float:
+def wait_for_files(command: Command, folder: Path) -> float:
     """Wait until the command changes something in its folder, or ends; returns when that was."""
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    while process.poll() is None:
+    while not command.is_over(POLL_SECONDS):
         try:
             if {path: path.stat().st_mtime_ns for path in folder.rglob("*")} != before:
                 break
         except FileNotFoundError:
             break
-        time.sleep(POLL_SECONDS)
     return time.monotonic()
 
 
@@ -279,18 +296,16 @@ def kills(drill: Drill, whole: Whole, folder: Path, *, count: int, seed: int) ->
             spared = killed == count or killed - before == IN_A_ROW
             at_operation = bool(killed % 2) and not spared
             last = int(rng.integers(1, whole.operations + 1)) if at_operation else 0
-            process = start(drill, folder, last=last)
+            command = Command(drill, folder, last=last)
             if not at_operation and not spared:
-                wait_for_files(process, folder)
-                try:
-                    process.wait(rng.uniform(0, whole.seconds))
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            _, said = process.communicate(timeout=PATIENCE_SECONDS)
-            if process.returncode != -signal.SIGKILL:
+                wait_for_files(command, folder)
+                if not command.is_over(rng.uniform(0, whole.seconds)):
+                    command.kill()
+            code, said = command.end()
+            if code != -signal.SIGKILL:
                 break
             killed += 1
-        found = verdict(drill, whole, folder, process.returncode, said)
+        found = verdict(drill, whole, folder, code, said)
         yield {"drill": "kill", "kills": killed - before} | found
         shutil.rmtree(folder)
 
@@ -309,16 +324,15 @@ def fills(drill: Drill, whole: Whole, mounted: Path, *, count: int, seed: int) -
                 space, left = os.statvfs(mounted), int(rng.integers(0, whole.bytes_written))
                 with ballast.open("wb") as stream:
                     os.posix_fallocate(stream.fileno(), 0, max(1, space.f_bavail * space.f_frsize - left))
-            process = start(drill, folder)
-            _, said = process.communicate(timeout=PATIENCE_SECONDS)
+            code, said = Command(drill, folder).end()
             ballast.unlink(missing_ok=True)
-            if process.returncode == 0 or spared:
+            if code == 0 or spared:
                 break
             filled += 1
             line = (said.splitlines() or [""])[-1]
             if not (line.startswith(TOLD) and "No space left" in line):
                 untold = f"the full disk was told so: {said[-500:]}"
-        found = verdict(drill, whole, folder, process.returncode, said)
+        found = verdict(drill, whole, folder, code, said)
         yield {"drill": "fill", "full": filled - before} | ({"fault": untold} if untold else found)
         shutil.rmtree(folder)
 
@@ -407,6 +421,12 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def import_all() -> None:
+    """Load what the commands load, once for all."""
+    for name in ("cohort", "engine", "entries", "folders", "predict", "processes"):
+        import_module(f"progression.{name}")
+
+
 def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(
@@ -418,13 +438,11 @@ def main() -> int:
     parser.add_argument("--model", default="tiny", help="of cohort: tiny, or a name or folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("drills"))
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--last", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.child is not None:
-        return work(given.commands, folder=given.child, last=given.last)
     if unknown := set(given.commands) - {"cohort", "joint"}:
         parser.error(f"unknown command {', '.join(sorted(unknown))}: expected cohort or joint")
+    torch.set_num_threads(1)
+    import_all()
     given.out.mkdir(parents=True, exist_ok=True)
     out = given.out.resolve()
     count = {"kill": given.kills, "fill": given.fills}
