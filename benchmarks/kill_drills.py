@@ -1,12 +1,12 @@
 """Is anything lost, doubled or left behind when `cohort` and `train joint` are killed, or their disk is full?
 
-    python benchmarks/kill_drills.py --kills 50 --fills 50 --out drills        # about an hour on one core
+    python benchmarks/kill_drills.py --kills 50 --fills 50 --out drills        # about twenty minutes on one core
 
-A command is killed (SIGKILL) and repeated until it ends by itself, in turn at a random moment and at a random file
-operation (the n-th time that it opens, renames, truncates or removes something in its folder). For the other drill its
-folder is a small file system of its own, on which a ballast file leaves a random number of bytes; once the command has
-failed, the ballast goes and the command is repeated. Mounting takes root on Linux; elsewhere that drill is left out,
-and said to be.
+A command is killed (SIGKILL) and repeated, up to four times before it is left to end, in turn at a random moment and at
+a random file operation (the n-th time that it opens, renames, truncates or removes something in its folder). For the
+other drill its folder is a small file system of its own, on which a ballast file leaves a random number of bytes (in
+blocks of the system's); once the command has failed, the command is repeated with another ballast or without. Mounting
+takes root on Linux; elsewhere that drill is left out, and said to be.
 
 Right is: the ended command's files are those of an undisturbed run, byte for byte (but for times), with nothing beside
 them; each row of a log and each point of a curve is there once; and a full disk is told in one line that names it.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from progression import cli
 from progression.encoder import Encoder, EncoderConfig
+from progression.errors import ProgressionError
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader
 from progression.stylegan2 import Generator
@@ -50,10 +54,11 @@ from progression.train.run_log import CURVES, LOG
 from progression.weights import load_model, save_part
 from tests.models import write_model
 
-HERE = Path(__file__).resolve()
 KNEES = 40
 """Of the cohort: two groups that are written in one piece each, and a part of one."""
 MONTHS = (12, 24, 36, 48, 60, 72, 84, 96)
+IN_A_ROW = 4
+"""Kills, or full disks, before the command is left alone."""
 POLL_SECONDS = 0.002
 PATIENCE_SECONDS = 600
 TOLD = "progression: error: "
@@ -183,10 +188,10 @@ def same(found: Any, expected: Any) -> bool:
 # The process that is killed -------------------------------------------------------------------------------------
 
 
-def work(arguments: Sequence[str], *, folder: Path, last: int) -> int:
+def work(arguments: Sequence[str], *, folder: Path, last: int, counted: Path | None) -> int:
     """Run a command in this process; it dies before its file operation number `last`, 0 for never.
 
-    How many there were is written to the file that $OPERATIONS names.
+    How many there were is written to the file `counted`.
     """
     count, inside = 0, os.fspath(folder)
 
@@ -200,8 +205,6 @@ def work(arguments: Sequence[str], *, folder: Path, last: int) -> int:
 
     sys.addaudithook(look)
     if arguments[0] == "joint":
-        from progression.errors import ProgressionError
-
         inputs, out = Path(arguments[1]), Path(arguments[2])
         images = torch.from_numpy(np.load(inputs / "images.npy"))
         model = load_model(inputs / "model")
@@ -212,36 +215,53 @@ def work(arguments: Sequence[str], *, folder: Path, last: int) -> int:
             print(f"{TOLD}{error}", file=sys.stderr)
             code = 1
     else:
-        from progression import cli
-
         code = cli.run(arguments)
-    if name := os.environ.get("OPERATIONS"):
-        Path(name).write_text(str(count))
+    if counted is not None:
+        counted.write_text(str(count))
     return code
 
 
-def start(drill: Drill, folder: Path, *, last: int = 0, counted: Path | None = None) -> subprocess.Popen[str]:
-    """Begin the command in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
-    environment |= {"OPERATIONS": str(counted)} if counted else {}
-    command = [sys.executable, str(HERE), "--child", str(folder), "--last", str(last), "--"]
-    return subprocess.Popen(
-        [*command, *drill.arguments(folder)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Command:
+    """A command in a process of its own, forked from this one, which has loaded what it needs."""
+
+    def __init__(self, drill: Drill, folder: Path, *, last: int = 0, counted: Path | None = None) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed by `end`
+
+        def run() -> None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(self._said.fileno(), 2)
+            sys.exit(work(drill.arguments(folder), folder=folder, last=last, counted=counted))
+
+        self._process = multiprocessing.get_context("fork").Process(target=run)
+        self._process.start()
+
+    def is_over(self, seconds: float) -> bool:
+        """Whether it has ended within so long."""
+        self._process.join(seconds)
+        return self._process.exitcode is not None
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it; the exit code (less than 0: of a signal), and what was said on stderr."""
+        if not self.is_over(PATIENCE_SECONDS):
+            self.kill()
+        self._process.join()
+        self._said.seek(0)
+        with self._said:
+            return int(self._process.exitcode or 0), self._said.read().decode(errors="replace")
 
 
 def undisturbed(drill: Drill, folder: Path) -> Whole:
     """Run it once without disturbing it."""
     with tempfile.TemporaryDirectory() as beside:
         counted = Path(beside) / "operations"
-        process = start(drill, folder, counted=counted)
-        began = wait_for_files(process, folder)
-        _, said = process.communicate(timeout=PATIENCE_SECONDS)
-        if process.returncode:
+        command = Command(drill, folder, counted=counted)
+        began = wait_for_files(command, folder)
+        code, said = command.end()
+        if code:
             raise SystemExit(f"the undisturbed run failed: {said}")
         seconds = time.monotonic() - began
         operations = int(counted.read_text())
@@ -249,16 +269,15 @@ def undisturbed(drill: Drill, folder: Path) -> Whole:
     return Whole(drill.result(folder), seconds, operations, size)
 
 
-def wait_for_files(process: subprocess.Popen[str], folder: Path) -> float:
+def wait_for_files(command: Command, folder: Path) -> float:
     """Wait until the command changes something in its folder, or ends; returns when that was."""
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    while process.poll() is None:
+    while not command.is_over(POLL_SECONDS):
         try:
             if {path: path.stat().st_mtime_ns for path in folder.rglob("*")} != before:
                 break
         except FileNotFoundError:
             break
-        time.sleep(POLL_SECONDS)
     return time.monotonic()
 
 
@@ -271,51 +290,50 @@ def kills(drill: Drill, whole: Whole, folder: Path, *, count: int, seed: int) ->
     while killed < count:
         rng = np.random.default_rng((seed, run))
         run += 1
-        entry: dict[str, Any] = {"drill": "kill", "kills": 0}
+        before = killed
         folder.mkdir()
         while True:
-            at_operation = bool(killed % 2) and killed < count
+            spared = killed == count or killed - before == IN_A_ROW
+            at_operation = bool(killed % 2) and not spared
             last = int(rng.integers(1, whole.operations + 1)) if at_operation else 0
-            process = start(drill, folder, last=last)
-            if not at_operation and killed < count:
-                wait_for_files(process, folder)
-                try:
-                    process.wait(rng.uniform(0, whole.seconds))
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            _, said = process.communicate(timeout=PATIENCE_SECONDS)
-            if process.returncode != -signal.SIGKILL:
+            command = Command(drill, folder, last=last)
+            if not at_operation and not spared:
+                wait_for_files(command, folder)
+                if not command.is_over(rng.uniform(0, whole.seconds)):
+                    command.kill()
+            code, said = command.end()
+            if code != -signal.SIGKILL:
                 break
             killed += 1
-            entry["kills"] += 1
-        yield entry | verdict(drill, whole, folder, process.returncode, said)
+        found = verdict(drill, whole, folder, code, said)
+        yield {"drill": "kill", "kills": killed - before} | found
         shutil.rmtree(folder)
 
 
 def fills(drill: Drill, whole: Whole, mounted: Path, *, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Let the disk be full, so often, at a random byte; then free it and repeat the command."""
-    for trial in range(count):
-        rng = np.random.default_rng((seed, trial))
-        space = os.statvfs(mounted)
-        left = int(rng.integers(0, whole.bytes_written))
-        ballast, folder = mounted / "ballast", mounted / "files"
-        with ballast.open("wb") as stream:
-            os.posix_fallocate(stream.fileno(), 0, max(1, space.f_bavail * space.f_frsize - left))
-        process = start(drill, folder)
-        _, said = process.communicate(timeout=PATIENCE_SECONDS)
-        entry = {"drill": "fill", "bytes_left": left, "full": process.returncode != 0}
-        untold = process.returncode and not (
-            said.splitlines()[-1:] and said.splitlines()[-1].startswith(TOLD) and "No space left" in said
-        )
-        ballast.unlink()
-        if process.returncode:
-            process = start(drill, folder)
-            _, again = process.communicate(timeout=PATIENCE_SECONDS)
-            said = again or said
-        found = verdict(drill, whole, folder, process.returncode, said)
-        if untold:
-            found = {"fault": f"the full disk was told so: {said[-500:]}"}
-        yield entry | found
+    """Let the disk be full at random bytes until it was so often; an entry for each run that ended."""
+    ballast, folder = mounted / "ballast", mounted / "files"
+    filled = run = 0
+    while filled < count:
+        rng = np.random.default_rng((seed, run))
+        run += 1
+        before, untold = filled, ""
+        while True:
+            spared = filled == count or filled - before == IN_A_ROW
+            if not spared:
+                space, left = os.statvfs(mounted), int(rng.integers(0, whole.bytes_written))
+                with ballast.open("wb") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, max(1, space.f_bavail * space.f_frsize - left))
+            code, said = Command(drill, folder).end()
+            ballast.unlink(missing_ok=True)
+            if code == 0 or spared:
+                break
+            filled += 1
+            line = (said.splitlines() or [""])[-1]
+            if not (line.startswith(TOLD) and "No space left" in line):
+                untold = f"the full disk was told so: {said[-500:]}"
+        found = verdict(drill, whole, folder, code, said)
+        yield {"drill": "fill", "full": filled - before} | ({"fault": untold} if untold else found)
         shutil.rmtree(folder)
 
 
@@ -366,7 +384,8 @@ def practise(name: str, out: Path, *, count: dict[str, int], seed: int, model: s
         whole = undisturbed(drill, place / "files")
         shutil.rmtree(place / "files")
         so_far = Counter(entry["drill"] for entry in done)
-        left = count["kill"] - sum(entry.get("kills", 0) for entry in done)
+        to_kill = count["kill"] - sum(entry.get("kills", 0) for entry in done)
+        to_fill = count["fill"] - sum(entry.get("full", 0) for entry in done)
         with path.open("a") as stream:
 
             def keep(entries: Iterator[dict[str, Any]]) -> None:
@@ -376,13 +395,13 @@ def practise(name: str, out: Path, *, count: dict[str, int], seed: int, model: s
                     stream.flush()
                     print(f"{name}: {entry}", flush=True)
 
-            keep(kills(drill, whole, place / "files", count=left, seed=seed + so_far["kill"]))
-            if left_to_fill := count["fill"] - so_far["fill"]:
+            keep(kills(drill, whole, place / "files", count=to_kill, seed=seed + so_far["kill"]))
+            if to_fill > 0:
                 with small_disk(place / "disk", 64 * whole.bytes_written + (64 << 20)) as mounted:
                     if mounted is None:
                         print(f"{name}: no file system can be mounted here, so no disk was filled")
                     else:
-                        drilled = fills(drill, whole, mounted, count=left_to_fill, seed=seed + so_far["fill"])
+                        drilled = fills(drill, whole, mounted, count=to_fill, seed=seed + so_far["fill"])
                         keep(drilled)
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -392,17 +411,20 @@ def practise(name: str, out: Path, *, count: dict[str, int], seed: int, model: s
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """What came out, as Markdown."""
     lines = [
-        "| command | killed | runs that ended | disk full | other than undisturbed |",
+        "| command | killed | disk full | runs that ended | other than undisturbed |",
         "|---|---|---|---|---|",
     ]
     for name, entries in results.items():
-        ended = [entry for entry in entries if entry["drill"] == "kill"]
-        full = [entry for entry in entries if entry.get("full")]
+        killed, full = (sum(entry.get(what, 0) for entry in entries) for what in ("kills", "full"))
         faults = sum(bool(entry["fault"]) for entry in entries)
-        lines.append(
-            f"| {name} | {sum(e['kills'] for e in ended)} | {len(ended)} | {len(full)} | {faults} of {len(entries)} |"
-        )
+        lines.append(f"| {name} | {killed} | {full} | {len(entries)} | {faults} |")
     return "\n".join(lines)
+
+
+def import_all() -> None:
+    """Load what the commands load, once for all."""
+    for name in ("cohort", "engine", "entries", "folders", "predict", "processes"):
+        import_module(f"progression.{name}")
 
 
 def main() -> int:
@@ -416,13 +438,11 @@ def main() -> int:
     parser.add_argument("--model", default="tiny", help="of cohort: tiny, or a name or folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("drills"))
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--last", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.child is not None:
-        return work(given.commands, folder=given.child, last=given.last)
     if unknown := set(given.commands) - {"cohort", "joint"}:
         parser.error(f"unknown command {', '.join(sorted(unknown))}: expected cohort or joint")
+    torch.set_num_threads(1)
+    import_all()
     given.out.mkdir(parents=True, exist_ok=True)
     out = given.out.resolve()
     count = {"kill": given.kills, "fill": given.fills}

@@ -5,13 +5,11 @@ import glob
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import IOBase, RawIOBase
@@ -27,12 +25,7 @@ _KEPT_OF_NAME, _LONG_NAME_BYTES = 40, 180
 NOT_A_FILE = "not an ordinary file (a folder, pipe, socket or device)"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _UNFINISHED, _REPLACED = "unfinished-", "replaced-"  # in the names of what a killed process may leave behind
-_IN_USE = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
-_CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-_LOCKED_BYTE = 1 << 30  # beyond what is written, as Windows lets nobody else read it
-_POLL_SECONDS = 0.05
-_HOLDER = re.compile(r"process \d+ on [\w.-]{1,99}", re.ASCII)
-_OLD, _RANDOM_CHARACTERS = "old", 8  # the latter as tempfile has them
+_OLD, _DRAWN_CHARACTERS = "old", 8  # the latter as tempfile draws them
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EIO), "free some space or choose another place"),
     **dict.fromkeys(
@@ -118,7 +111,7 @@ def atomic_write(path: str | Path, *, private: bool = False) -> Iterator[Path]:
     try:
         made = _make_folders(path.parent, private=private)
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=_hidden(path.stem) + _UNFINISHED, suffix=path.suffix[:_KEPT_OF_NAME]
+            dir=path.parent, prefix=_hidden(path.stem), suffix=path.suffix[:_KEPT_OF_NAME]
         )
         os.close(handle)
         temporary = Path(name)
@@ -157,7 +150,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         made = _make_folders(path.parent)
         if path.exists() and not path.is_dir():
             raise OutputError(f"cannot write folder {path}: a file of that name exists; choose another place")
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_hidden(path.name) + _UNFINISHED))
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_hidden(path.name)))
         yield temporary
         for written in temporary.rglob("*"):
             if written.is_file():
@@ -178,7 +171,7 @@ def remove_leftovers(*targets: Path) -> None:
     """Remove what :func:`atomic_write` and :func:`atomic_folder` left of these when their process was killed.
 
     A folder that was just being replaced gets its old content back. Only for who alone writes the targets
-    (:func:`locked`): what another process has in work would be removed, too.
+    (:func:`progression.ownership.locked`): what another process has in work would be removed, too.
 
     Parameters
     ----------
@@ -191,17 +184,17 @@ def remove_leftovers(*targets: Path) -> None:
         If something cannot be removed.
     """
     for target in targets:
-        folder, dead = target.parent, "?" * _RANDOM_CHARACTERS
+        folder, name, drawn = target.parent, target.name, "?" * _DRAWN_CHARACTERS
         try:
-            for aside in folder.glob(f".{target.name}.{_REPLACED}{dead}"):
+            for aside in folder.glob(_hidden(name, _REPLACED) + drawn):
                 path = folder / aside.name[1:].rpartition(f".{_REPLACED}")[0]
                 if (aside / _OLD).exists() and not path.exists():
                     os.rename(aside / _OLD, path)
                 shutil.rmtree(aside)
-            for folders in folder.glob(f".{target.name}.{_UNFINISHED}{dead}"):
-                shutil.rmtree(folders) if folders.is_dir() else folders.unlink()
-            for files in folder.glob(f".{target.stem}.{_UNFINISHED}{dead}{target.suffix}"):
-                files.unlink()
+            for whole in folder.glob(_hidden(name) + drawn):
+                shutil.rmtree(whole) if whole.is_dir() else whole.unlink()
+            for file in folder.glob(_hidden(target.stem) + drawn + target.suffix):
+                file.unlink()
         except OSError as error:
             raise output_error(target, error) from error
 
@@ -224,6 +217,7 @@ class GrowingFile:
         self.path, self.items = path, 0
         self.note: dict[str, Any] = {}
         self._stream, self._run = stream, run
+        self._written = hashlib.sha256()
 
     def append(self, content: bytes, *, items: int) -> None:
         """Write one piece, which holds so many items.
@@ -242,8 +236,10 @@ class GrowingFile:
         except OSError as error:
             raise output_error(self.path, error) from error
         self.items += items
+        self._written.update(content)
         with atomic_write(progress_path(self.path)) as temporary:
             state = {"run": self._run, "items": self.items, "bytes": bytes_written, "note": self.note}
+            state["sha256"] = self._written.hexdigest()
             temporary.write_text(json.dumps(state), encoding="utf-8")
 
     def finish(self) -> None:
@@ -269,7 +265,10 @@ class GrowingFile:
             try:
                 state = json.loads(progress_path(self.path).read_bytes())
                 run, items, kept = str(state["run"]), int(state["items"]), int(state["bytes"])
-                note = dict(state.get("note", {}))
+                note, expected = (
+                    dict(state.get("note", {})),
+                    state.get("sha256"),
+                )  # which earlier versions lack
             except (ValueError, KeyError, TypeError) as error:
                 raise self._refusal("is damaged") from error
             if run != self._run:
@@ -277,7 +276,10 @@ class GrowingFile:
             if kept >= 0 and os.fstat(self._stream.fileno()).st_size >= kept:
                 self.items, self.note = items, note
                 self._stream.truncate(kept)
-                self._stream.seek(kept)
+                while chunk := self._stream.read(_CHUNK_BYTES):  # to the end, where the next piece goes
+                    self._written.update(chunk)
+                if expected not in (None, self._written.hexdigest()):
+                    raise self._refusal(f"tells of other bytes than {part_path(self.path).name} holds")
                 return
         self._stream.truncate(0)
 
@@ -397,126 +399,31 @@ def sha256(path: str | Path) -> str:
 
 
 def lock(stream: IOBase, path: Path) -> None:
-    """One writer at a time; the lock goes with the process, however that ends.
-
-    Where the file system has no locks, that is said on stderr and there is none.
+    """One writer at a time, where the system can say so; the lock goes with the process.
 
     Raises
     ------
     OutputError
         If another one has it.
     """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
     try:
-        alone = _lock(stream, path)
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"cannot write {printable(path)}: another run is writing it; wait for it to end"
+        ) from error
     except OSError as error:
         raise output_error(path, error) from error
-    if not alone:
-        raise OutputError(f"cannot write {printable(path)}: another run is writing it; wait for it to end")
 
 
-@contextmanager
-def locked(path: str | Path, *, work: str, remedy: str, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Hold a lock while the block lasts: of all processes one is inside; the lock of a killed one holds nobody up.
-
-    Parameters
-    ----------
-    path
-        The lock's file. It says who holds it, and goes when the block ends; missing parent folders are made, and
-        removed if nothing was put there.
-    work, remedy
-        What is being written, and what to do, for the message.
-    wait_seconds
-        How long to wait for another process before it is refused.
-
-    Raises
-    ------
-    OutputError
-        If another process has it, or the file cannot be written.
-    """
-    path, made = Path(path), []
-    end = time.monotonic() + wait_seconds
-    try:
-        try:
-            made = _make_folders(path.parent)
-            while (stream := _take(path)) is None:
-                if time.monotonic() >= end:
-                    raise OutputError(f"{work} is being written by {_holder(path)}: {remedy}")
-                time.sleep(_POLL_SECONDS)
-        except OSError as error:
-            raise output_error(path, error) from error
-        with stream:
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # Windows keeps what is open
-                    path.unlink()
-    finally:
-        _remove_empty(made)
-
-
-def _take(path: Path) -> BinaryIO | None:
-    """The file of a lock, open and locked; None if another process has it."""
-    while True:
-        stream = open(path, "a+b", buffering=0)  # noqa: SIM115
-        try:
-            alone = _lock(stream, path)
-        except OSError:
-            stream.close()
-            raise
-        if not alone:
-            stream.close()
-            return None
-        # who had it before may have removed the file since it was opened
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
-                with suppress(OSError):  # on a full disk it just does not say who
-                    stream.truncate(0)
-                    stream.write(f"process {os.getpid()} on {platform.node()}".encode())
-                return stream
-        stream.close()
-
-
-def _holder(path: Path) -> str:
-    """Who holds a lock, as its file tells."""
-    with suppress(OSError, ValueError):
-        text = path.read_text(encoding="ascii")
-        if _HOLDER.fullmatch(text):
-            return text
-    return "another process"
-
-
-def _lock(stream: IOBase, path: Path) -> bool:
-    """Lock an open file for this process; returns whether no other one has it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            at = stream.tell()
-            stream.seek(_LOCKED_BYTE)
-            try:
-                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-            finally:
-                stream.seek(at)
-        else:
-            import fcntl
-
-            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _IN_USE:
-            return False
-        if error.errno not in _CANNOT_LOCK:
-            raise
-        print(
-            f"{printable(path)}: the file system has no locks; let no other process write there",
-            file=sys.stderr,
-        )
-    return True
-
-
-def _hidden(name: str) -> str:
+def _hidden(name: str, mark: str = _UNFINISHED) -> str:
     """The beginning of a temporary name."""
     kept = name if len(name.encode("utf-8", "surrogatepass")) <= _LONG_NAME_BYTES else name[:_KEPT_OF_NAME]
-    return f".{kept}."
+    return f".{kept}.{mark}"
 
 
 def _to_disk(path: Path) -> None:
@@ -592,7 +499,7 @@ def _replace_folder(new: Path, path: Path) -> None:
     if not path.exists():
         os.rename(new, path)
         return
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=_hidden(path.name) + _REPLACED))
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=_hidden(path.name, _REPLACED)))
     try:
         os.rename(path, aside / _OLD)
         try:

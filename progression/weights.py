@@ -38,16 +38,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from progression.errors import ProgressionError, WeightsError
-from progression.files import (
-    atomic_write,
-    locked,
-    open_regular,
-    output_error,
-    read_regular,
-    remove_leftovers,
-    sha256,
-)
+from progression.files import atomic_write, open_regular, output_error, read_regular, remove_leftovers, sha256
 from progression.networks import MisfitError, check_fits
+from progression.ownership import locked
 
 MANIFEST = "manifest.json"
 ENVIRONMENT = "PROGRESSION_WEIGHTS"

@@ -1,9 +1,7 @@
 import errno
 import hashlib
+import json
 import os
-import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,6 @@ from progression.files import (
     check_writable,
     digest,
     growing_file,
-    locked,
     output_error,
     part_path,
     progress_path,
@@ -213,6 +210,32 @@ def test_a_growing_file_of_another_run_is_left_alone(tmp_path: Path) -> None:
         pass
 
 
+def test_a_flipped_bit_in_what_a_growing_file_goes_on_from_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with growing_file(path, run="a") as file:
+        for piece in (b"one\n", b"two\n"):
+            file.append(piece, items=1)
+    part_path(path).write_bytes(b"one\ntvo\nhal")
+    for _ in range(2):
+        with (
+            pytest.raises(
+                OutputError, match=r"tells of other bytes than \.rows\.csv\.part holds.*begin anew"
+            ),
+            growing_file(path, run="a"),
+        ):
+            pass
+    part_path(path).write_bytes(b"one\ntwo\nhal")
+    state = json.loads(progress_path(path).read_text())
+    assert state.pop("sha256") == hashlib.sha256(b"one\ntwo\n").hexdigest()
+    progress_path(path).write_text(json.dumps(state))  # as an earlier version wrote it
+    with growing_file(path, run="a") as file:
+        file.append(b"three\n", items=1)
+        state = json.loads(progress_path(path).read_text())
+        assert state["sha256"] == hashlib.sha256(b"one\ntwo\nthree\n").hexdigest()
+        file.finish()
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+
+
 def test_two_writers_of_a_growing_file(tmp_path: Path) -> None:
     with growing_file(tmp_path / "rows.csv", run="a") as file:
         file.append(b"one\n", items=1)
@@ -268,53 +291,3 @@ def test_what_only_looks_like_a_leftover_stays(tmp_path: Path) -> None:
     before = names(tmp_path)
     remove_leftovers(tmp_path / "rows.csv", tmp_path / "rows", tmp_path / "*.csv")
     assert names(tmp_path) == before
-
-
-def test_a_lock_says_who_has_it_and_goes_with_the_block(tmp_path: Path) -> None:
-    held = {"work": "the table", "remedy": "wait"}
-    with locked(tmp_path / "a" / ".lock", **held):
-        (tmp_path / "a" / "rows.csv").touch()
-        with (
-            pytest.raises(
-                OutputError, match=rf"the table is being written by process {os.getpid()} on \S+: wait"
-            ),
-            locked(tmp_path / "a" / ".lock", **held),
-        ):
-            pass
-        (tmp_path / "a" / ".lock").write_text("\x1b[2J")  # not what is written there
-        with (
-            pytest.raises(OutputError, match="by another process: wait"),
-            locked(tmp_path / "a" / ".lock", **held),
-        ):
-            pass
-    assert names(tmp_path / "a") == ["rows.csv"]
-
-
-def test_a_lock_is_waited_for(tmp_path: Path) -> None:
-    order: list[str] = []
-
-    def second() -> None:
-        with locked(tmp_path / ".lock", work="it", remedy="wait", wait_seconds=60):
-            order.append("second")
-
-    other = threading.Thread(target=second)
-    with locked(tmp_path / ".lock", work="it", remedy="wait"):
-        other.start()
-        time.sleep(0.2)
-        order.append("first")
-    other.join()
-    assert order == ["first", "second"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="flock")
-def test_where_files_cannot_be_locked_it_is_said_and_work_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def flock(stream: object, how: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    with locked(tmp_path / ".lock", work="it", remedy="wait"), growing_file(tmp_path / "rows.csv", run="a"):
-        pass
-    said = capsys.readouterr().err
-    assert said.count("the file system has no locks; let no other process write there\n") == 2

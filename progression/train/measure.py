@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progression.encoder import Encoder
-from progression.errors import DependencyError
+from progression.errors import DependencyError, WeightsError
 from progression.files import atomic_folder
 from progression.latent.invert import precision
 from progression.metrics.features import Extractor, batches_of
@@ -138,9 +138,24 @@ class HeldOut:
 
 
 def best_of(run: Path) -> dict[str, Any] | None:
-    """What `figures.json` of a run's best snapshot says; None if there is none."""
+    """What `figures.json` of a run's best snapshot says; None if there is none.
+
+    Raises
+    ------
+    WeightsError
+        It is damaged.
+    """
     path = run / "best" / FIGURES
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        float(found["figures"][found["best_by"]]), float(found["kimg"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} is damaged ({type(error).__name__}): expected the figures of the best snapshot; remove "
+            f"{path.parent}, and the next one measured is kept"
+        ) from error
     return found
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from progression.errors import OutputError
-from progression.files import locked, remove_leftovers
+from progression.files import remove_leftovers
+from progression.ownership import locked
 from progression.train.distributed import Team
 from progression.train.run_log import LOG
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from progression.errors import WeightsError
 from progression.metrics.features import Extractor, batches_of
 from progression.metrics.frechet import fid
 from progression.metrics.samples import sample_images
@@ -91,3 +92,8 @@ def test_the_best_snapshot_is_kept_and_told(
     assert told["figures"] == {"fid_quarters": 1.0} and told["features"] == {"quarters": "grey of quarters"}
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["fid_quarters"] for row in rows if "fid_quarters" in row] == [3.0, 1.0, 2.0, 1.5]
+    (tmp_path / "best" / "figures.json").write_text('{"best_by": "fid_quarters"}')
+    with pytest.raises(
+        WeightsError, match=r"figures\.json is damaged \(KeyError\).*; remove .*best, and the next"
+    ):
+        train_gan(images, tmp_path, config=config, heldout=images, extractors=QUARTERS)
