@@ -160,6 +160,10 @@ class _Worker:
             _widen(pipe.fileno())
 
     @property
+    def process_id(self) -> int:
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
@@ -281,6 +285,11 @@ def _worker() -> _Worker:
     if not _STARTED:
         _STARTED.append(_Worker())
     return _STARTED[0]
+
+
+def process_id() -> int | None:
+    """Of the worker; None where there is none."""
+    return _STARTED[0].process_id if _STARTED and _STARTED[0].alive else None
 
 
 def close() -> None:
