@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from progression.errors import OutputError
 from progression.files import output_error
+from progression.texts import printable
 
 _IN_USE = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -104,7 +105,7 @@ def _lock(stream: BinaryIO, path: Path) -> bool:
             return False
         if error.errno not in _CANNOT_LOCK:
             raise
-        print(f"{path}: the file system has no locks; let no other process write there", file=sys.stderr)
+        print(f"{printable(path)}: the file system has no locks; let no other process write there", file=sys.stderr)
     return True
 
 
