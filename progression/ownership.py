@@ -105,7 +105,10 @@ def _lock(stream: BinaryIO, path: Path) -> bool:
             return False
         if error.errno not in _CANNOT_LOCK:
             raise
-        print(f"{printable(path)}: the file system has no locks; let no other process write there", file=sys.stderr)
+        print(
+            f"{printable(path)}: the file system has no locks; let no other process write there",
+            file=sys.stderr,
+        )
     return True
 
 

@@ -1,5 +1,6 @@
 """`progression demo` and `predict`."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -400,15 +401,25 @@ def _one_each(grades: "Sequence[int] | None", entries: "Sequence[Entry]") -> lis
 
 def _beside(other: str, grade: str, entries: "Sequence[Entry]") -> "Entry":
     """The other knee of the one that is asked about, which must be readable, and of the other side."""
+    import numpy as np
+
     from progression.entries import Entry
-    from progression.errors import UsageError
+    from progression.errors import ProgressionError, UsageError
     from progression.film import read_knee
+    from progression.image import read_image
     from progression.types import Side
 
     if len(entries) > 1:
         raise UsageError(f"--other with {len(entries)} knees: give one knee, or a table (progression cohort)")
     side = Side.parse(entries[0].side).other if entries[0].side else None
-    read_knee(other, side=side)  # a cohort goes on without one that cannot be read; here it was asked for
+    # a cohort goes on without one that cannot be read, or is the same picture; here it was asked for
+    beside, same = read_knee(other, side=side), False
+    with suppress(ProgressionError):  # what is wrong with the knee itself shows when its turn comes
+        same = np.array_equal(beside.pixels, read_image(entries[0].image))
+    if same:
+        raise UsageError(
+            "--other is the same picture as the knee's own; give the other knee's, or leave it out"
+        )
     return Entry("other knee", other, side or "", grade)
 
 

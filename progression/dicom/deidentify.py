@@ -51,7 +51,7 @@ from progression.dicom.person import person_of
 from progression.dicom.pixel_bytes import only_pixels
 from progression.dicom.read import ACCEPTED, DX_FOR_PROCESSING
 from progression.dicom.study import CHARACTER_SET
-from progression.dicom.values import first, folded, not_denied
+from progression.dicom.values import elements, first, folded, not_denied
 from progression.dicom.write import file_bytes
 from progression.errors import ImageError
 
@@ -206,7 +206,7 @@ class _Film:
     def cleaned(self, data: Dataset) -> Dataset:
         """What is left of a header or an item."""
         made = Dataset()
-        for element in data:
+        for element in elements(data):
             if (kept := self._element(element)) is not None:
                 made.add(kept)
         if "LUTData" in data and "LUTDescriptor" in made:

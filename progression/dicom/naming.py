@@ -29,7 +29,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from progression.dicom.person import is_placeholder, is_word_for_nobody
-from progression.dicom.values import every, folded, plain_letters
+from progression.dicom.values import elements, every, folded, plain_letters
 
 _NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName")
 _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID", "MedicalRecordLocator",
@@ -72,7 +72,7 @@ class Known:
         for part in _with_items(data):
             named: Iterable[str | BaseTag] = _NAMES
             if everybody:
-                named = [element.tag for element in part if element.VR == "PN"]
+                named = [element.tag for element in elements(part) if element.VR == "PN"]
             for pieces in (_parts(value) for keyword in named for value in every(part, keyword)):
                 if not all(
                     map(is_word_for_nobody, pieces)
@@ -116,7 +116,7 @@ class Known:
 
 def _with_items(data: Dataset) -> Iterator[Dataset]:
     yield data
-    for element in data:
+    for element in elements(data):
         if element.VR == "SQ":
             for item in element.value:
                 yield from _with_items(item)

@@ -12,7 +12,7 @@ is believed in this order, and what a later one says to the contrary is told in 
 
 | view | |
 |---|---|
-| View Position, and the codes of the view | AP or PA is right, whatever else a description says |
+| View Position, and the codes of the view | AP or PA is right, unless the series is described by other views alone |
 | the series' and the procedure's descriptions | a view from the front, if it is among several, is right |
 
 A film of the leg may show the knee, which is looked for in it; the arm is another limb. An intercondylar view (tunnel,
@@ -233,7 +233,10 @@ def _view_notes(data: Dataset, label: str) -> list[str]:
             f"{label}: its {where} is {min(believed)}; expected PA or AP; if wrong, correct it or export a PNG"
         )
     if stated and series and View.FRONT not in series:
-        return [f"the header contradicts itself: its view is frontal, but a description says {min(series)}"]
+        raise ImageError(
+            f"{label}: contradicts itself about its view: {told('ViewPosition')} is frontal, a description says "
+            f"{min(series)}; expected PA or AP; correct it or export a PNG"
+        )
     if not stated and len(series) > 1:
         return ["a description names several views: check that the film is the frontal one"]
     return []

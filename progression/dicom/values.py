@@ -7,10 +7,12 @@ passed over in silence, for a window or a spacing that is dropped makes another 
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import suppress
 
 from pydicom.charset import default_encoding
 from pydicom.datadict import dictionary_description, dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
@@ -24,6 +26,13 @@ _NO = frozenset({"NO", "N", "FALSE", "F", "0", "NONE"})
 DECIMAL_COMMA = (
     "the header writes numbers with a decimal comma, which the standard does not know: read as such"
 )
+
+
+def elements(data: Dataset) -> Iterator[DataElement]:
+    """All elements but those of a value representation that nobody knows, as bytes behind the pixels make."""
+    for tag in sorted(data.keys()):
+        with suppress(NotImplementedError):
+            yield data[tag]
 
 
 def every(data: Dataset, keyword: str | BaseTag) -> list[str]:

@@ -227,6 +227,12 @@ def test_nothing_stays_around_the_pixels() -> None:
     assert made.preamble == bytes(128)
 
 
+def test_bytes_behind_the_pixels_go_even_if_they_are_no_element() -> None:
+    _, data, _ = Deidentifier(key=KEY).file(content(dx()) + b"GEHEIMNIS" * 3, "film")
+    assert b"GEHEIMNIS" not in data
+    assert read_film(data, "film").values.any()
+
+
 @pytest.mark.parametrize(
     "syntax", [uid.JPEGLSLossless, uid.RLELossless, uid.JPEG2000Lossless, uid.JPEGBaseline8Bit]
 )
