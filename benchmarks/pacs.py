@@ -120,10 +120,14 @@ def wait(arrived: dict[str, list[float]], sent: tuple[str, float]) -> float:
 
 
 def memory(process: "subprocess.Popen[str]", which: str) -> float:
-    """GiB of a process, as Linux counts them."""
-    found = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) / (1 << 20)
+    """GiB of a process and its children, one of which predicts, as Linux counts them."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    total = 0
+    for one in (str(process.pid), *children):
+        found = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{one}/status").read_text())
+        assert found is not None
+        total += int(found[1])
+    return total / (1 << 20)
 
 
 if __name__ == "__main__":

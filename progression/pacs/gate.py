@@ -186,7 +186,11 @@ class Gate:
         watching = asyncio.create_task(self._watch())
         try:
             while True:
-                await self._accept()
+                try:
+                    await self._accept()
+                except Exception as error:  # the next connection may be better
+                    self._say(f"took no connection: unexpected {type(error).__name__}")
+                    await asyncio.sleep(0.25)
         finally:
             tasks = [watching, *self._pending, *(one.task for one in self._associations)]
             for task in tasks:
@@ -225,6 +229,7 @@ class Gate:
 
         def done(task: "asyncio.Task[None]") -> None:
             self._pending.pop(task, None)
+            self._associations -= {one for one in self._associations if one.task is task}
             line.close()  # even if it was cancelled before it began
             self._done += 1
             if self._done % GARBAGE == 0:  # the buffers of TLS hang in cycles
@@ -284,7 +289,7 @@ class Gate:
         while not self._is_room(peer, host):
             stale = [one for one in self._associations if one.stale()]
             if stale:
-                oldest = min(stale, key=lambda one: one.since)
+                oldest = min(stale, key=lambda one: (one.peer != peer, one.since))
                 self._associations.discard(oldest)
                 oldest.end("rested or dripped, as its place was needed")
             elif monotonic() > end:
@@ -347,7 +352,6 @@ class Gate:
         except RuntimeError:  # no thread is to be had
             await self._aborted("came when no thread was to be had", association.host, outside)
         finally:
-            self._associations.discard(association)
             if inside is not None:
                 inside[1].close()
             else:
@@ -387,8 +391,11 @@ class Gate:
         while data := await inside.read(PDU_BYTES):
             association.answered()
             outside.write(data)
-            async with asyncio.timeout(PATIENCE_S):
-                await outside.drain()
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await outside.drain()
+            except TimeoutError as error:
+                raise _Refused("took no answer") from error
 
     def _say(self, what: str, host: str = "") -> None:
         """Tell at once what was not told for a while; else count it. The host takes the place of {}."""
