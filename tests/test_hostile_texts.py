@@ -391,6 +391,8 @@ def test_a_picture_is_not_its_own_earlier_film(
     assert cli.run([*ask, "1.png:24", "--other", "copy.tif"]) == 1
     assert "the same picture as the other knee's" in capsys.readouterr().err
     assert cli.run([*ask, "1.png:24"]) == 0
+    assert cli.run(["predict", "1.png", "--side", "left", "--other", "copy.tif"]) == 2
+    assert "--other is the same picture as the knee's own" in capsys.readouterr().err
 
 
 # -- figures and reports --------------------------------------------------------------------------------------
