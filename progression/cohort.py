@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -16,6 +17,7 @@ from progression.errors import (
     ImageError,
     NotAKneeError,
     ProgressionError,
+    StoppedProcessError,
     UsageError,
     WeightsError,
     failure,
@@ -33,6 +35,7 @@ from progression.texts import literal, printable
 from progression.types import EarlierFilm, Prediction, Radiograph, Request, Side
 
 T = TypeVar("T")
+_Work = Callable[["BatchPredictor", Sequence[Entry]], list[list["Outcome"]]]
 BATCH = 8
 """Knees a batch; the numbers do not depend on it."""
 _FAILED = "failed: "
@@ -228,14 +231,47 @@ def _outcomes(
 ) -> Iterator[Sequence[Outcome]]:
     """The outcomes of each entry without pictures, in order."""
     work = partial(_predict_group, request=request, render=False, batch=batch)
-    groups = _grouped(entries, batch)
-    done = (
-        predictor.map(work, groups)
-        if isinstance(predictor, Workers)
-        else map(partial(work, predictor), groups)
-    )
-    for outcomes in done:
-        yield from outcomes
+    groups = list(_grouped(entries, batch))
+    if not isinstance(predictor, Workers):
+        for group in groups:
+            yield from work(predictor, group)
+        return
+    done = 0
+    while done < len(groups):
+        try:
+            for outcomes in predictor.map(work, groups[done:]):
+                done += 1
+                yield from outcomes
+        except StoppedProcessError as error:
+            yield from _one_by_one(predictor, work, groups[done], error)
+            done += 1
+
+
+def _one_by_one(
+    workers: Workers[BatchPredictor], work: _Work, group: Sequence[Entry], error: StoppedProcessError
+) -> list[list[Outcome]]:
+    """The outcomes of a group whose process may have been ended by one of its entries, which then fails.
+
+    Raises
+    ------
+    StoppedProcessError
+        If that was not one of several: whatever ends the processes would end them again.
+    """
+    with suppress(StoppedProcessError):  # the process of another group, which was at work beside this one
+        return list(next(workers.map(work, [group])))
+    found, ended = list[list[Outcome]](), 0
+    for entry in group:
+        try:
+            found += next(workers.map(work, [[entry]]))
+        except StoppedProcessError:
+            ended += 1
+            wrong = ProgressionError(
+                "ended the process that read it, perhaps for lack of memory; look at its picture"
+            )
+            found.append([Outcome(entry, wrong)])
+    if len(group) > 1 and ended == len(group):
+        raise error
+    return found
 
 
 def _done_before(results: GrowingFile, entries: Sequence[Entry], horizons: int) -> tuple[int, list[Outcome]]:

@@ -76,6 +76,10 @@ class OutputError(ProgressionError):
     """A result cannot be written."""
 
 
+class StoppedProcessError(ProgressionError):
+    """A process that did some of the work ended by itself, as one does that is out of memory."""
+
+
 class DependencyError(ProgressionError):
     """An optional package is not installed."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from progression.errors import ProgressionError, import_extra
+from progression.errors import ProgressionError, StoppedProcessError, import_extra
 
 Tool = TypeVar("Tool")
 Task = TypeVar("Task")
@@ -34,9 +34,9 @@ class Workers(Protocol[Made]):
 
         Raises
         ------
-        ProgressionError
-            If a process ends by itself, as one does that is out of memory; and whatever `work` raises, or the making of
-            its tool.
+        StoppedProcessError
+            If a process ends by itself, as one does that is out of memory. What `work` raises, or the making of its
+            tool, comes as it is.
         """
         ...
 
@@ -63,7 +63,7 @@ class Processes(Generic[Tool]):
                     ahead=_AHEAD * self.count,
                 )
             except BrokenProcessPool as error:
-                raise ProgressionError(
+                raise StoppedProcessError(
                     f"one of {self.count} processes was stopped, perhaps for lack of memory: run it again with fewer "
                     "to go on"
                 ) from error
@@ -107,7 +107,7 @@ class Ray(Generic[Tool]):
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, ProgressionError) else error from None
         except ray.exceptions.RayError as error:
-            raise ProgressionError(
+            raise StoppedProcessError(
                 f"the Ray cluster lost a process ({type(error).__name__}), perhaps for lack of memory: run it again "
                 "to go on"
             ) from error

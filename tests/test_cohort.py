@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 from progression import files
 from progression.cohort import predict_entries, run_cohort
 from progression.entries import Entry, parse_grade, read_table
-from progression.errors import OutputError, ProgressionError, TableError, UsageError, WeightsError
+from progression.errors import (
+    OutputError,
+    ProgressionError,
+    StoppedProcessError,
+    TableError,
+    UsageError,
+    WeightsError,
+)
 from progression.processes import Processes
 from progression.report.outputs import COLUMNS, row
 from progression.types import Prediction, Radiograph, Request, Side
@@ -310,29 +317,59 @@ def test_another_run_does_not_go_on_there(write: Write, tmp_path: Path, other: d
     assert not out.exists()
 
 
-class Deadly(FakePredictor):
-    """Is killed, as by the system, when it comes to a knee."""
+class Deadly:
+    """Workers that tell a process's end when one of their tasks has a knee that ends it."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def map(self, work: Any, tasks: Iterable[Any]) -> Iterator[Any]:
+        for task in tasks:
+            if any(entry.name in self.names for entry in task):
+                raise StoppedProcessError("one of 1 processes was stopped")
+            yield work(FakePredictor(), task)
+
+
+class Dying(FakePredictor):
+    """Is killed whatever it comes to."""
 
     def predict_batch(self, radiographs: Sequence[Radiograph], **options: Any) -> list[Prediction]:
-        if any(radiograph.name == "k6" for radiograph in radiographs):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().predict_batch(radiographs, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
 
 
-def test_several_processes_give_the_same_rows_and_a_killed_one_stops_the_run(
+def test_several_processes_give_the_same_rows_and_go_on_where_a_run_was_stopped(
     write: Write, tmp_path: Path
 ) -> None:
     entries, out = many(write), tmp_path / "r.csv"
     with pytest.raises(ProgressionError, match=r"one of 1 processes was stopped.* to go on"):
-        run_cohort(Processes(Deadly, 1), entries, out, request=REQUEST, batch=1)
+        run_cohort(Processes(Dying, 1), entries, out, request=REQUEST, batch=3)
     assert not out.exists()
+    with pytest.raises(KeyboardInterrupt):
+        run_cohort(FakePredictor(), entries, out, request=REQUEST, batch=1, progress=stop_at(3))
     seen: list[int] = []
     failed = run_cohort(
         Processes(FakePredictor, 2), entries, out, request=REQUEST, batch=1, progress=seen.append
     ).failed
-    assert seen[0] >= 3 and seen[-1] == len(entries)
+    assert seen[0] == 3 and seen[-1] == len(entries)
     assert [outcome.entry.name for outcome in failed] == ["k1", "k5"]
     assert out.read_bytes() == whole_table(entries, REQUEST)
+
+
+def test_a_knee_that_ends_its_process_fails_alone(write: Write, tmp_path: Path) -> None:
+    entries, out = many(write), tmp_path / "r.csv"
+    failed = run_cohort(Deadly("k6"), entries, out, request=REQUEST, batch=3).failed
+    reason = "ended the process that read it, perhaps for lack of memory; look at its picture"
+    assert [(one.entry.name, str(one.result)) for one in failed if one.entry.name == "k6"] == [("k6", reason)]
+    whole, made = (text.decode().splitlines() for text in (whole_table(entries, REQUEST), out.read_bytes()))
+    assert [line for line in made if not line.startswith("k6,")] == [
+        line for line in whole if not line.startswith("k6,")
+    ]
+    assert sum(line.startswith("k6,") and reason in line for line in made) == len(REQUEST.horizon_months)
+    with pytest.raises(
+        StoppedProcessError, match="was stopped"
+    ):  # whatever ends all of a batch is no single knee's
+        run_cohort(Deadly(*(entry.name for entry in entries)), entries, out, request=REQUEST, batch=3)
 
 
 def no_predictor() -> FakePredictor:
