@@ -3,8 +3,9 @@
     python benchmarks/bones.py KNEES [--model FOLDER] [--split val] [--knees 200] [--films FOLDER] [--pictures FOLDER]
 
 KNEES holds train.csv, train.zip (val likewise) and contours.csv. Errors are shares of the tibial plateau's width; of an
-outline, the median over its points that lie in the picture; of knees, the median, 95th percentile and the share found
-(Wilson's interval). Processings are those of `PROCESSINGS`, one after the other on the same knees.
+outline, the median over its points that lie in the picture, numbered from the true side; of knees, the median, 95th
+percentile and the share found (Wilson's interval). Processings are those of `PROCESSINGS`, one after the other on the
+same knees.
 
 FOLDER of `--films` holds images/, files.csv (file, kind) and knees.csv (file, side, x, y, plateau_left_x,
 plateau_right_x, tilt_deg, implant, view, usable). A knee is found if a middle lies within a fourth of its plateau's
@@ -26,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from progression.bones.find import BoneFinder, Bones
+from progression.bones.find import RIGHT_WITHIN, BoneFinder, Bones
+from progression.bones.shape import reverse
 from progression.data.contours import Outlined, load_outlined, read_contours
 from progression.data.importers.knees import import_knees
 from progression.data.processing import coarser, compressed, enhanced, equalised, smoothed, unsharp
@@ -95,6 +97,8 @@ class Tally:
     ends: list[float] = field(default_factory=list)
     tilt: list[float] = field(default_factory=list)
     side: list[bool] = field(default_factory=list)
+    lower: list[float] = field(default_factory=list)
+    sure: list[float] = field(default_factory=list)
 
     def told(self, name: str) -> None:
         """One line."""
@@ -107,16 +111,20 @@ class Tally:
                 line += f"  {what} {100 * np.median(known):.2f} % ({100 * np.quantile(known, 0.95):.2f})"
         if found.any() and self.tilt:
             line += f"  tilt {np.nanmedian(np.abs(self.tilt)):.1f} deg"
+        if self.sure:
+            line += f"  confidence {np.median(self.sure):.2f} (5th {np.quantile(self.sure, 0.05):.2f})"
+        if self.lower:
+            line += f"  lower by {100 * np.median(self.lower):+.1f} %"
         if self.side:
             line += f"  side right {sum(self.side)} of {len(self.side)}"
         print(line, flush=True)
 
 
-def outline_error(found: Bones, true: NDArray[np.floating], size: int) -> float:
+def outline_error(found: NDArray[np.floating], true: NDArray[np.floating], size: int) -> float:
     """Median distance of the points in a picture of `size` pixels a side, in widths of the true plateau."""
     inside = ((true > 0) & (true < size)).all(-1)
     width = float(np.hypot(*(true[63] - true[47])))
-    off = np.hypot(*(found.points - true).T)
+    off = np.hypot(*(found - true).T)
     return float(np.median(off[inside])) / width
 
 
@@ -124,7 +132,8 @@ def of_crops(finder: BoneFinder, knees: Outlined, count: int) -> None:
     """Outlines of knees' own pictures, of which every other is mirrored, under each processing."""
     chosen = np.linspace(0, len(knees) - 1, min(count, len(knees))).astype(int)
     size = knees.images.shape[-1]
-    errors, blurs = [], []
+    errors: list[float] = []
+    chances: list[float] = []
     for name, processed in PROCESSINGS.items():
         tally = Tally()
         for place, row in enumerate(chosen):
@@ -143,18 +152,21 @@ def of_crops(finder: BoneFinder, knees: Outlined, count: int) -> None:
                     values.append(math.nan)
                 continue
             tally.middle.append(math.hypot(best.frame.x - middle[0], best.frame.y - middle[1]) / width)
-            tally.outline.append(outline_error(best, true, size))
-            tally.ends.append(float(np.hypot(*(best.points[[47, 63]] - true[[47, 63]]).T).mean()) / width)
             tally.side.append((best.right >= 0.5) != mirrored)
+            points = best.points if tally.side[-1] else reverse(best.points)
+            tally.outline.append(outline_error(points, true, size))
+            tally.ends.append(float(np.hypot(*(points[[47, 63]] - true[[47, 63]]).T).mean()) / width)
             errors.append(tally.outline[-1])
-            blurs.append(best.blur)
+            chances.append(best.confidence)
         tally.told(name)
-    order = np.argsort(blurs)
-    parts = np.array_split(np.array(errors)[order], 5)
-    print(
-        "outline error by fifths of blur: "
-        + ", ".join(f"{100 * np.median(p):.2f} %" for p in parts if len(p))
-    )
+    right = np.array(errors) < RIGHT_WITHIN
+    for part in np.array_split(np.argsort(chances), 5):
+        if len(part):
+            print(
+                f"confidence {np.mean(np.array(chances)[part]):.3f}: right {right[part].mean():.3f}, "
+                f"median outline error {100 * np.median(np.array(errors)[part]):.2f} %",
+                flush=True,
+            )
 
 
 def nearest(seen: tuple[Bones, ...], x: float, y: float, width: float) -> Bones | None:
@@ -175,7 +187,9 @@ def picture(pixels: Pixels, seen: tuple[Bones, ...], longer: int = 900) -> Image
         says = "R" if bones.right >= 0.5 else "L"
         at = (bones.frame.x * scale, bones.frame.y * scale)
         draw.text(
-            at, f"{says} {bones.heat:.2f} b{100 * bones.blur:.1f} u{bones.unlikely:.1f}", fill=(255, 255, 0)
+            at,
+            f"{says} {bones.confidence:.2f} {100 * bones.blur:.1f} {bones.unlikely:.1f}",
+            fill=(255, 255, 0),
         )
     return grey
 
@@ -184,7 +198,7 @@ def of_films(finder: BoneFinder, folder: Path, pictures: Path | None) -> None:
     """Knees on films of other clinics, by kind of film."""
     files, known = pd.read_csv(folder / "files.csv"), pd.read_csv(folder / "knees.csv")
     tallies: dict[str, Tally] = {}
-    others: dict[str, list[int]] = {}
+    others: dict[str, list[float]] = {}
     seconds = []
     for file, kind in zip(files["file"], files["kind"], strict=True):
         path = folder / "images" / file
@@ -203,7 +217,7 @@ def of_films(finder: BoneFinder, folder: Path, pictures: Path | None) -> None:
         of_film = known[(known["file"] == file)]
         marked = of_film[of_film["x"].notna() & (of_film["view"] == "ap")]
         if marked.empty:
-            others.setdefault(str(kind), []).append(len(seen))
+            others.setdefault(str(kind), []).append(max((one.confidence for one in seen), default=0.0))
         for knee in marked.itertuples():
             usable = "" if knee.usable == "yes" else ", not usable"
             metal = "" if knee.implant == "none" else ", metal"
@@ -215,6 +229,8 @@ def of_films(finder: BoneFinder, folder: Path, pictures: Path | None) -> None:
                     values.append(math.nan)
                 continue
             tally.middle.append(math.hypot(best.frame.x - knee.x, best.frame.y - knee.y) / width)
+            tally.sure.append(best.confidence)
+            tally.lower.append((best.frame.y - knee.y) / width)
             ends = sorted(best.points[[47, 63], 0])
             true = (knee.plateau_left_x, knee.plateau_right_x)
             tally.ends.append(float(np.mean([abs(a - b) for a, b in zip(ends, true, strict=True)])) / width)
@@ -223,8 +239,9 @@ def of_films(finder: BoneFinder, folder: Path, pictures: Path | None) -> None:
                 tally.side.append((best.right >= 0.5) == (knee.side == "right"))
     for name, tally in sorted(tallies.items()):
         tally.told(name)
-    for name, counts in sorted(others.items()):
-        print(f"{name:24s} {len(counts):4d}  films with something found {sum(c > 0 for c in counts)}")
+    for name, most in sorted(others.items()):
+        found = ", ".join(f"{sum(c > least for c in most)} over {least:g}" for least in (0, 0.5, 0.9))
+        print(f"{name:24s} {len(most):4d}  films with something found: {found}")
     print(f"seconds a film: median {np.median(seconds):.2f}, largest {max(seconds):.2f}")
 
 

@@ -1,6 +1,7 @@
 """Knees in a film of any size, by their bones: a look at the film at a few scales, then a closer one at each knee.
 
-    film ─ shorter side to 128, 256 pixels ─► middles, widths, tilts ─► square of each, upright ─► 74 points ─► shape
+    film, long ones in parts ─ shorter side to 128, 256 pixels ─► middles, widths, tilts
+         ─► square of each, upright ─► 74 points ─► shape
 
 The closer look is taken twice, the second time as the first one's outlines stand. Its points and their spreads are
 weighed against the shapes that knees have (`progression.bones.shape`).
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ PLATEAU_PX = 103.0
 """Width of the tibial plateau in the closer look."""
 _BELOW = 0.04
 """The square's middle lies below the joint's, in widths of the plateau."""
+_PART = 2
+"""Longer over shorter side of the parts of a long film that are looked at one by one: contrast is each part's own."""
 LEAST_HEAT = 0.3
+RIGHT_WITHIN = 0.03
+"""Median error of the points up to which outlines count as right, in widths of the plateau."""
 _SAME = 0.6
 """Knees nearer than this share of their width are one."""
 _EDGE_PX = 2.0
@@ -49,7 +54,8 @@ class Bones:
     spread_px : (74,) how uncertain each is, the deviation of where it may be
     seen : (74,) whether it lies in the film and in the closer look; others are where the shape has them
     frame : where the knee stands
-    heat : how surely a knee is there, 0 to 1
+    heat : how surely a knee's middle is there, 0 to 1
+    confidence : chance that the outlines are right to `RIGHT_WITHIN` of the plateau's width
     right : how surely its lateral side is the film's left, as of a right knee, 0 to 1
     unlikely : how far its shape is from usual (`progression.bones.shape.Agreed`)
     """
@@ -61,12 +67,19 @@ class Bones:
     heat: float
     right: float
     unlikely: float
+    confidence: float = 0.0
 
     @property
     def blur(self) -> float:
         """Median uncertainty of the points seen, in widths of the plateau: small where outlines are clear."""
         chosen = self.spread_px[self.seen] if self.seen.any() else self.spread_px
         return float(np.median(chosen)) / self.frame.width
+
+    @property
+    def signs(self) -> tuple[float, float, float]:
+        """What the confidence is made of: logit of the heat, log of the blur, how unlikely the shape is."""
+        heat = min(max(self.heat, 1e-6), 1 - 1e-6)
+        return math.log(heat / (1 - heat)), math.log(max(self.blur, 1e-6)), min(self.unlikely, 10.0)
 
 
 @dataclass(frozen=True)
@@ -78,10 +91,15 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class BoneFinder:
-    """The network and the shape model; see the module."""
+    """The network and the shape model, see the module; and the odds that outlines are right.
+
+    `odds` are a constant and the weights of `Bones.signs` (`progression.train.bones.calibrate`); left as they are, the
+    confidence is the heat.
+    """
 
     network: BoneNet
     shape: ShapeModel
+    odds: tuple[float, ...] = (0.0, 1.0, 0.0, 0.0)
 
     def __call__(self, pixels: Pixels) -> tuple[Bones, ...]:
         """Knees of a film (H, W), from left to right."""
@@ -103,23 +121,32 @@ class BoneFinder:
         scale = shorter / min(height, width)
         rows, columns = round(height * scale), round(width * scale)
         small = interpolate(film, size=(rows, columns), mode="bilinear", antialias=True, align_corners=False)
-        small = pad(small, (0, -columns % MULTIPLE, 0, -rows % MULTIPLE))
-        maps = self.network(small)
-        heat = maps.middle[0].sigmoid()
-        top = (heat == max_pool2d(heat[None], 3, 1, 1)[0]) & (heat >= LEAST_HEAT)
-        found = []
-        for row, column in top.nonzero().tolist():
-            frame = Frame(
-                (column + 0.5) * STRIDE / scale,
-                (row + 0.5) * STRIDE / scale,
-                float(maps.log_width[0, row, column].exp()) * SIDE / scale,
-                float(maps.tilt[0, row, column]) * TILT_UNIT_DEG,
+        return [
+            found
+            for left, top in _parts(columns, rows)
+            for found in self._in_part(
+                small[:, :, top : top + _PART * shorter, left : left + _PART * shorter], left, top, scale
             )
-            if frame.x < width and frame.y < height:
-                found.append(
-                    _Candidate(frame, float(heat[row, column]), float(maps.right[0, row, column].sigmoid()))
-                )
-        return found
+            if found.frame.x < width and found.frame.y < height
+        ]
+
+    def _in_part(self, part: Tensor, left: int, top: int, scale: float) -> list[_Candidate]:
+        maps = self.network(pad(part, (0, -part.shape[3] % MULTIPLE, 0, -part.shape[2] % MULTIPLE)))
+        heat = maps.middle[0].sigmoid()
+        peaks = (heat == max_pool2d(heat[None], 3, 1, 1)[0]) & (heat >= LEAST_HEAT)
+        return [
+            _Candidate(
+                Frame(
+                    (left + (column + 0.5) * STRIDE) / scale,
+                    (top + (row + 0.5) * STRIDE) / scale,
+                    float(maps.log_width[0, row, column].exp()) * SIDE / scale,
+                    float(maps.tilt[0, row, column]) * TILT_UNIT_DEG,
+                ),
+                float(heat[row, column]),
+                float(maps.right[0, row, column].sigmoid()),
+            )
+            for row, column in peaks.nonzero().tolist()
+        ]
 
     @torch.no_grad()
     def outline(self, film: Tensor, near: Frame, *, right: float = 0.5, looks: int = 2) -> Bones:
@@ -148,7 +175,9 @@ class BoneFinder:
             ordered = reverse(ordered)
             spreads = reverse(np.stack([spreads, spreads], -1))[:, 0]
             seen = reverse(np.stack([seen, seen], -1))[:, 0] > 0.5
-        return Bones(ordered, spreads, seen, frame, heat, right, agreed.unlikely)
+        bones = Bones(ordered, spreads, seen, frame, heat, right, agreed.unlikely)
+        logit = self.odds[0] + float(np.dot(self.odds[1:], bones.signs))
+        return replace(bones, confidence=1 / (1 + math.exp(-logit)))
 
     @classmethod
     def load(cls, files: ModelFiles) -> BoneFinder | None:
@@ -170,7 +199,7 @@ class BoneFinder:
             raise WeightsError(
                 f"part {PART} of model {files.folder} is of another version: progression train bones makes it anew"
             ) from error
-        return cls(network.eval().requires_grad_(False), shape)
+        return cls(network.eval().requires_grad_(False), shape, tuple(config["odds"]))
 
     def save(self, folder: str | Path, *, training: Mapping[str, Any]) -> Path:
         """Write part "bones" of a model folder; `training` says how it came about."""
@@ -178,10 +207,20 @@ class BoneFinder:
             "widths": self.network.widths,
             "pyramid": self.network.pyramid,
             "rest": self.shape.rest,
+            "odds": self.odds,
             "training": dict(training),
         }
         tensors = self.network.state_dict() | self.shape.tensors()
         return save_part(folder, PART, tensors, config, resolution=SIDE)
+
+
+def _parts(width: int, height: int) -> list[tuple[int, int]]:
+    """Upper left corners of parts that overlap by half along a film's longer side; one part unless it is far longer."""
+    shorter, longer = min(width, height), max(width, height)
+    if longer <= 1.25 * _PART * shorter:
+        return [(0, 0)]
+    starts = range(0, longer - _PART * shorter // 2, _PART * shorter // 2)
+    return [(start, 0) if width > height else (0, start) for start in starts]
 
 
 def _apart(one: Frame, other: Frame) -> bool:

@@ -417,6 +417,9 @@ def bones(
     save: Save,
     images: Images = None,
     split: Split = "train",
+    heldout: Annotated[
+        str | None, typer.Option("--heldout", help="Split that confidence is calibrated on; default: none.")
+    ] = None,
     steps: Annotated[
         int, typer.Option("--steps", min=1, help="Of 16 windows each; about 0.3 s of a core each.")
     ] = 20000,
@@ -428,18 +431,19 @@ def bones(
     """Learn to see the outlines of femur and tibia, and where knees stand, on films of any processing (hours)."""
     from dataclasses import asdict
 
-    from progression.data.contours import load_outlined, read_contours
-    from progression.data.visits import read_visits
-    from progression.train.bones import KNEE_PIXELS, BonesConfig, train_bones
-
-    config = BonesConfig(steps=steps, seed=seed)
-    outlines = read_contours(contours, least_score=least_score)
-    knees = load_outlined(read_visits(table), outlines, resolution=KNEE_PIXELS, root=images, split=split)
-    network = train_bones(knees, out, config=config)
     from progression.bones.find import BoneFinder
     from progression.bones.shape import ShapeModel
+    from progression.data.contours import load_outlined, read_contours
+    from progression.data.visits import read_visits
+    from progression.train.bones import CALIBRATION_FILMS, KNEE_PIXELS, BonesConfig, calibrate, train_bones
 
-    finder = BoneFinder(network, ShapeModel.fit(knees.points))
+    config = BonesConfig(steps=steps, seed=seed)
+    visits, outlines = read_visits(table), read_contours(contours, least_score=least_score)
+    knees = load_outlined(visits, outlines, resolution=KNEE_PIXELS, root=images, split=split)
+    finder = BoneFinder(train_bones(knees, out, config=config), ShapeModel.fit(knees.points))
+    if heldout is not None:
+        others = load_outlined(visits, outlines, resolution=KNEE_PIXELS, root=images, split=heldout)
+        finder = calibrate(finder, others, films=CALIBRATION_FILMS, seed=seed)
     path = finder.save(save, training={**asdict(config), "knees": len(knees)})
     typer.echo(f"bones from {len(knees)} knees: {path}")
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import (
     binary_cross_entropy_with_logits,
@@ -31,6 +32,7 @@ from torch.nn.functional import (
     smooth_l1_loss,
 )
 
+from progression.bones.find import RIGHT_WITHIN, BoneFinder
 from progression.bones.network import SIDE, STRIDE, TILT_UNIT_DEG, BoneNet, Maps
 from progression.bones.shape import POINTS, Array, landmark_frame, reverse
 from progression.data.contours import Outlined
@@ -71,6 +73,7 @@ _SPREAD_CELLS, _AROUND_CELLS = 1.3, 2.2
 _POINT_CELLS = 1.0
 _BEYOND = 0.1
 _UNDER_METAL = 0.5
+CALIBRATION_FILMS = 200
 
 
 @dataclass(frozen=True)
@@ -317,3 +320,30 @@ def train_bones(
             save_checkpoint(checkpoint, state)
             kept, sums, since = time.monotonic(), {}, 0
     return average.eval()
+
+
+def calibrate(finder: BoneFinder, knees: Outlined, *, films: int, seed: int = 0) -> BoneFinder:
+    """The finder with odds that its outlines are right, fitted on made films of knees that it did not learn from."""
+    rng, signs, right = np.random.default_rng(seed), list[tuple[float, ...]](), list[bool]()
+    processing = Processing(seed)
+    makers = (FilmMaker(knees.images, settings=NEAR), FilmMaker(knees.images, settings=FAR))
+    for number in range(films):
+        film = makers[number % 2].film(
+            rng, longer_px=2 * FILM_PIXELS, kind=str(rng.choice(_KINDS, p=_SHARES))
+        )
+        pixels = processing(torch.from_numpy(film.pixels)[None, None])[0, 0].numpy()
+        shown = [
+            on_film(knees.points[row].astype(np.float64), knee)
+            for row, knee in zip(film.rows, film.knees, strict=True)
+        ]
+        for bones in finder(pixels):
+            points = bones.points if bones.right >= 0.5 else reverse(bones.points)
+            off = [
+                float(np.median(np.hypot(*(points - true).T))) / landmark_frame(true).width for true in shown
+            ]
+            signs.append(bones.signs)
+            right.append(min(off, default=math.inf) < RIGHT_WITHIN)
+    if len(set(right)) < 2:
+        return finder
+    fitted = LogisticRegression(C=10.0).fit(np.array(signs), np.array(right))
+    return replace(finder, odds=(float(fitted.intercept_[0]), *fitted.coef_[0].tolist()))

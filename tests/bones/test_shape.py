@@ -95,9 +95,9 @@ def test_a_shape_that_no_knee_has_is_unlikely() -> None:
 def test_left_knees_have_the_mirrored_shapes() -> None:
     model = ShapeModel.fit(KNEES)
     right, sharp, seen = outline(99) * 100, np.full(74, 1.0), np.ones(74, bool)
-    left = mirror(right) + [100, 0]
+    left = np.add(mirror(right), [100, 0])
     one, other = model.agree(right, sharp, seen), model.mirrored().agree(left, sharp, seen)
-    assert other.points == pytest.approx(mirror(one.points) + [100, 0], abs=1e-6)
+    assert other.points == pytest.approx(np.add(mirror(one.points), [100, 0]), abs=1e-6)
     assert other.unlikely == pytest.approx(one.unlikely, rel=1e-6)
     assert other.frame.tilt_deg == pytest.approx(-one.frame.tilt_deg, abs=1e-6)
 

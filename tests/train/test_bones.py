@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from progression.bones.network import SIDE, STRIDE, TILT_UNIT_DEG, Maps
-from progression.bones.shape import landmark_frame
+from progression.bones.find import BoneFinder, Bones
+from progression.bones.network import SIDE, STRIDE, TILT_UNIT_DEG, BoneNet, Maps
+from progression.bones.shape import ShapeModel, landmark_frame
 from progression.data.contours import Outlined
 from progression.data.films import FilmMaker, MadeFilm, Shown
 from progression.errors import UsageError
@@ -22,13 +23,14 @@ from progression.train.bones import (
     Targets,
     Window,
     batch,
+    calibrate,
     losses,
     on_film,
     targets,
     train_bones,
     windowed,
 )
-from progression.types import Side
+from progression.types import Pixels, Side
 from tests.outlines import drawn, outline
 
 CELLS = SIDE // STRIDE
@@ -129,6 +131,38 @@ def test_a_batch_without_a_knee_has_a_loss() -> None:
     assert "place" not in found and all(torch.isfinite(value) for value in found.values())
 
 
+class Half(BoneFinder):
+    """Right and sharp about every other film; elsewhere a plateau's width too low, and blurred."""
+
+    films = 0
+
+    def __call__(self, pixels: Pixels) -> tuple[Bones, ...]:
+        Half.films += 1
+        right, rng = Half.films % 2 == 0, np.random.default_rng(Half.films)
+        points = 100 * outline() + (0 if right else [0, 80])
+        spread = np.full(74, (1.0 if right else 4.0) * rng.uniform(0.8, 1.2))
+        frame = landmark_frame(points)
+        return (Bones(points, spread, np.ones(74, bool), frame, 0.8, 0.9, 0.5),)
+
+
+def test_confidence_follows_what_tells_right_from_wrong(
+    knees: Outlined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bones, "on_film", lambda points, shown: 100 * outline())
+    finder = Half(BoneNet(), ShapeModel.fit(knees.points))
+    fitted = calibrate(finder, knees, films=30)
+    sharp, blurred = (
+        fitted.odds[0] + np.dot(fitted.odds[1:], (1.4, np.log(blur), 0.5)) for blur in (0.012, 0.05)
+    )
+    assert fitted.odds[2] < 0 and sharp > blurred + 2
+
+
+def test_what_is_never_right_gets_no_odds(knees: Outlined, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bones, "on_film", lambda points, shown: 900 * outline())
+    finder = Half(BoneNet(), ShapeModel.fit(knees.points))
+    assert calibrate(finder, knees, films=4).odds == finder.odds
+
+
 @pytest.fixture
 def knees() -> Outlined:
     outlines = [outline(seed) for seed in range(3)]
@@ -147,11 +181,11 @@ def test_a_batch_is_a_function_of_its_step(knees: Outlined) -> None:
 
 
 def test_a_run_learns(knees: Outlined, tmp_path: Path) -> None:
-    config = BonesConfig(steps=30, batch=4, precision="float32")
+    config = BonesConfig(steps=20, batch=3, precision="float32")
     train_bones(knees, tmp_path / "run", config=config, checkpoint_seconds=0.0)
     rows = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     place = [json.loads(row).get("place", np.nan) for row in rows]
-    assert np.nanmean(place[-8:]) < 0.8 * np.nanmean(place[:4])
+    assert np.nanmean(place[-6:]) < 0.85 * np.nanmean(place[:4])
 
 
 class Killed(Exception):
