@@ -42,6 +42,8 @@ RIGHT_WITHIN = 0.03
 _SAME = 0.6
 """Knees nearer than this share of their width are one."""
 _EDGE_PX = 2.0
+_ERROR_OF_SPREAD = 0.2
+"""A point's error over its map's deviation (root mean square an axis; 0.18 to 0.19 on 48 knees of `val`)."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class BoneFinder:
             square, middle = _cut(film, frame, scale)
             maps = self.network(square)
             places, spread = (one[0].numpy().astype(np.float64) for one in maps.places())
+            spread *= _ERROR_OF_SPREAD
             cell = int(maps.middle[0].sigmoid().flatten().argmax())
             heat = float(maps.middle[0].sigmoid().flatten()[cell])
             right = float(maps.right[0].sigmoid().flatten()[cell])

@@ -26,7 +26,7 @@ Array = npt.NDArray[np.float64]
 POINTS = 74
 MODES = 40
 _LEAST_SPREAD = 0.004
-_TOLERANCE = 0.03
+_TOLERANCE = 0.02
 """Spread, in widths of the plateau, at which a point lies half way between where it was seen and the shape."""
 FEMUR, TIBIA = slice(0, 37), slice(37, 74)
 NOTCH, SPINES, PLATEAU = 18, (53, 57), (47, 63)

@@ -1,16 +1,16 @@
 """Train the network that sees bones, on films made anew for each step and processed as by other clinics.
 
-    loss = 0.2 cross-entropy(points) + |place of points| + focal(middle) + |log width| + |tilt|
-         + 0.5 cross-entropy(right)
+    loss = 0.2 cross-entropy(points) + 2 |place of points| + focal(middle) + |log width| + |tilt|
+         + cross-entropy(right)
 
 Knees with outlines are set into films (`progression.data.films`), of which windows are taken: mirrored or not,
 stretched, at many scales. Each goes through `progression.data.processing`. Outlines are learnt from windows whose knee
 has about the size of the finder's closer look (`progression.bones.find`); the rest from all. Points beyond the knee's
 own picture, where a film is made up, hardly count. Focal as in CenterNet (Zhou et al. 2019, eq. 1).
 
-AdamW, its rate rising, then falling as one over the root of the step and, over the run's last fifth, to 0; the weights
+AdamW, its rate rising, then falling as one over the root of the step and, over the run's last fourth, to 0; the weights
 kept are a moving average. Step s draws from (seed, s). The run folder holds the checkpoint and log; the same call goes
-on from it exactly.
+on from it exactly, and one of more steps makes the run longer.
 """
 
 from __future__ import annotations
@@ -68,11 +68,12 @@ FAR = replace(NEAR, near=0.0, whole=0.1, askew=0.15, of_pair=(0.12, 0.40), of_on
 _CLOSE_SHARE = 0.65
 _KINDS = ("knees", "implant", "lateral", "other", "empty")
 _SHARES = (0.80, 0.08, 0.04, 0.06, 0.02)
-_WARM_UP, _STEADY, _FALL = 200, 1000, 0.2
+_WARM_UP, _STEADY, _FALL = 200, 1000, 0.25
 _SPREAD_CELLS, _AROUND_CELLS = 1.3, 2.2
-_POINT_CELLS = 1.0
+_POINT_CELLS = 0.7
 _BEYOND = 0.1
 _UNDER_METAL = 0.5
+_WRONG_WAY = 0.06
 CALIBRATION_FILMS = 200
 
 
@@ -171,6 +172,9 @@ def batch(
             film = makers[0 if near else 1].film(rng, longer_px=FILM_PIXELS, kind=kind)
             focus = min(film.knees, key=lambda k: math.dist(k.centre, (FILM_PIXELS / 2,) * 2), default=None)
             focus = focus if near else None
+            if rng.random() < _WRONG_WAY:  # no knee that is to be found: neither lying nor upside down
+                turned = np.rot90(film.pixels, rng.integers(1, 4)).copy()
+                film, focus = replace(film, pixels=turned, knees=(), rows=()), None
         films.append(film)
         windows.append(window(rng, film, focus))
         close.append(focus)
@@ -221,8 +225,7 @@ def losses(maps: Maps, of: Targets) -> dict[str, Tensor]:
         "middle": _focal(maps.middle, of.middle),
         "width": apart(maps.log_width, of.log_width),
         "tilt": apart(maps.tilt, of.tilt),
-        "right": 0.5
-        * (binary_cross_entropy_with_logits(maps.right, of.right, reduction="none") * of.near).sum()
+        "right": (binary_cross_entropy_with_logits(maps.right, of.right, reduction="none") * of.near).sum()
         / count,
     }
     close = of.weights.sum(1) > 0
@@ -238,7 +241,7 @@ def losses(maps: Maps, of: Targets) -> dict[str, Tensor]:
         log_chance = maps.points.flatten(2).log_softmax(-1).view(n, k, rows, columns)
         across, down = (_bell(points[..., axis] / STRIDE, size) for axis, size in ((0, columns), (1, rows)))
         entropy = -torch.einsum("nkrc,nkr,nkc->nk", log_chance, down, across)
-        found |= {"place": (off * weights).sum(), "points": 0.2 * (entropy * weights).sum()}
+        found |= {"place": 2 * (off * weights).sum(), "points": 0.2 * (entropy * weights).sum()}
     return found
 
 
@@ -287,7 +290,7 @@ def train_bones(
     begin, checkpoint = 0, run / CHECKPOINT
     if checkpoint.is_file():
         saved = load_checkpoint(checkpoint)
-        if changed := changed_fields(saved["config"], config):
+        if changed := changed_fields(saved["config"], config) - {"steps"}:
             raise UsageError(
                 f"{run} holds a run with another {', '.join(sorted(changed))}: give the same or another folder"
             )

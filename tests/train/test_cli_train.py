@@ -234,7 +234,9 @@ def test_bones_go_on_where_they_stopped(
     assert first.config("bones")["training"]["knees"] == 2
     assert cli.run([*arguments, "--steps", "1"]) == 0  # ended: saved again
     assert load_model(tmp_path / "m").hashes() == first.hashes()
-    assert cli.run([*arguments, "--steps", "2"]) == 2
-    assert "holds a run with another steps" in capsys.readouterr().err
+    assert cli.run([*arguments, "--steps", "2"]) == 0  # made longer
+    assert load_model(tmp_path / "m").config("bones")["training"]["steps"] == 2
+    assert cli.run([*arguments, "--steps", "2", "--seed", "1"]) == 2
+    assert "holds a run with another seed" in capsys.readouterr().err
     assert cli.run([*arguments, "--steps", "1", "--least-score", "3"]) == 1
     assert "no picture at month 0 of the visits table has a row" in capsys.readouterr().err
