@@ -3,7 +3,8 @@
     python benchmarks/bones.py KNEES [--model FOLDER] [--split val] [--knees 200] [--films FOLDER] [--pictures FOLDER]
 
 KNEES holds train.csv, train.zip (val likewise) and contours.csv. Errors are shares of the tibial plateau's width; of an
-outline, the median over its points that lie in the picture, numbered from the true side; of knees, the median, 95th
+outline, the median over its points that lie in the picture, numbered from the true
+side (of its line, the distance from the true line); of knees, the median, 95th
 percentile and the share found (Wilson's interval). Processings are those of `PROCESSINGS`, one after the other on the
 same knees.
 
@@ -94,6 +95,7 @@ class Tally:
 
     middle: list[float] = field(default_factory=list)
     outline: list[float] = field(default_factory=list)
+    line: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
     tilt: list[float] = field(default_factory=list)
     side: list[bool] = field(default_factory=list)
@@ -105,7 +107,12 @@ class Tally:
         found = np.isfinite(self.middle)
         share = proportion(found)
         line = f"{name:24s} {len(found):4d}  found {share.value:.3f} [{share.low:.3f}, {share.high:.3f}]"
-        for what, values in (("middle", self.middle), ("ends", self.ends), ("outline", self.outline)):
+        for what, values in (
+            ("middle", self.middle),
+            ("ends", self.ends),
+            ("points", self.outline),
+            ("line", self.line),
+        ):
             known = np.array(values)[np.isfinite(values)]
             if len(known):
                 line += f"  {what} {100 * np.median(known):.2f} % ({100 * np.quantile(known, 0.95):.2f})"
@@ -126,6 +133,17 @@ def outline_error(found: NDArray[np.floating], true: NDArray[np.floating], size:
     width = float(np.hypot(*(true[63] - true[47])))
     off = np.hypot(*(found - true).T)
     return float(np.median(off[inside])) / width
+
+
+def line_error(found: NDArray[np.floating], true: NDArray[np.floating], size: int) -> float:
+    """Median distance of points from the true bone's line, however far along it, in widths of the true plateau."""
+    off = []
+    for part in (slice(0, 37), slice(37, 74)):
+        start, along = true[part][:-1], np.diff(true[part], axis=0)
+        for point in found[part][((found[part] > 0) & (found[part] < size)).all(-1)]:
+            share = np.clip(((point - start) * along).sum(1) / (along**2).sum(1), 0, 1)
+            off.append(np.hypot(*(point - start - share[:, None] * along).T).min())
+    return float(np.median(off)) / float(np.hypot(*(true[63] - true[47])))
 
 
 def of_crops(finder: BoneFinder, knees: Outlined, count: int) -> None:
@@ -155,6 +173,7 @@ def of_crops(finder: BoneFinder, knees: Outlined, count: int) -> None:
             tally.side.append((best.right >= 0.5) != mirrored)
             points = best.points if tally.side[-1] else reverse(best.points)
             tally.outline.append(outline_error(points, true, size))
+            tally.line.append(line_error(points, true, size))
             tally.ends.append(float(np.hypot(*(points[[47, 63]] - true[[47, 63]]).T).mean()) / width)
             errors.append(tally.outline[-1])
             chances.append(best.confidence)

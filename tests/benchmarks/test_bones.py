@@ -40,6 +40,17 @@ def test_an_outline_shifted_by_a_fortieth_of_its_plateau_is_wrong_by_that(script
     assert script.outline_error(moved, true, 200) == pytest.approx(1 / 40)
 
 
+def test_points_that_slide_along_a_bone_are_on_its_line(script: ModuleType) -> None:
+    true = outline() * 200
+    slid = true.copy()
+    slid[1:36] += 0.3 * (true[2:37] - true[1:36])
+    slid[38:73] += 0.3 * (true[39:74] - true[38:73])
+    assert script.outline_error(slid, true, 200) > 0.005
+    assert script.line_error(slid, true, 200) == pytest.approx(0, abs=1e-9)
+    width = math.hypot(*(true[63] - true[47]))
+    assert 0 < script.line_error(np.add(true, [0, width / 40]), true, 200) < 1 / 40
+
+
 def test_a_knee_is_found_within_a_fourth_of_its_width(script: ModuleType) -> None:
     one, other = bones(outline(), 100, 100), bones(outline(), 300, 100)
     assert script.nearest((one, other), 295, 110, 80) is other
