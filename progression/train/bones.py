@@ -173,7 +173,7 @@ def batch(
             focus = min(film.knees, key=lambda k: math.dist(k.centre, (FILM_PIXELS / 2,) * 2), default=None)
             focus = focus if near else None
             if rng.random() < _WRONG_WAY:  # no knee that is to be found: neither lying nor upside down
-                turned = np.rot90(film.pixels, rng.integers(1, 4)).copy()
+                turned = np.rot90(film.pixels, int(rng.integers(1, 4))).copy()
                 film, focus = replace(film, pixels=turned, knees=(), rows=()), None
         films.append(film)
         windows.append(window(rng, film, focus))
