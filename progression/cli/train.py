@@ -410,6 +410,47 @@ def localiser(
     say(f"localiser from {len(knees)} knees: {path}")
 
 
+@app.command()
+def bones(
+    table: Table,
+    contours: Annotated[
+        Path, typer.Argument(help="Table of outlines: name, score, x0, y0 … x73, y73 in a picture's pixels.")
+    ],
+    out: Out,
+    save: Save,
+    images: Images = None,
+    split: Split = "train",
+    heldout: Annotated[
+        str | None, typer.Option("--heldout", help="Split that confidence is calibrated on; default: none.")
+    ] = None,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Of 16 windows each; about 0.3 s of a core each.")
+    ] = 20000,
+    least_score: Annotated[
+        float | None, typer.Option("--least-score", help="Outlines of a lower score are left out.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Learn to see the outlines of femur and tibia, and where knees stand, on films of any processing (hours)."""
+    from dataclasses import asdict
+
+    from progression.bones.find import BoneFinder
+    from progression.bones.shape import ShapeModel
+    from progression.data.contours import load_outlined, read_contours
+    from progression.data.visits import read_visits
+    from progression.train.bones import CALIBRATION_FILMS, KNEE_PIXELS, BonesConfig, calibrate, train_bones
+
+    config = BonesConfig(steps=steps, seed=seed)
+    visits, outlines = read_visits(table), read_contours(contours, least_score=least_score)
+    knees = load_outlined(visits, outlines, resolution=KNEE_PIXELS, root=images, split=split)
+    finder = BoneFinder(train_bones(knees, out, config=config), ShapeModel.fit(knees.points))
+    if heldout is not None:
+        others = load_outlined(visits, outlines, resolution=KNEE_PIXELS, root=images, split=heldout)
+        finder = calibrate(finder, others, films=CALIBRATION_FILMS, seed=seed)
+    path = finder.save(save, training={**asdict(config), "knees": len(knees)})
+    typer.echo(f"bones from {len(knees)} knees: {path}")
+
+
 def _pictures(table: Path, *, images: Path | None, split: str | None) -> Iterator[Pixels]:
     """Baseline pictures of a split as they are."""
     from progression.data.dataset import baselines

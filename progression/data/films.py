@@ -12,6 +12,7 @@ The films are composites: they show that knees are found where they stand, not h
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,7 @@ class MadeFilm:
     kind : of `KINDS`
     metal : (H, W), how much of each pixel is an implant's; None where there is none
     letters : that say a side, beside their knees
+    rows : of the maker's knees, which one each of `knees` is
     """
 
     pixels: Pixels
@@ -67,6 +69,7 @@ class MadeFilm:
     kind: str
     metal: Pixels | None = None
     letters: tuple[Letter, ...] = ()
+    rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class FilmMaker:
         )
         knees: tuple[Shown, ...] = ()
         metal: Pixels | None = None
+        chosen: Sequence[int] = ()
         if kind in ("knees", "implant"):
             if near:
                 knees = self._near(rng, longer_px, pair)
@@ -192,8 +196,10 @@ class FilmMaker:
         else:
             canvas = _smooth_noise(rng, shape) * rng.uniform(0, 0.6)
         pixels, letters = self._exposed(rng, canvas, knees)
-        inside = tuple(k for k in knees if 0 <= k.centre[0] < shape[1] and 0 <= k.centre[1] < shape[0])
-        return MadeFilm(pixels, inside, kind, metal, letters)
+        inside = [0 <= k.centre[0] < shape[1] and 0 <= k.centre[1] < shape[0] for k in knees]
+        return MadeFilm(
+            pixels, tuple(compress(knees, inside)), kind, metal, letters, tuple(compress(chosen, inside))
+        )
 
     def _tilt(self, rng: np.random.Generator) -> float:
         if rng.random() < self.settings.askew:

@@ -109,3 +109,16 @@ def test_letters_stand_beside_their_knees_and_change_the_film(knees: torch.Tenso
             at_it = np.hypot(columns - x, rows - y) < letter.size_px
             assert np.abs(film.pixels - bare.pixels)[at_it].max() > 0.2
     assert said == {"R", "L", "mirrored R", "mirrored L"}
+
+
+def test_a_film_says_which_knees_it_shows() -> None:
+    knees = torch.from_numpy(np.stack([(knee(64, seed) * 255).astype(np.uint8) for seed in range(3)]))
+    maker, rng = FilmMaker(knees), np.random.default_rng(5)
+    for _ in range(20):
+        film = maker.film(rng, longer_px=96, kind="knees", rows=[2, 1])
+        assert len(film.rows) == len(film.knees)
+        assert all(
+            row == (2 if shown.side is Side.RIGHT else 1)
+            for row, shown in zip(film.rows, film.knees, strict=True)
+        )
+    assert maker.film(rng, longer_px=96, kind="empty").rows == ()

@@ -17,6 +17,7 @@ from progression.errors import WeightsError
 from progression.risk.efficientnet import EfficientNet, Stage
 from progression.risk.grader import NUM_OUTPUTS, Grader, load_grader
 from progression.stylegan2 import Generator
+from progression.train import bones as bones_training
 from progression.train import encoder as encoder_training
 from progression.train import gan, grader_config, joint
 from progression.train import grader as grader_training
@@ -24,6 +25,7 @@ from progression.train.grader_config import GraderConfig
 from progression.train.run_folder import LOCK, owned
 from progression.weights import load_model, save_part
 from tests.fakes import save_knee
+from tests.outlines import outline
 
 
 @pytest.fixture
@@ -243,3 +245,25 @@ def test_the_localiser_goes_on_where_it_stopped(
     assert load_model(tmp_path / "m").hashes() == first.hashes()
     assert cli.run([*arguments, "--steps", "3"]) == 2
     assert "holds a run with another steps" in capsys.readouterr().err
+
+
+def test_bones_go_on_where_they_stopped(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bones_training, "CALIBRATION_FILMS", 3)
+    columns = [f"{axis}{point}" for point in range(74) for axis in "xy"]
+    outlines = pd.DataFrame([96 * outline(seed).reshape(-1) for seed in range(2)], columns=columns)
+    outlines.assign(name=["0", "1"], score=[2.0, 1.0]).to_csv(tmp_path / "contours.csv", index=False)
+    arguments = ["train", "bones", str(table), str(tmp_path / "contours.csv"), "--heldout", "train"]
+    arguments += ["--out", str(tmp_path / "run"), "--save", str(tmp_path / "m")]
+    assert cli.run([*arguments, "--steps", "1"]) == 0
+    first = load_model(tmp_path / "m")
+    assert first.config("bones")["training"]["knees"] == 2
+    assert cli.run([*arguments, "--steps", "1"]) == 0  # ended: saved again
+    assert load_model(tmp_path / "m").hashes() == first.hashes()
+    assert cli.run([*arguments, "--steps", "2"]) == 0  # made longer
+    assert load_model(tmp_path / "m").config("bones")["training"]["steps"] == 2
+    assert cli.run([*arguments, "--steps", "2", "--seed", "1"]) == 2
+    assert "holds a run with another seed" in capsys.readouterr().err
+    assert cli.run([*arguments, "--steps", "1", "--least-score", "3"]) == 1
+    assert "no picture at month 0 of the visits table has a row" in capsys.readouterr().err
