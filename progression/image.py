@@ -471,7 +471,7 @@ def _grey(colour: npt.NDArray[np.generic], white: int, label: str) -> Pixels:
     for top in range(0, len(colour), _ROWS_AT_ONCE):
         rows = slice(top, top + _ROWS_AT_ONCE)
         unit = _unit(colour[rows], white)
-        red, green, blue = unit[:, :, 0], unit[:, :, 1], unit[:, :, 2]
+        red, green, blue = (colour[rows, :, channel] for channel in range(3))
         strongest, weakest = (
             np.maximum(np.maximum(red, green), blue),
             np.minimum(np.minimum(red, green), blue),
@@ -481,7 +481,7 @@ def _grey(colour: npt.NDArray[np.generic], white: int, label: str) -> Pixels:
         np.clip(grey * unit[:, :, 3] if unit.shape[2] == 4 else grey, 0, 1, out=made[rows])
     step = max(1, math.isqrt(made.size // 250_000))
     if (
-        spread / made.size > MAX_COLOURFULNESS
+        spread / white / made.size > MAX_COLOURFULNESS
         and _tint_error(_unit(colour[::step, ::step, :3], white)) > MAX_TINT_ERROR
     ):
         raise ImageError(

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import PurePath
 from typing import IO, BinaryIO
 
+from progression.decoding.sandbox import MAX_INPUT_BYTES, too_long
 from progression.errors import ImageError
 from progression.files import open_regular
 
@@ -37,7 +38,7 @@ def opened(source: str | os.PathLike[str]) -> Iterator[BinaryIO | IO[bytes]]:
     archive, separator, member = str(source).rpartition("::")
     label = label_of(source)
     try:
-        stream = _member(archive, member) if separator else open_regular(source)
+        stream = _member(archive, member) if separator else _file(source, label)
     except FileNotFoundError as error:
         what = f"{PurePath(archive).name}: no such archive" if separator else f"{label}: no such file"
         raise ImageError(f"{what}; check the path{' before ::' * bool(separator)}") from error
@@ -52,6 +53,14 @@ def opened(source: str | os.PathLike[str]) -> Iterator[BinaryIO | IO[bytes]]:
         yield stream
 
 
+def _file(path: str | os.PathLike[str], label: str) -> BinaryIO:
+    stream = open_regular(path)
+    if os.fstat(stream.fileno()).st_size > MAX_INPUT_BYTES:
+        stream.close()
+        raise too_long(label)
+    return stream
+
+
 def _member(archive: str, member: str) -> IO[bytes]:
     listed = _archive(archive, os.stat(archive).st_mtime_ns, os.getpid())
     try:
@@ -62,6 +71,8 @@ def _member(archive: str, member: str) -> IO[bytes]:
         raise ImageError(
             f"{member}: packed in a way that is not read; expected a zip archive of deflated files"
         )
+    if info.file_size > MAX_INPUT_BYTES:
+        raise too_long(label_of(member))
     return listed.open(info)
 
 
