@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 
 from progression.decoding import sandbox
 from progression.errors import ProgressionError
@@ -52,11 +53,16 @@ class Cost:
         return ""
 
 
-def cost_of(read: Callable[[], object]) -> Cost:
-    """Read, and see what that took (Linux)."""
+def cost_of(read: Callable[[], object], *, watch: bool = False) -> Cost:
+    """Read, and see what that took (Linux).
+
+    The peak is that of both processes' peaks, as if they came at the same moment; or, to `watch` it every 2 ms, of both
+    together.
+    """
     for process in _processes():
         Path(f"/proc/{process}/clear_refs").write_text("5")  # its peak is what it has now
     before_mb, started, message = _memory("VmRSS"), _seconds(), ""
+    watched = _Watched() if watch else None
     try:
         read()
         outcome = "read"
@@ -64,8 +70,26 @@ def cost_of(read: Callable[[], object]) -> Cost:
         outcome, message = type(error).__name__, str(error)
     except Exception as error:
         outcome = f"UNTYPED {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    peak_mb = _memory("VmHWM")
+    peak_mb = watched.peak_mb() if watched else _memory("VmHWM")
     return Cost(outcome, _seconds() - started, peak_mb - before_mb, peak_mb, message)
+
+
+class _Watched:
+    """Looks at the memory of both processes again and again, from a thread."""
+
+    def __init__(self) -> None:
+        self._seen, self._done = 0.0, Event()
+        self._thread = Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def peak_mb(self) -> float:
+        self._done.set()
+        self._thread.join()
+        return max(self._seen, _memory("VmRSS"))
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.002):
+            self._seen = max(self._seen, _memory("VmRSS"))
 
 
 def _processes() -> list[int]:
@@ -77,7 +101,10 @@ def _memory(field: str) -> float:
     """Megabytes of both processes; the worker's peak counts as if it were at the same moment as ours."""
     total = 0
     for process in _processes():
-        found = re.search(rf"{field}:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+        try:
+            found = re.search(rf"{field}:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+        except OSError:  # the worker has just ended
+            continue
         total += int(found[1]) if found else 0
     return total / 1024
 

@@ -9,8 +9,8 @@ over 1.2 GiB resident, or a file left behind; this process and its decoder count
 
     python benchmarks/fuzz.py --mutations 200000
 
-Mutations are drawn with a seed and their number: `--only NUMBER` repeats one, `--first NUMBER` goes on. Worker
-processes read chunks of them, so that a crash is counted, not suffered.
+Mutations are drawn with a seed and their number: `--only NUMBER` repeats one, `--first NUMBER` goes on. Processes
+read them in chunks, so that a crash is counted, not suffered.
 """
 
 import argparse

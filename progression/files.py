@@ -70,8 +70,9 @@ def read_regular(path: str | os.PathLike[str], *, most: int) -> bytes:
         As of `open_regular`, and if it is larger.
     """
     with open_regular(path) as stream:
-        content = stream.read(most + 1) or b""
-    if len(content) > most:
+        known = os.fstat(stream.fileno()).st_size  # 0 of files that the system makes up as they are read
+        content = b"" if known > most else stream.read(most + 1) or b""
+    if max(known, len(content)) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
     return content
 

@@ -59,6 +59,8 @@ OUTPUT = {"Origin": "output of progression"}
 _LATERALITY = {"L": Side.LEFT, "R": Side.RIGHT}
 _INVERTED_BELOW = -0.1
 _ROWS_AT_ONCE = 256
+_ENOUGH_PIXELS = 4_000_000
+"""To see whether a picture has contrast; of more than four times as many, every second is looked at, and so on."""
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _DICOM_MARK = b"DICM"
 _DICOM_MARK_AT = 128
@@ -377,7 +379,8 @@ def from_model(x: Tensor, *, side: Side, exposure: Exposure | None = None) -> Pi
 
 
 def _exposure(square: Pixels) -> Exposure:
-    low, high = (float(value) for value in np.percentile(square, PERCENTILES))
+    found = np.percentile(square.flatten(), PERCENTILES, overwrite_input=True)  # one copy, not two
+    low, high = float(found[0]), float(found[1])
     high = max(high, low + 1e-6)
     width = square.shape[1]
     border = max(1, width // 20)
@@ -435,7 +438,9 @@ def check_pixels(values: npt.NDArray[np.generic], label: str) -> Pixels:
     _check_size(values.shape[0], values.shape[1], label)
     white = _white(values, label)
     unit = _grey(values, white, label) if values.ndim == 3 else _unit(values, white)
-    low, high = np.percentile(_central_square(unit).flatten(), PERCENTILES, overwrite_input=True)
+    square = _central_square(unit)
+    step = max(1, math.isqrt(square.size // _ENOUGH_PIXELS))
+    low, high = np.percentile(square[::step, ::step], PERCENTILES)
     if high - low < MIN_CONTRAST:
         what = "all black" if high < MIN_CONTRAST else "of one grey, without contrast"
         raise ImageError(f"{label}: {what}; expected a knee radiograph; check the export")
@@ -471,7 +476,7 @@ def _grey(colour: npt.NDArray[np.generic], white: int, label: str) -> Pixels:
     for top in range(0, len(colour), _ROWS_AT_ONCE):
         rows = slice(top, top + _ROWS_AT_ONCE)
         unit = _unit(colour[rows], white)
-        red, green, blue = unit[:, :, 0], unit[:, :, 1], unit[:, :, 2]
+        red, green, blue = (colour[rows, :, channel] for channel in range(3))
         strongest, weakest = (
             np.maximum(np.maximum(red, green), blue),
             np.minimum(np.minimum(red, green), blue),
@@ -481,7 +486,7 @@ def _grey(colour: npt.NDArray[np.generic], white: int, label: str) -> Pixels:
         np.clip(grey * unit[:, :, 3] if unit.shape[2] == 4 else grey, 0, 1, out=made[rows])
     step = max(1, math.isqrt(made.size // 250_000))
     if (
-        spread / made.size > MAX_COLOURFULNESS
+        spread / white / made.size > MAX_COLOURFULNESS
         and _tint_error(_unit(colour[::step, ::step, :3], white)) > MAX_TINT_ERROR
     ):
         raise ImageError(

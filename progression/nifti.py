@@ -7,7 +7,7 @@ the size allows. NIfTI does not say which knee it shows, and its spacing is not 
 `decode` runs in the worker of `progression.decoding.sandbox`.
 """
 
-import gzip
+import zlib
 from collections.abc import Mapping
 from io import BytesIO
 from types import ModuleType
@@ -22,6 +22,9 @@ from progression.errors import ImageError, import_extra
 
 _MAX_EXTENSION_BYTES = 1 << 20
 _COLUMNS_AT_ONCE = 256
+_CHUNK_BYTES = 1 << 20
+_MAX_MEMBERS = 20_000
+"""Of a gzip file; those of bgzip have 64 kB each."""
 _HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
 _MAGIC = (b"n+1", b"n+2")
 _SCREEN = {"L": 1, "P": 0, "I": 0}
@@ -54,7 +57,7 @@ def decode(stream: BytesIO, label: str, options: Mapping[str, Any]) -> Decoded:
     nibabel = prepare()
     start = stream.read(2)
     stream.seek(0)
-    unpacked = gzip.GzipFile(fileobj=stream) if start == b"\x1f\x8b" else stream
+    unpacked = _Gzip(stream) if start == b"\x1f\x8b" else stream
     head = unpacked.read(540)
     size = next((n for n in _HEADER_BYTES if n in (_int32(head, "<i4"), _int32(head, ">i4"))), 0)
     header = (
@@ -88,7 +91,7 @@ def decode(stream: BytesIO, label: str, options: Mapping[str, Any]) -> Decoded:
             f"{label}: its pixels begin at byte {offset}; expected {size} to {_MAX_EXTENSION_BYTES}"
         )
     wanted = offset + picture[0] * picture[1] * kind.itemsize
-    content = memoryview(head + unpacked.read(max(0, wanted - len(head))))
+    content = stream.getbuffer() if unpacked is stream else _unpacked(unpacked, head, wanted)
     if len(content) < wanted:
         raise ImageError(f"{label}: damaged or truncated; export the picture again")
     stored = np.frombuffer(content[offset:wanted], dtype=kind).reshape(picture, order="F")
@@ -101,6 +104,39 @@ def decode(stream: BytesIO, label: str, options: Mapping[str, Any]) -> Decoded:
     for part in values.parts:
         upright[:, part] = values[part]
     return Decoded.whole(made)
+
+
+def _unpacked(packed: "_Gzip | BytesIO", head: bytes, wanted: int) -> memoryview:
+    """The first bytes of a file, of which `head` has been read."""
+    content = memoryview(bytearray(max(wanted, len(head))))
+    content[: len(head)] = head
+    at = len(head)
+    while at < wanted and (piece := packed.read(min(_CHUNK_BYTES, wanted - at))):
+        content[at : at + len(piece)] = piece
+        at += len(piece)
+    return content[:at]
+
+
+class _Gzip:
+    """What a gzip file holds, of at most `_MAX_MEMBERS` members: an empty one takes 20 bytes, and time."""
+
+    def __init__(self, stream: BytesIO) -> None:
+        self._stream, self._members = stream, _MAX_MEMBERS
+        self._packed, self._inflate = b"", zlib.decompressobj(wbits=31)
+
+    def read(self, count: int) -> bytes:
+        """So many bytes; fewer at the end."""
+        found = bytearray()
+        while len(found) < count:
+            if self._inflate.eof:
+                self._packed = self._inflate.unused_data
+                self._inflate, self._members = zlib.decompressobj(wbits=31), self._members - 1
+            self._packed = self._packed or self._inflate.unconsumed_tail or self._stream.read(_CHUNK_BYTES)
+            if not self._packed or self._members < 0:
+                break
+            found += self._inflate.decompress(self._packed, count - len(found))
+            self._packed = b""
+        return bytes(found)
 
 
 def _int32(head: bytes, kind: str) -> int:

@@ -7,6 +7,8 @@ import typer
 
 from progression.cli.console import say
 
+_MAX_KEY_BYTES = 4_096  # of a key file, which has 65
+
 app = typer.Typer(help="DICOM films: de-identify them; examples to try.", no_args_is_help=True)
 
 
@@ -114,13 +116,13 @@ def _key(path: Path) -> bytes:
 
     from progression.dicom.deidentify import KEY_BYTES, new_key
     from progression.errors import UsageError
-    from progression.files import output_error
+    from progression.files import output_error, read_regular
 
     try:
         if not path.exists():
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
                 stream.write(new_key().hex() + "\n")
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        key = bytes.fromhex(read_regular(path, most=_MAX_KEY_BYTES).decode("ascii").strip())
     except OSError as error:
         raise output_error(path, error) from error
     except ValueError:

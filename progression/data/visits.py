@@ -15,7 +15,6 @@ Other columns are kept as they are. Rows are counted as a spreadsheet shows them
 cells are read as `progression.tables` says: what means "missing" is missing.
 """
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from progression.errors import TableError, UsageError, import_extra
+from progression.decoding.sources import members_of
+from progression.errors import ImageError, TableError, UsageError, import_extra
 from progression.files import atomic_write
 from progression.tables import (
     FIRST_ROW,
@@ -342,7 +342,6 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _archive_members(path: Path, where: str) -> frozenset[str]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return frozenset(archive.namelist())
-    except (OSError, zipfile.BadZipFile) as error:
+        return frozenset(members_of(path))
+    except ImageError as error:
         raise TableError(f"{where}: cannot open archive {path}; check --images, or copy it again") from error

@@ -8,12 +8,15 @@ from functools import lru_cache
 from pathlib import PurePath
 from typing import IO, BinaryIO
 
+from progression.decoding.sandbox import MAX_INPUT_BYTES, too_long
 from progression.errors import ImageError
 from progression.files import open_regular
 
 MAX_DIRECTORY_BYTES = 12 << 20
 """Of a zip archive's list of members; 100,000 of them take about 10 MB, and a second to read."""
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_UNREADABLE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError)
+"""What `zipfile` raises besides OSError: for damage, encryption, packings and versions that it does not know."""
 _END = b"PK\x05\x06"
 _END_BYTES, _LONGEST_COMMENT = 22, 1 << 16
 _END_64 = b"PK\x06\x06"
@@ -23,6 +26,17 @@ _LOCATOR_64_BYTES = 20
 def label_of(source: str | os.PathLike[str]) -> str:
     """What messages call a source: its file's name without the path."""
     return PurePath(str(source).rpartition("::")[2]).name
+
+
+def members_of(archive: str | os.PathLike[str]) -> list[str]:
+    """Names of what a zip archive holds.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, or lists too many.
+    """
+    return _listed(str(archive)).namelist()
 
 
 @contextmanager
@@ -35,25 +49,25 @@ def opened(source: str | os.PathLike[str]) -> Iterator[BinaryIO | IO[bytes]]:
         If there is no such file or member, or it is no ordinary file.
     """
     archive, separator, member = str(source).rpartition("::")
-    label = label_of(source)
-    try:
-        stream = _member(archive, member) if separator else open_regular(source)
-    except FileNotFoundError as error:
-        what = f"{PurePath(archive).name}: no such archive" if separator else f"{label}: no such file"
-        raise ImageError(f"{what}; check the path{' before ::' * bool(separator)}") from error
-    except OSError as error:
-        named = PurePath(archive).name if separator else label
-        raise ImageError(f"{named}: {error.strerror or error}; expected a file that can be read") from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
-        raise ImageError(
-            f"{PurePath(archive or label).name}: no readable zip archive; make it anew"
-        ) from error
-    with stream:
+    with _member(archive, member) if separator else _file(source, label_of(source)) as stream:
         yield stream
 
 
+def _file(path: str | os.PathLike[str], label: str) -> BinaryIO:
+    try:
+        stream = open_regular(path)
+    except FileNotFoundError as error:
+        raise ImageError(f"{label}: no such file; check the path") from error
+    except OSError as error:
+        raise ImageError(f"{label}: {error.strerror or error}; expected a file that can be read") from error
+    if os.fstat(stream.fileno()).st_size > MAX_INPUT_BYTES:
+        stream.close()
+        raise too_long(label)
+    return stream
+
+
 def _member(archive: str, member: str) -> IO[bytes]:
-    listed = _archive(archive, os.stat(archive).st_mtime_ns, os.getpid())
+    listed = _listed(archive)
     try:
         info = listed.getinfo(member)
     except KeyError as error:
@@ -62,7 +76,24 @@ def _member(archive: str, member: str) -> IO[bytes]:
         raise ImageError(
             f"{member}: packed in a way that is not read; expected a zip archive of deflated files"
         )
-    return listed.open(info)
+    if info.file_size > MAX_INPUT_BYTES:
+        raise too_long(label_of(member))
+    try:
+        return listed.open(info)
+    except _UNREADABLE as error:
+        raise ImageError(f"{label_of(member)}: damaged in its archive; make that anew") from error
+
+
+def _listed(archive: str) -> zipfile.ZipFile:
+    label = PurePath(archive).name
+    try:
+        return _archive(archive, os.stat(archive).st_mtime_ns, os.getpid())
+    except FileNotFoundError as error:
+        raise ImageError(f"{label}: no such archive; check the path before '::'") from error
+    except OSError as error:
+        raise ImageError(f"{label}: {error.strerror or error}; expected a zip archive") from error
+    except _UNREADABLE as error:
+        raise ImageError(f"{label}: no readable zip archive; make it anew") from error
 
 
 @lru_cache(maxsize=4)

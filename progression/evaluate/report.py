@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from progression.errors import TableError
-from progression.files import atomic_write
+from progression.files import atomic_write, read_regular
+
+_MAX_BYTES = 64 << 20
 
 
 def write_json(report: Mapping[str, Any], path: str | Path) -> None:
@@ -45,7 +47,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         The file cannot be read or is no report.
     """
     try:
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        report = json.loads(read_regular(path, most=_MAX_BYTES))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise TableError(f"cannot read the report {path}: {reason}") from error

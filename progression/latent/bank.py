@@ -326,9 +326,9 @@ def check_built_with(bank: ModelFiles, model: ModelFiles) -> None:
     WeightsError
         If a hash that the bank states differs from the model's, or it states none.
     """
-    stated = bank.config("bank").get("built_with", {})
+    stated = bank.config("bank").get("built_with")
     for part in ("generator", "encoder"):
-        if stated.get(part) != model.hashes().get(part):
+        if not isinstance(stated, dict) or stated.get(part) != model.hashes().get(part):
             raise WeightsError(
                 f"bank {bank.folder} was built with another {part} than model {model.folder} has: "
                 "expected the same; build the bank anew (progression bank build)"
