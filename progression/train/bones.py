@@ -40,15 +40,10 @@ from progression.data.films import FilmMaker, MadeFilm, Settings, Shown
 from progression.data.processing import Processing
 from progression.errors import UsageError
 from progression.memory import keep_freed_memory
-from progression.train.loop import (
-    RunLog,
-    activation_dtype,
-    changed_fields,
-    ema_beta,
-    load_checkpoint,
-    save_checkpoint,
-    update_ema,
-)
+from progression.train.checkpoint import Checkpoints
+from progression.train.loop import activation_dtype, changed_fields, ema_beta, update_ema
+from progression.train.run_folder import owned
+from progression.train.run_log import RunLog
 from progression.types import Side
 
 CHECKPOINT = "bones.ckpt"
@@ -278,18 +273,25 @@ def train_bones(
     ------
     UsageError
         If the run folder is of another configuration.
+    OutputError
+        If another process trains there, or it cannot be written.
+    WeightsError
+        If the checkpoint is damaged.
     """
-    run = Path(run)
-    run.mkdir(parents=True, exist_ok=True)
+    with owned(Path(run)):
+        return _train(knees, Path(run), config, checkpoint_seconds)
+
+
+def _train(knees: Outlined, run: Path, config: BonesConfig, checkpoint_seconds: float) -> BoneNet:
+    """`train_bones` in its run folder."""
     keep_freed_memory()
     torch.manual_seed(config.seed)
     network = BoneNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False)
     makers = (FilmMaker(knees.images, settings=NEAR), FilmMaker(knees.images, settings=FAR))
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.decay)
-    begin, checkpoint = 0, run / CHECKPOINT
-    if checkpoint.is_file():
-        saved = load_checkpoint(checkpoint)
+    begin, checkpoints = 0, Checkpoints(run / CHECKPOINT)
+    if (saved := checkpoints.load()) is not None:
         if changed := changed_fields(saved["config"], config) - {"steps"}:
             raise UsageError(
                 f"{run} holds a run with another {', '.join(sorted(changed))}: give the same or another folder"
@@ -299,29 +301,31 @@ def train_bones(
         optimiser.load_state_dict(saved["optimiser"])
         begin = saved["step"]
     kind = activation_dtype(config.precision, torch.device("cpu"))
-    log = RunLog(run, total=config.steps, unit="steps", done=begin)
     kept, sums, since = time.monotonic(), dict[str, float](), 0
-    for step in range(begin, config.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = _rate(config, step)
-        x, of = batch(knees, makers, config, step)
-        with torch.autocast("cpu", dtype=kind, enabled=kind is not torch.float32):
-            maps = network(x)
-        found = losses(maps, of)
-        optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(found.values())).sum().backward()
-        optimiser.step()
-        seen = config.batch * (step + 1)
-        update_ema(average, network, ema_beta(config.batch, half_life_kimg=6.0, seen_images=seen, rampup=0.1))
-        for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
-        since += 1
-        if step + 1 == config.steps or time.monotonic() - kept > checkpoint_seconds:
-            log.write(step + 1, {name: value / since for name, value in sums.items()})
-            state = {"network": network.state_dict(), "average": average.state_dict()}
-            state |= {"optimiser": optimiser.state_dict(), "step": step + 1, "config": asdict(config)}
-            save_checkpoint(checkpoint, state)
-            kept, sums, since = time.monotonic(), {}, 0
+    with RunLog(run, total=config.steps, unit="steps", done=begin) as log:
+        for step in range(begin, config.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = _rate(config, step)
+            x, of = batch(knees, makers, config, step)
+            with torch.autocast("cpu", dtype=kind, enabled=kind is not torch.float32):
+                maps = network(x)
+            found = losses(maps, of)
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(found.values())).sum().backward()
+            optimiser.step()
+            beta = ema_beta(
+                config.batch, half_life_kimg=6.0, seen_images=config.batch * (step + 1), rampup=0.1
+            )
+            update_ema(average, network, beta)
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value.item()
+            since += 1
+            if step + 1 == config.steps or time.monotonic() - kept > checkpoint_seconds:
+                log.write(step + 1, {name: value / since for name, value in sums.items()})
+                state = {"network": network.state_dict(), "average": average.state_dict()}
+                state |= {"optimiser": optimiser.state_dict(), "step": step + 1, "config": asdict(config)}
+                checkpoints.save(state)
+                kept, sums, since = time.monotonic(), {}, 0
     return average.eval()
 
 
