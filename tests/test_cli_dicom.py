@@ -51,6 +51,16 @@ def test_one_knee(predictor: FakePredictor) -> None:
     assert names("knee") == ALWAYS
 
 
+def test_which_picture_a_made_up_name_stands_for(
+    predictor: FakePredictor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(Path("geheimnis.dcm"), named(dx(Side.LEFT)))
+    assert cli.run(["predict", "knee.dcm", "geheimnis.dcm"]) == 0
+    told = capsys.readouterr().out
+    (made_up,) = (path.name for path in Path("progression-out").iterdir() if path.name != "knee")
+    assert f"picture 2 is called {made_up} here" in told and "picture 1 is called" not in told
+
+
 def test_dciodvfy_finds_no_error(predictor: FakePredictor) -> None:
     """In what the command writes, with the report as it is drawn."""
     for root in ([], ["--uid-root", "1.2.40.0.34.7"]):

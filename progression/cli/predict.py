@@ -195,6 +195,7 @@ def predict(
     """
     from progression.entries import parse_previous
     from progression.errors import UsageError
+    from progression.film import name_of_outputs
     from progression.localise.find import Finder
     from progression.types import Request, Side, check_grade
     from progression.weights import load_model
@@ -218,7 +219,9 @@ def predict(
     entries = []
     finder = None if centre else Finder.load(load_model(model))
     spacing, alone = "" if spacing_mm is None else str(spacing_mm), len(images) == 1
-    for stem, image in _stems(images).items():
+    for number, (stem, image) in enumerate(_stems(images).items(), start=1):
+        if (name := name_of_outputs(image)) != stem and _is_there(image):
+            say(f"picture {number} is called {name} here, as the name of its file tells of its patient")
         entries += (
             _knees_at(stem, image, centre, side=asked, spacing_mm=spacing, alone=alone)
             if centre
