@@ -64,7 +64,7 @@ def test_tensors_and_config_restore_it() -> None:
 
 def test_misfits_are_named() -> None:
     grader = _grader()
-    with pytest.raises(WeightsError, match="the grader is damaged: tensor .* is missing"):
+    with pytest.raises(WeightsError, match=r"the grader is damaged: tensor .* is missing"):
         Grader.from_tensors(grader.state_dict(), grader.config() | {"networks": 3})
     with pytest.raises(WeightsError, match="heads are those of another version"):
         Grader.from_tensors(grader.state_dict(), grader.config() | {"rise_targets": [[1, 12]]})
