@@ -620,7 +620,8 @@ def models() -> Iterator[Bomb]:
     yield "pickle of 3 GB, sparse", sparse_snapshot
     for part, field, value in (
         ("generator", "mapping_layers", 10**7), ("generator", "channel_base", 2**40),
-        ("generator", "channel_max", 2**20), ("generator", "z_dim", 10**9), ("generator", "c_dim", 10**9), ("generator", "w_dim", 10**6),
+        ("generator", "channel_max", 2**20), ("generator", "z_dim", 10**9),
+        ("generator", "c_dim", 10**9), ("generator", "w_dim", 10**6),
         ("generator", "img_resolution", 2**40), ("generator", "img_channels", 10**9), ("grader", "networks", 10**7),
         ("grader", "input_resolution", 10**6),
     ):  # fmt: skip
