@@ -1,5 +1,11 @@
 import io
+import os
+import socket
+import struct
+import sys
+import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from progression.errors import ImageError
+from progression.film import read_knee
 from progression.image import (
     MAX_PIXELS,
     SPAN,
@@ -256,3 +263,128 @@ def test_real_knees_fill_the_range(shared: Path) -> None:
         clipped.append(float((x.abs() == 1).float().mean()))
     assert np.mean(clipped) < 0.01
     assert max(clipped) < 0.03
+
+
+ODD_FILES = ["pipe", "socket", "folder", "endless"]
+
+
+def odd_file(kind: str, path: Path) -> Path:
+    """Something that is no ordinary file."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices as on Linux and macOS")
+@pytest.mark.parametrize("kind", ODD_FILES)
+@pytest.mark.parametrize("suffix", ["png", "dcm", "npy", "nii.gz"])
+def test_only_ordinary_files_are_read(
+    kind: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket may not be long
+    path = odd_file(kind, Path(f"odd.{suffix}"))
+    for read in (read_image, read_knee):
+        with pytest.raises(ImageError, match=rf"odd\.{suffix}: (not an ordinary file|No such device)"):
+            read(path)
+    with pytest.raises(ImageError, match=rf"odd\.{suffix}: "):
+        read_image(f"{path}::knee.png")
+    assert stated_side(path) is None
+
+
+def test_a_link_to_a_picture_is_a_picture(tmp_path: Path) -> None:
+    save_knee(tmp_path / "knee.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "knee.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "link.png"), read_image(tmp_path / "knee.png"))
+
+
+def sparse(path: Path, start: bytes, size: int) -> Path:
+    """A large file that takes no room on the disk."""
+    with path.open("wb") as stream:
+        stream.write(start)
+        stream.truncate(len(start) + size)
+    return path
+
+
+def npy_header(kind: str, shape: tuple[int, ...], *, by_columns: bool = False) -> bytes:
+    stream = io.BytesIO()
+    header = {"descr": kind, "fortran_order": by_columns, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "reason"),
+    [
+        (npy_header("|u1", (100, 100, 300_000)), 3 * 10**9, r"over 256 MB|shape \(100, 100, 300000\)"),
+        (npy_header("|u1", (100, 100, 20_000)), 2 * 10**8, r"shape \(100, 100, 20000\)"),
+        (npy_header("|u1", (10**9, 10**9)), 96, "1000000000 x 1000000000 pixels; expected at most 40 megapixels"),
+        (npy_header("<f8", (6300, 6300)), 96, "over 256 MB; save it as float32"),
+        (npy_header("|u1", (96, 96)), 96 * 96 - 1, "damaged or truncated"),
+        (npy_header("|O", (96, 96)), 96 * 96 * 8, "not of numbers"),
+        (npy_header("<V2147483647", (96, 96)), 96, "not of numbers"),
+        (b"\x93NUMPY\x02\0" + struct.pack("<I", 3 << 30), 10**8, "damaged or truncated"),
+        (b"\x93NUMPY\x01\0" + struct.pack("<H", 9000) + b"(" * 9000, 96, "damaged or truncated"),
+        (b"\x93NUMPY\x09\0", 96, "version|damaged"),
+    ],
+)  # fmt: skip
+def test_arrays_on_disk_that_are_refused_before_they_are_read(
+    start: bytes, size: int, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ImageError, match=reason):
+        read_image(sparse(tmp_path / "knee.npy", start, size))
+
+
+def test_an_array_stored_by_columns(tmp_path: Path) -> None:
+    np.save(tmp_path / "knee.npy", np.asfortranarray(GREY8[:, :80]))
+    np.testing.assert_array_equal(read_image(tmp_path / "knee.npy"), UNIT[:, :80])
+
+
+def zip_directory(entries: int) -> bytes:
+    """An archive that is only its list."""
+    fields = (0x02014B50, 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+    listed = (struct.pack("<IHHHHHHIIIHHHHHII", *fields) + b"a") * entries
+    return listed + struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 65535, 65535, len(listed), 0, 0)
+
+
+def test_archives_that_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "many.zip").write_bytes(zip_directory(300_000))
+    with pytest.raises(ImageError, match=r"many\.zip: its list of members is over 12 MB"):
+        read_image(f"{tmp_path}/many.zip::a")
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        archive.writestr("lzma.png", b"x" * 999, zipfile.ZIP_LZMA)
+    with pytest.raises(ImageError, match=r"lzma\.png: packed in a way that is not read"):
+        read_image(f"{tmp_path}/odd.zip::lzma.png")
+    with zipfile.ZipFile(tmp_path / "deep.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("deep.png", bytes(300 << 20), compresslevel=1)
+    with pytest.raises(ImageError, match=r"deep\.png: over 256 MB"):
+        read_image(f"{tmp_path}/deep.zip::deep.png")
+    (tmp_path / "none.zip").write_text("no archive")
+    with pytest.raises(ImageError, match=r"none\.zip: no readable zip archive"):
+        read_image(f"{tmp_path}/none.zip::a")
+
+
+def test_the_side_is_found_among_other_texts(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("Comment", "x" * 100_000)
+    info.add_text("Software", "y" * 100, zip=True)
+    info.add_itxt("Laterality", "R")
+    picture("L").save(tmp_path / "knee.png", pnginfo=info, icc_profile=bytes(5000))
+    assert stated_side(tmp_path / "knee.png") is Side.RIGHT
+
+
+def test_texts_in_a_picture_of_many_chunks_are_looked_for_in_bounded_time(tmp_path: Path) -> None:
+    stored = io.BytesIO()
+    picture("L").save(stored, format="PNG")
+    empty = struct.pack(">I4sI", 0, b"tEXt", zlib.crc32(b"tEXt"))
+    content = stored.getvalue()
+    (tmp_path / "bomb.png").write_bytes(content[:33] + empty * 1_000_000 + content[33:])
+    started = time.process_time()
+    assert stated_side(tmp_path / "bomb.png") is None
+    assert time.process_time() - started < 1

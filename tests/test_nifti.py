@@ -148,6 +148,16 @@ def test_only_what_the_header_promises_is_unpacked(tmp_path: Path) -> None:
         read_image(path)
 
 
+def test_a_file_of_many_members_is_put_together_and_one_of_millions_is_not(tmp_path: Path) -> None:
+    plain = save(tmp_path / "knee.nii", SHOWN.T, "LPS").read_bytes()
+    parts = [gzip.compress(plain[at : at + 1000]) for at in range(0, len(plain), 1000)]
+    (tmp_path / "knee.nii.gz").write_bytes(b"".join(parts))
+    np.testing.assert_array_equal(read_image(tmp_path / "knee.nii.gz"), SHOWN.astype(np.float32) / 4095)
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(b"") * 1_000_000)
+    with pytest.raises(ImageError, match="not a NIfTI file of one part"):
+        read_image(tmp_path / "bomb.nii.gz")
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_damage_is_told_in_one_line(tmp_path: Path, suffix: str) -> None:
     whole = save(tmp_path / f"knee{suffix}", SHOWN.T, "LPS").read_bytes()

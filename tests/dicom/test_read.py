@@ -353,23 +353,6 @@ def test_a_claim_of_four_gigabytes_takes_none() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
-def test_a_slice_of_the_fuzzing() -> None:
-    """400 of the mutations of benchmarks/fuzz_dicom.py, in a process of their own."""
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        str(REPOSITORY / "benchmarks" / "fuzz_dicom.py"),
-        "--mutations",
-        "400",
-        "--seed",
-        "7",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "findings 0" in done.stdout
-
-
 def test_pngs_are_read_without_pydicom(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from progression.film import read_knee\n"

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -412,3 +413,126 @@ def test_generator_and_discriminator_are_not_mixed_up(
     network = read_official(write(tmp_path, snapshot(arrays))).G_ema
     with pytest.raises(WeightsError, match="is a 'Generator', expected 'Discriminator'"):
         discriminator_of(network)
+
+
+def number(value: int) -> bytes:
+    """An integer of any length."""
+    written = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8b" + len(written).to_bytes(4, "little") + written
+
+
+def module(modules: bytes) -> bytes:
+    """A network whose modules are those, and which the memo has as 7; its dictionary of modules is 6."""
+    state = b"".join([text("_init_args") + b")", text("_init_kwargs") + b"}", text("_parameters") + b"}"])
+    meta = text("type") + text("class") + text("class_name") + text("Generator") + text("state") + b"}q\x05("
+    inside = meta + state + text("_buffers") + b"}" + text("_modules") + b"}q\x06uu\x85Rq\x07"
+    return (
+        b"\x80\x04}("
+        + text("G_ema")
+        + b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n}("
+        + inside
+        + text("more")
+        + b"h\x06("
+        + modules
+        + b"uu."
+    )
+
+
+REBUILD = b"\x80\x04ctorch._utils\n_rebuild_tensor_v2\n"
+SCALAR = b"\x80\x04cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\n" + text("f8") + b"\x85R"
+BOMBS: dict[str, tuple[bytes, str]] = {
+    "bytes times a number as a size": (
+        REBUILD + b"(NK\x00C\x01x" + number(3 * 10**9) + b"\x86C\x01x" + number(3 * 10**9) + b"\x86\x89}tR.",
+        "a tensor without storage",
+    ),
+    "keys of one hash": (
+        b"\x80\x04}(" + b"".join(number(k * ((1 << 61) - 1)) + b"N" for k in range(50_000)) + b"u.",
+        "a key that is neither a string nor a small integer",
+    ),
+    "a key of a million bits": (b"\x80\x04}(" + number(1 << 10**6) + b"Nu.", "an integer of 1000001 bits"),
+    "a number of a million bits": (b"\x80\x04](" + number(1 << 10**6) + b"e.", "an integer of 1000001 bits"),
+    "opcodes": (b"\x80\x04](" + b"N" * 1_000_000 + b"e.", "more than 400000 opcodes"),
+    "a tuple that doubles": (b"\x80\x04N" + b"q\x00h\x00\x86" * 60 + b".", "no network 'G_ema'"),
+    "a tuple of tuples": (b"\x80\x04N" + b"\x85" * 100_000 + b".", "no network 'G_ema'"),
+    "a call with many arguments": (
+        b"\x80\x04cnumpy\ndtype\nq\x00(" + b"N" * 50_000 + b"tq\x01]" + b"h\x00h\x01Ra" * 50_000 + b".",
+        "a call with 50000 arguments",
+    ),
+    "a large set": (
+        b"\x80\x04cbuiltins\nset\nq\x00]("
+        + b"K\x01" * 50_000
+        + b"e\x85q\x01]"
+        + b"h\x00h\x01Ra" * 50_000
+        + b".",
+        "a short list",
+    ),
+    "a number of many bytes": (
+        SCALAR + b"B" + (10**7).to_bytes(4, "little") + bytes(10**7) + b"\x86R.",
+        "a numpy number of another size",
+    ),
+    "a module in itself": (module(text("a") + b"h\x07"), "not a tree of persistent modules"),
+    "a module in many places": (
+        module(b"".join(text(f"m{n}") + b"h\x07" for n in range(1000))),
+        "not a tree of persistent modules",
+    ),
+    "a module without a name": (module(text("") + b"h\x07"), "parts without a short name"),
+    "a module with a number for a name": (module(b"K\x07h\x07"), "parts without a short name"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_in_bounded_time(name: str, tmp_path: Path) -> None:
+    content, message = BOMBS[name]
+    path = write(tmp_path, content)
+    started = time.process_time()
+    with pytest.raises(WeightsError, match=message) as caught:
+        read_official(path)
+    assert time.process_time() - started < 2
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mapping_kwargs": {"num_layers": 131_072}},
+        {"img_resolution": 131_072},
+        {"z_dim": 131_072, "w_dim": 131_072, "c_dim": 131_072},
+        {"synthesis_kwargs": {"channel_base": 131_072, "channel_max": 131_072}},
+        {f"a{n}_kwargs": {f"b{n}_{m}": 1 for m in range(90)} for n in range(90)},
+        {7: 1},
+        {1 << 10**5: 1},
+    ],
+)
+def test_options_that_ask_for_too_much(
+    arrays: dict[str, np.ndarray[Any, Any]], tmp_path: Path, change: dict[Any, Any]
+) -> None:
+    network = read_official(write(tmp_path, snapshot(arrays))).G_ema
+    network.init_kwargs.update(change)
+    started = time.process_time()
+    with pytest.raises(WeightsError, match=r"parameters do not fit|options without names, or too many"):
+        generator_of(network)
+    assert time.process_time() - started < 2
+
+
+def test_a_storage_is_in_the_file_once(tmp_path: Path) -> None:
+    """Asked for again, it would be there again."""
+    stream = io.BytesIO()
+    storage = torch.zeros(2_000_000).untyped_storage()
+    typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True)
+    torch.save(typed, stream, _use_new_zipfile_serialization=False)
+    saved_bytes = stream.getvalue()
+    call = b"ctorch.storage\n_load_from_bytes\nq\x00B" + len(saved_bytes).to_bytes(4, "little") + saved_bytes
+    content = b"\x80\x04](" + call + b"q\x01\x85R" + b"h\x00h\x01\x85R" * 60 + b"e."
+    with pytest.raises(WeightsError, match="storages that are larger together than the file"):
+        read_official(write(tmp_path, content))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_snapshot_is_an_ordinary_file_of_bounded_size(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pkl")
+    with pytest.raises(WeightsError, match="not an ordinary file"):
+        read_official(tmp_path / "pipe.pkl")
+    (tmp_path / "large.pkl").touch()
+    os.truncate(tmp_path / "large.pkl", 3 << 30)
+    with pytest.raises(WeightsError, match="larger than 419,430,400 bytes"):
+        read_official(tmp_path / "large.pkl")
