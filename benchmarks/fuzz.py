@@ -83,7 +83,8 @@ SHARES = {"picture": 0.4, "dicom": 0.48, "zip": 0.03, "pickle": 0.06, "model": 0
 def knee(size: int = 96) -> np.ndarray:
     """Two bones and the gap between them, (size, size) in [0, 1]."""
     y, x = np.mgrid[0:size, 0:size] / size
-    return (0.2 + 0.6 * np.exp(-(((x - 0.5) / 0.3) ** 6)) - 0.3 * (np.abs(y - 0.5) < 0.04)).astype(np.float32)
+    values = 0.2 + 0.6 * np.exp(-(((x - 0.5) / 0.3) ** 6)) - 0.3 * (np.abs(y - 0.5) < 0.04)
+    return values.clip(0, 1).astype(np.float32)
 
 
 def picture_seeds() -> Iterator[Seed]:
