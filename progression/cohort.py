@@ -255,7 +255,7 @@ def _one_by_one(
     Raises
     ------
     StoppedProcessError
-        If that was not one of several: whatever ends the processes would end them again.
+        If several ended theirs and none was predicted: whatever ends the processes would end them again.
     """
     with suppress(StoppedProcessError):  # the process of another group, which was at work beside this one
         return list(next(workers.map(work, [group])))
@@ -269,7 +269,8 @@ def _one_by_one(
                 "ended the process that read it, perhaps for lack of memory; look at its picture"
             )
             found.append([Outcome(entry, wrong)])
-    if len(group) > 1 and ended == len(group):
+    predicted = any(isinstance(one.result, Prediction) for outcomes in found for one in outcomes)
+    if ended > 1 and not predicted:
         raise error
     return found
 

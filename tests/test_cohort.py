@@ -331,11 +331,18 @@ class Deadly:
 
 
 class Dying(FakePredictor):
-    """Is killed whatever it comes to."""
+    """Is killed, as by the system, when it comes to a knee, or to any."""
+
+    at = ""
 
     def predict_batch(self, radiographs: Sequence[Radiograph], **options: Any) -> list[Prediction]:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return []
+        if not self.at or any(radiograph.name == self.at for radiograph in radiographs):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict_batch(radiographs, **options)
+
+
+class DyingLater(Dying):
+    at = "k6"
 
 
 def test_several_processes_give_the_same_rows_and_go_on_where_a_run_was_stopped(
@@ -385,9 +392,9 @@ def test_a_process_that_cannot_load(write: Write, tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from tests.test_cohort import Deadly, many, run_cohort, REQUEST
+from tests.test_cohort import DyingLater, many, run_cohort, REQUEST
 if __name__ == "__main__":
-    run_cohort(Deadly(), many(lambda text: Path(sys.argv[1]) / "table.csv"), sys.argv[2], request=REQUEST, batch=2)
+    run_cohort(DyingLater(), many(lambda text: Path(sys.argv[1]) / "table.csv"), sys.argv[2], request=REQUEST, batch=2)
 """
 
 

@@ -96,7 +96,7 @@ def test_a_risk_from_a_past_says_how_sure_it_is_and_has_no_set(predictor: Predic
 def test_a_past_needs_a_risk_part(tmp_path: Path) -> None:
     plain = load_predictor(write_model(tmp_path / "plain", risk=False), device="cpu")
     with pytest.raises(UsageError, match="no risk part: train one"):
-        plain.predict(knee(), side="right", method="paper", history=[(knee(), 24, None)])
+        plain.predict(knee(), side="right", method="paper", history=[(knee(seed=1), 24, None)])
 
 
 def test_films_that_are_refused(predictor: Predictor) -> None:

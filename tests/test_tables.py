@@ -329,7 +329,7 @@ def test_files_that_are_no_tables_are_refused_with_a_remedy(
 def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     for path in (tmp_path / "pipe.csv", Path("/dev/zero")):
-        with pytest.raises(TableError, match="no ordinary file"):
+        with pytest.raises(TableError, match="not an ordinary file"):
             read_table(path)
     with pytest.raises(TableError, match="cannot read"):
         read_table(tmp_path)

@@ -194,7 +194,7 @@ def test_starts_from_an_encoder_without_its_offsets(model: ModelFiles) -> None:
     torch.nn.init.normal_(given.base.weight)
 
     class Files:
-        parts = ("encoder",)
+        folder, parts = model.folder, ("encoder",)
 
         def config(self, part: str) -> dict[str, object]:
             return given.config()
