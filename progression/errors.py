@@ -92,10 +92,17 @@ def failure(error: Exception) -> ProgressionError:
     """Whatever went wrong with one item, as an error of this package: the item fails, the rest goes on.
 
     One of this package's own stays as it is. Of any other the kind is told, and its text without what it quotes and
-    without paths, either of which may be a patient's. Where it came from goes to the log, at level DEBUG.
+    without paths, either of which may be a patient's. Where it came from is its cause, and goes to the log at level
+    DEBUG.
     """
     if isinstance(error, ProgressionError):
         return error
+    made = _unexpected(error)
+    made.__cause__ = error
+    return made
+
+
+def _unexpected(error: Exception) -> "UnexpectedError":
     logging.getLogger("progression").debug("unexpected error", exc_info=error)
     if isinstance(error, MemoryError):
         return UnexpectedError("out of memory; expected a smaller picture, or more memory")

@@ -1,12 +1,12 @@
 """A study's films to predictions, by the path of `progression predict`; the same films give the same objects."""
 
 import json
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from progression import __version__
-from progression.cohort import BatchPredictor, Outcome, predict_entries
+from progression.cohort import BatchPredictor, predict_entries
 from progression.dicom.catalogue import listed
 from progression.dicom.identify import identify
 from progression.entries import Entry
@@ -87,7 +87,10 @@ class Reader:
         }
         name_of = {key: name for name, key in keys.items()}
         private_folder(results, narrow=True)
-        for key, outcome in zip(wanted, self._predicted(list(wanted.values())), strict=True):
+        outcomes = predict_entries(
+            self.predictor, list(wanted.values()), request=self.request, render=True, batch=_BATCH
+        )
+        for key, outcome in zip(wanted, outcomes, strict=True):
             try:
                 if isinstance(outcome.result, ProgressionError):
                     raise outcome.result
@@ -98,27 +101,6 @@ class Reader:
             except Exception as error:  # the other knees go on
                 failures[name_of[key]] = _reason(error)
         return Reading(tuple(key for name, key in keys.items() if name not in failures), failures)
-
-    def _predicted(self, entries: Sequence[Entry]) -> Iterator[Outcome]:
-        """Outcomes in order; where several fail together in no foreseen way, each is tried alone."""
-        for start in range(0, len(entries), _BATCH):
-            group = entries[start : start + _BATCH]
-            try:
-                outcomes = list(self._outcomes(group))
-            except Exception as error:
-                _reason(error)  # the machine's troubles are no film's
-                outcomes = [self._alone(entry) for entry in group]
-            yield from outcomes
-
-    def _alone(self, entry: Entry) -> Outcome:
-        try:
-            (outcome,) = self._outcomes([entry])
-            return outcome
-        except Exception as error:
-            return Outcome(entry, ProgressionError(_reason(error)))
-
-    def _outcomes(self, entries: Sequence[Entry]) -> Iterator[Outcome]:
-        return predict_entries(self.predictor, entries, request=self.request, render=True, batch=_BATCH)
 
     def _knees(self, film: Path) -> list[Entry]:
         """One knee, of the side that the film states; or both, where it shows both and states none."""
