@@ -29,11 +29,6 @@ class Identity:
         """Whether it is of a kind that can be a radiograph: CR, DX For Presentation, Secondary Capture."""
         return self.sop_class in ACCEPTED
 
-    @property
-    def file_name(self) -> str:
-        """What its file is called, the same wherever it comes from: a digest of its UID."""
-        return f"film-{short_digest(self.sop_instance)}.dcm"
-
 
 def identify(content: bytes, label: str) -> Identity:
     """Read a file's UIDs.
